@@ -1,0 +1,89 @@
+/* Launch structs and argument slots, compiled by C and by OpenCL C. Every kernel takes its struct by value in slot 0.
+ * Wide members first, so that both compilers lay the struct out alike without padding; all strides and offsets count
+ * elements. */
+#ifndef CLATTN_ARGS_H
+#define CLATTN_ARGS_H
+
+#ifdef __OPENCL_VERSION__
+typedef long clattn_i64;
+#else
+#include <stdint.h>
+typedef int64_t clattn_i64;
+#endif
+
+/* Where a tensor of (batch, head, row, column) lies: element (b, h, r, c) is at offset + b*batch + h*head + r*row + c
+ * (the mask alone has a column stride too: 0 when it is broadcast over the keys). */
+typedef struct clattn_place {
+    clattn_i64 offset, batch, head, row;
+} clattn_place;
+
+/* All attention kernels (attn_*.cl). */
+typedef struct clattn_attn_args {
+    clattn_place query, key, value, output, mask, weights, scores;
+    clattn_i64 padding_offset, padding_batch;   /* padding mask (B, Sk) bytes */
+    clattn_i64 lse_offset, lse_batch, lse_head; /* logsumexp (B, Hq, Sq), rows contiguous */
+    clattn_i64 lengths_offset, alibi_offset, sinks_offset;
+    int mask_column; /* 1, or 0 when one mask column serves all keys */
+    int mask_len;    /* keys the mask speaks of; later keys are forbidden (ONNX 24), except the last always_keys */
+    int batch, query_heads, kv_heads, query_len, kv_len;
+    int query_first; /* row number of local row 0: a chunk of a longer query */
+    int causal_offset; /* allowed: j <= i + causal_offset (+ length[b] with OFFSET_FROM_LENGTHS), i counts from query_first */
+    int window_left, window_right; /* INT_MAX: unbounded */
+    int always_keys;               /* the last keys of kv_len that no mask hides (appended bias_k, zero_attn) */
+    int causal;                    /* 0 or 1 */
+    float scale;                   /* of <q, k> */
+    float inverse_temperature;     /* 1 / temperature */
+    float softcap;                 /* 0: off */
+    float weights_factor;          /* 1, or 1 / heads when weights are averaged */
+    int weights_accumulate;        /* averaged weights: add to what is there (second head group on) */
+    int reserved;
+} clattn_attn_args;
+
+enum clattn_attn_slot {
+    ATTN_ARGS = 0,
+    ATTN_QUERY,
+    ATTN_KEY,
+    ATTN_VALUE,
+    ATTN_OUTPUT,
+    ATTN_MASK,    /* bytes or floats, by MASK_BOOL or MASK_FLOAT */
+    ATTN_PADDING, /* bytes, true = attend */
+    ATTN_LENGTHS, /* int (B) */
+    ATTN_ALIBI,   /* float (Hq) */
+    ATTN_SINKS,   /* float (Hq) */
+    ATTN_LSE,     /* float */
+    ATTN_WEIGHTS, /* float */
+    ATTN_SCORES,  /* float */
+    ATTN_FIRST    /* clattn_i64, attn_naive and attn_tiled only: rows or tiles that earlier launches have done */
+};
+
+/* Projections y = x W^T + bias (gemm_*.cl). Row m of x is (b, s) with s < rows; column n of y is (h, d) with d < width.
+ * x element (b, s, k) at x.offset + b*x.batch + s*x.row + k.
+ * y element (b, s, h, d) at y.offset + b*y.batch + s*y.row + h*y.head + d, plus part*y_part when several stacked outputs
+ * (query, key, value) of `part_columns` columns each are written by one product. */
+typedef struct clattn_gemm_args {
+    clattn_place x, y;
+    clattn_i64 y_part;
+    clattn_i64 w_offset, bias_offset;
+    int m, n, k;
+    int rows;         /* rows per batch: m = batch * rows */
+    int width;        /* columns per head; n when the heads stay side by side */
+    int part_columns; /* columns per part; n when there is one part */
+    int has_bias;
+    int accumulate;                      /* add to y instead of overwriting it */
+    int columns_per_item, rows_per_item; /* what one work-item computes; filled by the kernel that uses them */
+} clattn_gemm_args;
+
+enum clattn_gemm_slot { GEMM_ARGS = 0, GEMM_X, GEMM_W, GEMM_BIAS, GEMM_Y };
+
+/* rows.cl: copies one row of `heads * width` floats to row `row0` of every batch, or zeros when has_source is 0. */
+typedef struct clattn_rows_args {
+    clattn_place y;
+    clattn_i64 source_offset;
+    int batch, heads, rows, width; /* rows: how many rows get the same content */
+    int has_source;
+    int accumulate; /* add to y instead of overwriting it */
+} clattn_rows_args;
+
+enum clattn_rows_slot { ROWS_ARGS = 0, ROWS_SOURCE, ROWS_Y };
+
+#endif

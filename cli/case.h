@@ -1,0 +1,82 @@
+/* Golden cases: a folder with case.json and one .npy per tensor. cmd_check.c finds and judges them; each operation has a
+ * file of its own that turns a case into calls of the library. */
+#ifndef CLI_CASE_H
+#define CLI_CASE_H
+
+#include <cjson/cJSON.h>
+
+#include "diff.h"
+
+enum { CASE_MAX_TENSORS = 24 };
+
+typedef enum case_result {
+    CASE_DONE = 0,        /* ran; the outputs can be compared */
+    CASE_UNSUPPORTED = 1, /* the library does not do this; why says what */
+    CASE_ERROR = 2        /* the case or the run is broken; why says how */
+} case_result;
+
+typedef struct case_tensor {
+    const char *role;
+    cli_array array; /* inputs: the value; outputs: what the library wrote */
+    cli_array want;  /* outputs only, float32 */
+} case_tensor;
+
+typedef struct cli_case {
+    clattn_context *context;
+    const char *kernel; /* NULL, or the only attention kernel to use */
+    const char *folder;
+    const cJSON *root, *attributes;
+    char name[256], op[64];
+    case_tensor inputs[CASE_MAX_TENSORS], outputs[CASE_MAX_TENSORS];
+    int input_count, output_count;
+    char why[512];
+} cli_case;
+
+/* ---- cases.c: what the operations use ------------------------------------------------------------------------------ */
+
+/* Attributes of case.json. */
+double case_number(const cli_case *c, const char *name, double fallback);
+bool case_flag(const cli_case *c, const char *name);
+const char *case_text(const cli_case *c, const char *name); /* "" when absent */
+
+/* Messages; the result is what the operation returns. */
+case_result case_unsupported(cli_case *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+case_result case_error(cli_case *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* The library's refusal or failure. */
+case_result case_status(cli_case *c, clattn_status status);
+
+/* Loads an input once; *array is NULL when the case has none of that role. Freed with the case. */
+case_result case_input(cli_case *c, const char *role, cli_array **array);
+/* Loads the expected values of an output and makes an array like them, of element type dtype, for the library to write;
+ * *array is NULL when the case wants none. The caller compares nothing: all outputs made so are compared afterwards. */
+case_result case_output(cli_case *c, const char *role, clattn_dtype dtype, cli_array **array);
+/* An array that the operation makes for itself, freed with the case; dense, of the given extents. */
+case_result case_scratch(cli_case *c, clattn_dtype dtype, int rank, const int64_t *shape, cli_array **array);
+/* A dense view with other extents; an error when the number of elements differs. An absent array gives an absent view. */
+case_result case_view(cli_case *c, const cli_array *array, int rank, const int64_t *shape, clattn_tensor *view);
+
+#define CASE_TRY(call)                                                                                                 \
+    do {                                                                                                               \
+        case_result try_result = (call);                                                                               \
+        if (try_result != CASE_DONE) return try_result;                                                                \
+    } while (0)
+
+/* ---- one file per operation ---------------------------------------------------------------------------------------- */
+
+case_result case_attention(cli_case *c); /* case_attention.c */
+case_result case_mha(cli_case *c);       /* case_mha.c */
+
+/* ---- cases.c: what cmd_check.c uses --------------------------------------------------------------------------------- */
+
+typedef struct case_verdict {
+    case_result result;
+    cli_diff diff;     /* over all outputs that were compared */
+    const char *role;  /* where diff is worst; a string of the case */
+    int gradients;     /* outputs named grad_*, which are not compared */
+} case_verdict;
+
+/* Runs the case in a folder. The case must be freed after its verdict was used, whatever the result. */
+case_verdict case_run(cli_case *c);
+void case_free(cli_case *c);
+
+#endif

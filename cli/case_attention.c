@@ -1,0 +1,268 @@
+/* Golden cases of the operation "attention": layouts become strided views, options become the description. What the
+ * library has no option for (prefixes, documents, a relative bias) becomes a mask that is built here.
+ * Letters: B batch, H query heads, G key/value heads, L query length, P past length, T all keys, D, Dv head sizes. */
+#include <math.h>
+#include <string.h>
+
+#include "case.h"
+
+typedef struct attention_case {
+    cli_array *query, *key, *value, *past_key, *past_value, *mask, *lengths, *slopes;
+    cli_array *output, *lse, *scores, *weights;
+    int64_t past;
+    clattn_attention_desc desc;
+    clattn_attention_io io;
+} attention_case;
+
+/* ---- layouts -------------------------------------------------------------------------------------------------------- */
+
+/* (batch, heads, length, size) in whatever way the layout stores it. */
+static case_result layout_view(cli_case *c, const char *role, const cli_array *array, int64_t heads, clattn_tensor *view) {
+    const char *layout = case_text(c, "layout");
+    const int64_t *n = array->shape;
+    *view = (clattn_tensor){.data = array->data, .dtype = array->dtype, .rank = 4};
+    if (strcmp(layout, "B H S D") == 0 && array->rank == 4 && n[1] == heads) {
+        memcpy(view->shape, n, sizeof view->shape);
+        return CASE_DONE;
+    }
+    if (strcmp(layout, "B S H*D") == 0 && array->rank == 3 && heads > 0 && n[2] % heads == 0) {
+        int64_t size = n[2] / heads, shape[4] = {n[0], heads, n[1], size}, stride[4] = {n[1] * n[2], size, n[2], 1};
+        memcpy(view->shape, shape, sizeof shape);
+        memcpy(view->stride, stride, sizeof stride);
+        return CASE_DONE;
+    }
+    bool batched = strcmp(layout, "B S D") == 0 && array->rank == 3;
+    if (batched || (strcmp(layout, "S D") == 0 && array->rank == 2)) {
+        int64_t shape[4] = {batched ? n[0] : 1, 1, n[array->rank - 2], n[array->rank - 1]};
+        memcpy(view->shape, shape, sizeof shape);
+        return CASE_DONE;
+    }
+    return case_error(c, "'%s' has a shape that does not fit the layout '%s' with %lld heads", role, layout, (long long)heads);
+}
+
+/* Element (b, h, i, d) of a view as bytes. */
+static char *place(const clattn_tensor *t, int64_t b, int64_t h, int64_t i) {
+    bool dense = t->stride[3] == 0;
+    int64_t row = dense ? t->shape[3] : t->stride[2], head = dense ? t->shape[2] * row : t->stride[1];
+    int64_t batch = dense ? t->shape[1] * head : t->stride[0];
+    return (char *)t->data + (b * batch + h * head + i * row) * (int64_t)clattn_dtype_size(t->dtype);
+}
+
+/* past (B, G, P, D) and the new rows behind it; the whole also answers what `present` expects. */
+static case_result append_to_past(cli_case *c, const char *present, const cli_array *past, clattn_tensor *view) {
+    const int64_t *n = past->shape, *m = view->shape;
+    cli_array *joined, *expected;
+    if (past->rank != 4 || past->dtype != view->dtype || n[0] != m[0] || n[1] != m[1] || n[3] != m[3])
+        return case_error(c, "the past and the new rows of '%s' do not fit together", present);
+    int64_t shape[4] = {m[0], m[1], n[2] + m[2], m[3]};
+    CASE_TRY(case_scratch(c, view->dtype, 4, shape, &joined));
+    clattn_tensor whole = cli_array_tensor(joined), old = cli_array_tensor(past);
+    size_t row = (size_t)m[3] * clattn_dtype_size(view->dtype);
+    for (int64_t b = 0; b < shape[0]; b++)
+        for (int64_t h = 0; h < shape[1]; h++)
+            for (int64_t j = 0; j < shape[2]; j++)
+                memcpy(place(&whole, b, h, j), j < n[2] ? place(&old, b, h, j) : place(view, b, h, j - n[2]), row);
+    CASE_TRY(case_output(c, present, view->dtype, &expected));
+    if (expected && expected->bytes != joined->bytes) return case_error(c, "'%s' has another size than past and new rows", present);
+    if (expected) memcpy(expected->data, joined->data, joined->bytes);
+    *view = whole;
+    return CASE_DONE;
+}
+
+/* ---- masks ---------------------------------------------------------------------------------------------------------- */
+
+/* Where query row i of batch entry b stands among the keys; causal masks and windows count from there. */
+static int64_t position(const attention_case *a, int64_t b, int64_t i) {
+    const int64_t *lengths = a->lengths ? a->lengths->data : NULL;
+    return i + (lengths ? lengths[b] - a->desc.query_len : a->past);
+}
+
+static bool in_reach(const cli_case *c, int64_t p, int64_t j) {
+    int64_t left = (int64_t)case_number(c, "window_left", -1), right = (int64_t)case_number(c, "window_right", -1);
+    int64_t prefix = (int64_t)case_number(c, "prefix_length", 0);
+    if (case_flag(c, "is_causal") && j > p && j >= prefix) return false;
+    return (left < 0 || j >= p - left) && (right < 0 || j <= p + right);
+}
+
+/* True when causal mask and window together need what the description cannot say. */
+static bool needs_built_mask(const cli_case *c, const attention_case *a, const cli_array *documents, const cli_array *dead) {
+    bool window = case_number(c, "window_left", -1) >= 0 || case_number(c, "window_right", -1) >= 0;
+    bool causal = case_flag(c, "is_causal");
+    return documents || dead || (causal && case_number(c, "prefix_length", 0) > 0) ||
+           (window && !causal && (a->past || a->lengths));
+}
+
+/* Everything that forbids keys by their position, as one bool mask (B, 1, L, T). */
+static case_result build_mask(cli_case *c, attention_case *a, const cli_array *documents, const cli_array *dead) {
+    const clattn_attention_desc *d = &a->desc;
+    int64_t shape[4] = {d->batch, 1, d->query_len, d->kv_len};
+    if (documents && (documents->dtype != CLATTN_I32 || documents->rank != 2 || documents->shape[0] != d->batch ||
+                      documents->shape[1] < d->query_len || documents->shape[1] < d->kv_len))
+        return case_error(c, "document_ids is not int32 (B, length)");
+    if (dead && (dead->dtype != CLATTN_BOOL || cli_array_elements(dead) != d->query_len))
+        return case_error(c, "query_dead is not bool (L)");
+    CASE_TRY(case_scratch(c, CLATTN_BOOL, 4, shape, &a->mask));
+    uint8_t *out = a->mask->data;
+    for (int64_t b = 0; b < d->batch; b++) {
+        const int32_t *ids = documents ? (const int32_t *)documents->data + b * documents->shape[1] : NULL;
+        for (int64_t i = 0; i < d->query_len; i++)
+            for (int64_t j = 0; j < d->kv_len; j++) {
+                bool allowed = in_reach(c, position(a, b, i), j) && (!ids || ids[i] == ids[j]);
+                *out++ = allowed && !(dead && ((const uint8_t *)dead->data)[i]);
+            }
+    }
+    return CASE_DONE;
+}
+
+/* bias (H, L + T - 1) by distance, as a float mask (1, H, L, T). */
+static case_result build_bias(cli_case *c, attention_case *a, const cli_array *bias) {
+    const clattn_attention_desc *d = &a->desc;
+    int64_t shape[4] = {1, d->query_heads, d->query_len, d->kv_len}, distances = d->query_len + d->kv_len - 1;
+    if (bias->dtype != CLATTN_F32 || bias->rank != 2 || bias->shape[0] != d->query_heads || bias->shape[1] != distances)
+        return case_error(c, "relative_bias is not float32 (H, L + S - 1)");
+    CASE_TRY(case_scratch(c, CLATTN_F32, 4, shape, &a->mask));
+    float *out = a->mask->data;
+    for (int64_t h = 0; h < shape[1]; h++)
+        for (int64_t i = 0; i < shape[2]; i++)
+            for (int64_t j = 0; j < shape[3]; j++)
+                *out++ = ((const float *)bias->data)[h * distances + j - i + shape[2] - 1];
+    return CASE_DONE;
+}
+
+static case_result describe_causal(cli_case *c, attention_case *a) {
+    clattn_attention_desc *d = &a->desc;
+    d->window_left = (int64_t)case_number(c, "window_left", -1);
+    d->window_right = (int64_t)case_number(c, "window_right", -1);
+    if (!case_flag(c, "is_causal")) return CASE_DONE;
+    const char *alignment = case_text(c, "causal_alignment");
+    d->causal_offset = a->past;
+    if (strcmp(alignment, "offset") == 0) d->causal = CLATTN_CAUSAL_OFFSET;
+    else if (strcmp(alignment, "top_left") == 0) d->causal = CLATTN_CAUSAL_TOP_LEFT;
+    else if (strcmp(alignment, "bottom_right") == 0 || strcmp(alignment, "offset_per_batch") == 0) d->causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
+    else return case_unsupported(c, "causal_alignment '%s' is not supported", alignment);
+    return CASE_DONE;
+}
+
+static case_result given_mask(cli_case *c, attention_case *a) {
+    char reason[256];
+    CASE_TRY(case_input(c, "attn_mask", &a->mask));
+    if (!a->mask) return CASE_DONE;
+    if (strcmp(case_text(c, "mask_true_means"), "masked") == 0)
+        return case_unsupported(c, "a mask whose True means masked is not supported for this operation");
+    if (a->mask->dtype != CLATTN_BOOL && !cli_array_to_f32(a->mask, reason)) return case_error(c, "attn_mask: %s", reason);
+    return CASE_DONE;
+}
+
+static case_result describe_masks(cli_case *c, attention_case *a) {
+    cli_array *documents, *dead, *bias;
+    CASE_TRY(given_mask(c, a));
+    CASE_TRY(case_input(c, "document_ids", &documents));
+    CASE_TRY(case_input(c, "query_dead", &dead));
+    CASE_TRY(case_input(c, "relative_bias", &bias));
+    bool build = needs_built_mask(c, a, documents, dead);
+    if ((a->mask != NULL) + build + (bias != NULL) > 1)
+        return case_unsupported(c, "more than one of attn_mask, relative_bias and a mask by prefix, document or position is not supported");
+    if (build) CASE_TRY(build_mask(c, a, documents, dead));
+    else CASE_TRY(describe_causal(c, a));
+    if (bias) CASE_TRY(build_bias(c, a, bias));
+    if (!a->mask) return CASE_DONE;
+    /* right-aligned to (B, H, L, T), but a batch without a head axis means (B, L, T) */
+    int64_t shape[4] = {1, 1, 1, 1};
+    int rank = a->mask->rank;
+    for (int i = 0; i < rank; i++) shape[4 - rank + i] = a->mask->shape[i];
+    if (rank == 3 && strcmp(case_text(c, "layout"), "B S D") == 0) {
+        shape[0] = shape[1];
+        shape[1] = 1;
+    }
+    memcpy(a->desc.mask_shape, shape, sizeof shape);
+    a->desc.mask = a->mask->dtype == CLATTN_BOOL ? CLATTN_MASK_BOOL : CLATTN_MASK_FLOAT;
+    return case_view(c, a->mask, 4, shape, &a->io.mask);
+}
+
+/* ---- the rest of the description ------------------------------------------------------------------------------------ */
+
+static case_result load_inputs(cli_case *c, attention_case *a) {
+    int64_t heads = (int64_t)case_number(c, "q_num_heads", 1), groups = (int64_t)case_number(c, "kv_num_heads", 1);
+    CASE_TRY(case_input(c, "query", &a->query));
+    CASE_TRY(case_input(c, "key", &a->key));
+    CASE_TRY(case_input(c, "value", &a->value));
+    CASE_TRY(case_input(c, "past_key", &a->past_key));
+    CASE_TRY(case_input(c, "past_value", &a->past_value));
+    CASE_TRY(case_input(c, "nonpad_kv_seqlen", &a->lengths));
+    CASE_TRY(case_input(c, "alibi_slopes", &a->slopes));
+    if (!a->query || !a->key || !a->value) return case_error(c, "query, key or value is missing");
+    if (!a->past_key != !a->past_value) return case_error(c, "only one of past_key and past_value is there");
+    CASE_TRY(layout_view(c, "query", a->query, heads, &a->io.query));
+    CASE_TRY(layout_view(c, "key", a->key, groups, &a->io.key));
+    CASE_TRY(layout_view(c, "value", a->value, groups, &a->io.value));
+    a->past = a->past_key && a->past_key->rank == 4 ? a->past_key->shape[2] : 0;
+    if (!a->past_key) return CASE_DONE;
+    CASE_TRY(append_to_past(c, "present_key", a->past_key, &a->io.key));
+    return append_to_past(c, "present_value", a->past_value, &a->io.value);
+}
+
+static case_result describe_sizes(cli_case *c, attention_case *a) {
+    clattn_attention_desc *d = &a->desc;
+    d->batch = a->io.query.shape[0];
+    d->query_heads = a->io.query.shape[1];
+    d->kv_heads = a->io.key.shape[1];
+    d->query_len = a->io.query.shape[2];
+    d->kv_len = a->io.key.shape[2];
+    d->head_dim = a->io.query.shape[3];
+    d->value_dim = a->io.value.shape[3];
+    d->dtype = a->query->dtype;
+    d->kernel = c->kernel;
+    double scale = case_number(c, "scale", NAN);
+    d->has_scale = !isnan(scale);
+    d->scale = d->has_scale ? (float)scale : 0;
+    d->softcap = (float)case_number(c, "softcap", 0);
+    if (case_number(c, "softmax_axis", -1) != -1) return case_unsupported(c, "softmax over the queries is not supported");
+    if (!a->lengths) return CASE_DONE;
+    if (a->lengths->dtype != CLATTN_I64 || a->lengths->rank != 1 || a->lengths->shape[0] != d->batch)
+        return case_error(c, "nonpad_kv_seqlen is not int64 (B)");
+    d->kv_lengths = 1;
+    a->io.kv_lengths = cli_array_tensor(a->lengths);
+    return CASE_DONE;
+}
+
+static case_result describe_outputs(cli_case *c, attention_case *a) {
+    clattn_attention_desc *d = &a->desc;
+    cli_array *raw;
+    CASE_TRY(case_output(c, "output", d->dtype, &a->output));
+    CASE_TRY(case_output(c, "lse", CLATTN_F32, &a->lse));
+    CASE_TRY(case_output(c, "qk_matmul_output", CLATTN_F32, &a->scores));
+    CASE_TRY(case_output(c, "scores", CLATTN_F32, &raw));
+    CASE_TRY(case_output(c, "attn_weights", CLATTN_F32, &a->weights));
+    if (!a->output) return case_error(c, "the case has no output");
+    if (a->scores && raw) return case_error(c, "the case has both scores and qk_matmul_output");
+    int mode = a->scores ? (int)case_number(c, "qk_matmul_output_mode", 0) : 0;
+    if (mode < 0 || mode > 3) return case_error(c, "qk_matmul_output_mode is %d; it must be 0 to 3", mode);
+    if (raw) a->scores = raw;
+    d->scores = a->scores ? (clattn_scores_output)(CLATTN_SCORES_RAW + mode) : CLATTN_SCORES_NONE;
+    d->weights = a->weights ? CLATTN_WEIGHTS_PER_HEAD : CLATTN_WEIGHTS_NONE;
+    d->logsumexp = a->lse != NULL;
+    int64_t pairs[4] = {d->batch, d->query_heads, d->query_len, d->kv_len};
+    CASE_TRY(layout_view(c, "output", a->output, d->query_heads, &a->io.output));
+    CASE_TRY(case_view(c, a->lse, 3, pairs, &a->io.logsumexp));
+    CASE_TRY(case_view(c, a->scores, 4, pairs, &a->io.scores));
+    return case_view(c, a->weights, 4, pairs, &a->io.weights);
+}
+
+case_result case_attention(cli_case *c) {
+    attention_case a = {0};
+    clattn_attention_desc_init(&a.desc);
+    CASE_TRY(load_inputs(c, &a));
+    CASE_TRY(describe_sizes(c, &a));
+    CASE_TRY(describe_masks(c, &a));
+    CASE_TRY(describe_outputs(c, &a));
+    if (a.slopes) {
+        a.desc.alibi = 1;
+        a.io.alibi = cli_array_tensor(a.slopes);
+    }
+    clattn_attention *plan = NULL;
+    clattn_status status = clattn_attention_create(&plan, c->context, &a.desc);
+    if (status == CLATTN_OK) status = clattn_attention_run(plan, &a.io);
+    case_result result = case_status(c, status);
+    clattn_attention_destroy(&plan);
+    return result;
+}

@@ -1,0 +1,86 @@
+#define _POSIX_C_SOURCE 200809L /* mkstemp, fstat */
+
+#include "file.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+bool cli_why(char *why, size_t size, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(why, size, format, arguments);
+    va_end(arguments);
+    for (char *c = why; *c; c++) /* names come from files; a terminal must not obey what stands in them */
+        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
+    return false;
+}
+
+bool cli_file_open(const char *path, FILE **file, int64_t *size, char why[512]) {
+    struct stat info;
+    *file = fopen(path, "rb");
+    if (!*file) return cli_why(why, 512, "%s: cannot be opened: %s", path, strerror(errno));
+    if (fstat(fileno(*file), &info) != 0 || !S_ISREG(info.st_mode)) {
+        fclose(*file);
+        *file = NULL;
+        return cli_why(why, 512, "%s: is not a regular file", path);
+    }
+    *size = (int64_t)info.st_size;
+    return true;
+}
+
+bool cli_file_read(FILE *file, const char *path, const char *field, void *data, size_t bytes, char why[512]) {
+    if (bytes == 0 || fread(data, 1, bytes, file) == bytes) return true;
+    if (ferror(file)) return cli_why(why, 512, "%s: %s cannot be read: %s", path, field, strerror(errno));
+    return cli_why(why, 512, "%s: is truncated: it ends inside the %s (%zu bytes)", path, field, bytes);
+}
+
+/* mkstemp makes files that only the owner may read; a result should follow the umask like any other file. */
+static void follow_umask(int descriptor) {
+    mode_t mask = umask(0);
+    umask(mask);
+    if (fchmod(descriptor, 0666 & ~mask) != 0) return; /* the file stays private, which harms nothing */
+}
+
+bool cli_writer_open(cli_writer *writer, const char *path, char why[512]) {
+    struct stat info;
+    *writer = (cli_writer){.path = path};
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        writer->file = fopen(path, "wb");
+        if (!writer->file) return cli_why(why, 512, "%s: cannot be written: %s", path, strerror(errno));
+        return true;
+    }
+    size_t length = strlen(path);
+    writer->temporary = malloc(length + sizeof ".XXXXXX");
+    if (!writer->temporary) return cli_why(why, 512, "%s: no memory to write it", path);
+    memcpy(writer->temporary, path, length);
+    memcpy(writer->temporary + length, ".XXXXXX", sizeof ".XXXXXX");
+    int descriptor = mkstemp(writer->temporary);
+    if (descriptor >= 0) {
+        follow_umask(descriptor);
+        writer->file = fdopen(descriptor, "wb");
+        if (writer->file) return true;
+        close(descriptor);
+        unlink(writer->temporary);
+    }
+    cli_why(why, 512, "%s: cannot be written: %s", path, strerror(errno));
+    free(writer->temporary);
+    *writer = (cli_writer){0};
+    return false;
+}
+
+bool cli_writer_close(cli_writer *writer, bool good, char why[512]) {
+    bool failed = !good || ferror(writer->file);
+    if (fclose(writer->file) != 0) failed = true;
+    if (!failed && writer->temporary && rename(writer->temporary, writer->path) != 0) failed = true;
+    if (failed) {
+        if (good) cli_why(why, 512, "%s: cannot be written: %s", writer->path, strerror(errno));
+        if (writer->temporary) unlink(writer->temporary);
+    }
+    free(writer->temporary);
+    *writer = (cli_writer){0};
+    return !failed;
+}

@@ -1,0 +1,132 @@
+/* Attention: softmax(scale * Q K^T ...) V as a plan that is described once, created once and run many times.
+ *
+ * Source of the formula: Vaswani et al. 2017 (arXiv:1706.03762), equation 1; options as in ONNX Attention-23..25 and
+ * torch.nn.functional.scaled_dot_product_attention. docs/numerics.md has the exact order of operations.
+ *
+ * Letters: B batch, Hq query heads, Hkv key/value heads, Sq query_len, Sk kv_len, D head_dim, Dv value_dim.
+ * Query head h reads key/value head h / (Hq / Hkv).
+ *
+ * One score:   s = scale * <q_i, k_j>;  s = softcap * tanh(s / softcap);  s += float mask + alibi[h] * (j - i - offset);
+ *              forbidden keys are removed;  p = softmax(s / temperature) over what is left (a sink logit joins the
+ *              denominator only);  output = sum_j p_j v_j.
+ * A row without any allowed key gives output 0, weights 0 and logsumexp -inf. A float mask of -inf forbids its key. */
+#ifndef CLATTN_ATTENTION_H
+#define CLATTN_ATTENTION_H
+
+#include "clattn/context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum clattn_causal {
+    CLATTN_CAUSAL_NONE = 0,
+    CLATTN_CAUSAL_TOP_LEFT = 1,     /* key j <= i */
+    CLATTN_CAUSAL_BOTTOM_RIGHT = 2, /* key j <= i + Sk - Sq; with kv_lengths: j <= i + length[b] - Sq */
+    CLATTN_CAUSAL_OFFSET = 3        /* key j <= i + causal_offset */
+} clattn_causal;
+
+typedef enum clattn_mask_type {
+    CLATTN_MASK_NONE = 0,
+    CLATTN_MASK_BOOL =
+        1, /* true = attend (ONNX, scaled_dot_product_attention); the opposite of nn.MultiheadAttention */
+    CLATTN_MASK_FLOAT = 2 /* added to the scaled score; -inf forbids */
+} clattn_mask_type;
+
+typedef enum clattn_weights_output {
+    CLATTN_WEIGHTS_NONE = 0,
+    CLATTN_WEIGHTS_PER_HEAD = 1, /* (B, Hq, Sq, Sk) */
+    CLATTN_WEIGHTS_AVERAGED = 2  /* (B, Sq, Sk), mean over the heads */
+} clattn_weights_output;
+
+/* The four qk_matmul_output modes of ONNX Attention; (B, Hq, Sq, Sk). */
+typedef enum clattn_scores_output {
+    CLATTN_SCORES_NONE = 0,
+    CLATTN_SCORES_RAW = 1,     /* mode 0: scale * <q, k>, before softcap */
+    CLATTN_SCORES_SOFTCAP = 2, /* mode 1: after softcap, before masks */
+    CLATTN_SCORES_MASKED = 3,  /* mode 2: after masks; -inf at forbidden keys */
+    CLATTN_SCORES_SOFTMAX = 4  /* mode 3: the weights */
+} clattn_scores_output;
+
+typedef struct clattn_attention_desc {
+    size_t struct_size;  /* set by clattn_attention_desc_init */
+    int64_t batch;       /* B  >= 0; 0 is a success that writes nothing */
+    int64_t query_heads; /* Hq >= 1, a multiple of kv_heads */
+    int64_t kv_heads;    /* Hkv >= 1; 0 means query_heads */
+    int64_t query_len;   /* Sq >= 0 */
+    int64_t kv_len;      /* Sk >= 0; 0 gives zero rows */
+    int64_t head_dim;    /* D  1..512 */
+    int64_t value_dim;   /* Dv 1..512; 0 means head_dim */
+    clattn_dtype dtype;  /* of query, key, value, output: default CLATTN_F32 */
+    int has_scale;       /* 0: 1/sqrt(D); 1: scale below, any finite value, also 0 and negative */
+    float scale;
+    float temperature; /* > 0, default 1 */
+    float softcap;     /* >= 0, default 0 = off */
+    clattn_causal causal;
+    int64_t causal_offset; /* read with CLATTN_CAUSAL_OFFSET; also the origin of window and ALiBi in that mode */
+    int64_t window_left;   /* keys before i + offset that may be attended, inclusive; default -1 = unbounded */
+    int64_t window_right;  /* likewise after */
+    clattn_mask_type mask;
+    int64_t mask_shape[4]; /* (B or 1, Hq or 1, Sq or 1, Sk or 1 or fewer: missing keys are forbidden); all 0 means
+                              (1, 1, Sq, Sk) */
+    int padding_mask;      /* 1: the run gets a bool (B, Sk), true = attend */
+    int kv_lengths;        /* 1: the run gets int32 (B): keys j >= length[b] are never read */
+    int alibi;             /* 1: the run gets float (Hq) slopes */
+    int sinks;             /* 1: the run gets float (Hq) sink logits */
+    clattn_weights_output weights;
+    clattn_scores_output scores;
+    int logsumexp;      /* 1: the run writes (B, Hq, Sq) float, natural logarithm */
+    const char *kernel; /* default NULL: the first that supports the description; else a name from the registry, by
+                             which every other kernel is refused. Borrowed during create only. */
+} clattn_attention_desc;
+
+CLATTN_API void clattn_attention_desc_init_sized(clattn_attention_desc *desc, size_t caller_size);
+#define clattn_attention_desc_init(d) clattn_attention_desc_init_sized((d), sizeof *(d))
+
+/* What one run reads and writes. Absent tensors stay zeroed. Host pointers and cl_mem views may be mixed.
+ *   query (B, Hq, Sq, D)   key (B, Hkv, Sk, D)   value (B, Hkv, Sk, Dv)   output (B, Hq, Sq, Dv)
+ * Any strides with a contiguous last axis are fine, so (B, S, H*D) and (S, B, H*D) layouts are passed as strided views.
+ * Outputs are overwritten and never read. Inputs and outputs must not overlap. */
+typedef struct clattn_attention_io {
+    clattn_tensor query, key, value;
+    clattn_tensor mask;         /* as mask_shape says, bool or float32 */
+    clattn_tensor padding_mask; /* (B, Sk) bool */
+    clattn_tensor kv_lengths;   /* (B) int32 or int64, each 0..Sk */
+    clattn_tensor alibi;        /* (Hq) float32 */
+    clattn_tensor sinks;        /* (Hq) float32 */
+    clattn_tensor output;
+    clattn_tensor logsumexp; /* (B, Hq, Sq) float32 */
+    clattn_tensor weights;   /* see clattn_weights_output, float32 */
+    clattn_tensor scores;    /* (B, Hq, Sq, Sk) float32 */
+} clattn_attention_io;
+
+/* A plan. Creation compiles, verifies and allocates; a run only enqueues. One thread at a time per plan. */
+typedef struct clattn_attention clattn_attention;
+
+/* On failure *out is NULL and clattn_last_error() says why; UNSUPPORTED lists each kernel's reason. */
+CLATTN_API clattn_status clattn_attention_create(clattn_attention **out, clattn_context *context,
+                                                 const clattn_attention_desc *desc);
+/* Runs and blocks until the outputs are there. Every tensor is borrowed for the call. On error nothing was written, or,
+ * after DEVICE_FAILED, the outputs are undefined. */
+CLATTN_API clattn_status clattn_attention_run(clattn_attention *plan, const clattn_attention_io *io);
+CLATTN_API void clattn_attention_destroy(clattn_attention **plan);
+/* In words: the kernel that runs, why each faster one was refused, tile sizes, memory, FLOPs. Owned by the plan. */
+CLATTN_API const char *clattn_attention_explain(const clattn_attention *plan);
+
+/* Figures of a plan, for programs. */
+typedef struct clattn_plan_info {
+    double flops;          /* multiply-adds count two; only allowed (query, key) pairs under causal and window */
+    size_t arena_bytes;    /* peak of the arena */
+    size_t unshared_bytes; /* what the same buffers would take without sharing */
+    size_t held_bytes;     /* device memory that the plan holds: arena, packed weights, staging */
+    int steps;
+    int buffers;
+    const char *kernels; /* "gemm_cpu, attn_cpu": in order of first use; owned by the plan */
+    const char *tiles;   /* tile sizes of those kernels; owned by the plan */
+} clattn_plan_info;
+CLATTN_API clattn_status clattn_attention_info(const clattn_attention *plan, clattn_plan_info *info);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,13 @@
+/* clattn: the attention mechanism on any OpenCL device. Includes all public headers but interop.h. */
+#ifndef CLATTN_CLATTN_H
+#define CLATTN_CLATTN_H
+
+#include "clattn/attention.h"
+#include "clattn/context.h"
+#include "clattn/mha.h"
+#include "clattn/reference.h"
+#include "clattn/status.h"
+#include "clattn/types.h"
+#include "clattn/verify.h"
+
+#endif

@@ -1,0 +1,108 @@
+/* Devices and contexts. */
+#ifndef CLATTN_CONTEXT_H
+#define CLATTN_CONTEXT_H
+
+#include "clattn/types.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum clattn_device_type {
+    CLATTN_DEVICE_CPU = 0,
+    CLATTN_DEVICE_GPU = 1,
+    CLATTN_DEVICE_OTHER = 2
+} clattn_device_type;
+
+/* One device as clattn sees it. Strings belong to the list or context that the struct came from. */
+typedef struct clattn_device_info {
+    int index; /* position in the ranked list: selector "0", "1", ... */
+    clattn_device_type type;
+    const char *name;
+    const char *vendor;   /* as the driver spells it */
+    const char *platform; /* platform name */
+    const char *driver;   /* driver version */
+    const char *version;  /* OpenCL version string of the device */
+    const char *uuid;     /* 32 hex digits, "" when the driver reports none */
+    uint32_t compute_units;
+    uint32_t clock_mhz;
+    uint32_t vector_width;     /* native float lanes */
+    uint64_t global_memory;    /* bytes */
+    uint64_t local_memory;     /* bytes */
+    uint64_t max_allocation;   /* bytes of one buffer */
+    uint64_t max_work_group;   /* work-items */
+    int unified_memory;        /* the device shares the host's memory */
+    int fp16;                  /* cl_khr_fp16 */
+    int subgroups;             /* cl_khr_subgroups, cl_intel_subgroups or core 2.1/3.0 */
+    const char *matrix_engine; /* "tensor cores", "XMX", "WMMA", "MFMA" or "" */
+    const char *why;           /* why it stands where it stands in the ranking, in words */
+} clattn_device_info;
+
+typedef struct clattn_device_list clattn_device_list;
+
+/* Enumerates all platforms and devices, best first, duplicates dropped. A platform or device that fails is left out and
+ * its reason kept (clattn_device_list_skipped). An empty list is a success. Any thread; *out is owned by the caller. */
+CLATTN_API clattn_status clattn_device_list_create(clattn_device_list **out);
+CLATTN_API void clattn_device_list_destroy(clattn_device_list **list);
+CLATTN_API int clattn_device_list_count(const clattn_device_list *list);
+CLATTN_API clattn_status clattn_device_list_get(const clattn_device_list *list, int index, clattn_device_info *info);
+/* The i-th reason why a platform or device was left out; NULL behind the last. */
+CLATTN_API const char *clattn_device_list_skipped(const clattn_device_list *list, int i);
+/* Which device a selector picks (index), or NO_DEVICE with an error text that lists what there is. NULL or "": the best.
+ * Selector: a kind ("gpu", "cpu"), an index ("2"), or key=value pairs joined by commas, all of which must match, case
+ * ignored, value being part of the driver's text: platform=, device= (or name=), vendor= (amd, intel, nvidia, pocl ... or
+ * part of the vendor's own spelling), type=gpu|cpu; "uuid:HEX" picks one physical device. Kinds and pairs may be mixed:
+ * "gpu,platform=intel". */
+CLATTN_API clattn_status clattn_device_list_select(const clattn_device_list *list, const char *selector, int *index);
+
+typedef enum clattn_verify_mode {
+    CLATTN_VERIFY_ONCE = 0,   /* each kernel variant once per device and driver; recorded in the cache folder */
+    CLATTN_VERIFY_ALWAYS = 1, /* once per context, whatever is recorded */
+    CLATTN_VERIFY_NEVER = 2   /* trust blindly: for measuring only */
+} clattn_verify_mode;
+
+typedef struct clattn_context_options {
+    size_t struct_size;        /* set by clattn_context_options_init */
+    const char *selector;      /* default NULL: the best device */
+    clattn_verify_mode verify; /* default CLATTN_VERIFY_ONCE */
+    const char *cache_dir;     /* default NULL: $XDG_CACHE_HOME/clattn or ~/.cache/clattn; "": keep nothing on disk */
+    const char *kernel_dir;    /* default NULL: the kernels inside the library; else read .cl files from this folder */
+    clattn_log_fn log;         /* default NULL: silent */
+    void *log_user;
+    int profiling; /* default 0; 1 makes the queue record device times */
+} clattn_context_options;
+
+CLATTN_API void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size);
+#define clattn_context_options_init(o) clattn_context_options_init_sized((o), sizeof *(o))
+
+/* A device with its queue, built programs and trust record. May be shared by threads; must outlive what was made from it. */
+typedef struct clattn_context clattn_context;
+
+/* options may be NULL. On failure *out is NULL. */
+CLATTN_API clattn_status clattn_context_create(clattn_context **out, const clattn_context_options *options);
+CLATTN_API void clattn_context_destroy(clattn_context **context);
+CLATTN_API clattn_status clattn_context_device(const clattn_context *context, clattn_device_info *info);
+/* Blocks until everything enqueued on the context's queue has ended. */
+CLATTN_API clattn_status clattn_context_finish(clattn_context *context);
+/* Bytes of device memory that clattn holds in this context now, and the most it ever held (host memory that is only
+ * wrapped does not count). Either pointer may be NULL. */
+CLATTN_API clattn_status clattn_context_memory(const clattn_context *context, size_t *now, size_t *peak);
+
+typedef enum clattn_trust {
+    CLATTN_TRUST_UNKNOWN = 0,
+    CLATTN_TRUST_VERIFIED = 1,
+    CLATTN_TRUST_QUARANTINED = 2
+} clattn_trust;
+/* What is known of this device and driver: the number of kernel variants that reproduced the reference and of those that
+ * did not. Either pointer may be NULL. */
+CLATTN_API clattn_status clattn_context_trust(const clattn_context *context, int *verified, int *quarantined);
+/* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the context. */
+CLATTN_API const char *clattn_context_quarantined(const clattn_context *context, int i);
+
+/* Library version, "0.1.0". */
+CLATTN_API const char *clattn_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,26 @@
+/* The specification: the same descriptions in scalar double-precision C, no OpenCL, no device, no context.
+ * Slow on purpose. Host tensors only. Any thread. */
+#ifndef CLATTN_REFERENCE_H
+#define CLATTN_REFERENCE_H
+
+#include "clattn/attention.h"
+#include "clattn/mha.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Writes every output that the description asks for, accumulated in double, rounded once. tolerance: NULL, or host
+ * float (B, Hq, Sq, Dv) dense, receives for each output element how far a correct float32 device may be from it
+ * (docs/numerics.md derives it). */
+CLATTN_API clattn_status clattn_reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
+                                                    float *tolerance);
+
+/* Likewise for the layer; tolerance: NULL, or host float (B, L, E) dense. */
+CLATTN_API clattn_status clattn_reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
+                                              const clattn_mha_io *io, float *tolerance);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

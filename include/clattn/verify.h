@@ -1,0 +1,31 @@
+/* Verification on demand: the long form of what every kernel variant goes through before its first use. */
+#ifndef CLATTN_VERIFY_H
+#define CLATTN_VERIFY_H
+
+#include "clattn/context.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One kernel variant on one device. Strings are valid during the callback only. */
+typedef struct clattn_verify_result {
+    const char *kernel;
+    const char *variant; /* build options that shape the binary */
+    int cases;           /* cases run */
+    int failures;
+    double worst; /* greatest error as a fraction of its tolerance; > 1 or NaN is a failure */
+    const char
+        *detail; /* the first failure: case, place, both values; or why the kernel refused; "" when all is well */
+    int refused; /* the kernel does not serve this device or feature set */
+} clattn_verify_result;
+typedef void (*clattn_verify_fn)(void *user, const clattn_verify_result *result);
+
+/* Verifies every kernel of the registry over many variants on the context's device, and renews the trust record.
+ * OK when all agree, WRONG_RESULT when any differs. */
+CLATTN_API clattn_status clattn_verify(clattn_context *context, clattn_verify_fn report, void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,18 @@
+/* The public reference with a tolerance for every output, for tests and verification inside the project. */
+#ifndef CLATTN_API_REFERENCE_H
+#define CLATTN_API_REFERENCE_H
+
+#include "clattn/reference.h"
+
+/* How far a correct float32 device may be from each output. Each NULL, or dense floats in the output's shape. */
+typedef struct clattn__tolerances {
+    float *output, *logsumexp, *weights, *scores;
+} clattn__tolerances;
+
+clattn_status clattn__reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
+                                          const clattn__tolerances *tolerances);
+/* Here only output and weights are looked at. */
+clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights, const clattn_mha_io *io,
+                                    const clattn__tolerances *tolerances);
+
+#endif

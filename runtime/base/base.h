@@ -1,0 +1,86 @@
+/* The bottom layer: memory, errors, log, text, hash, files. Knows neither OpenCL nor attention. */
+#ifndef CLATTN_BASE_H
+#define CLATTN_BASE_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "clattn/types.h"
+
+#if defined(__GNUC__)
+#define CLATTN__PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define CLATTN__PRINTF(text, first)
+#endif
+
+#define CLATTN__COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* alloc.c: zeroed memory, overflow-checked. NULL records OUT_OF_MEMORY; free accepts NULL. */
+void *clattn__alloc(size_t count, size_t size);
+void clattn__free(void *memory);
+char *clattn__strdup(const char *text);
+/* For tests: the nth allocation from now (1 = the next) fails once; 0 = off. */
+void clattn__alloc_fail_after(long nth);
+
+/* Products and sums that say no instead of wrapping. Extents must be >= 0. */
+bool clattn__mul(size_t a, size_t b, size_t *product);
+bool clattn__add(size_t a, size_t b, size_t *sum);
+/* Product of rank extents times unit bytes; false when one is negative or the product passes SIZE_MAX / 2. */
+bool clattn__volume(const int64_t *extents, int rank, size_t unit, size_t *bytes);
+
+/* error.c: the calling thread's last failure. fail() replaces the text and returns status, so that
+ * `return clattn__fail(...)` reads as one line; note() appends to it (hints, build log excerpts). */
+clattn_status clattn__fail(clattn_status status, const char *format, ...) CLATTN__PRINTF(2, 3);
+void clattn__fail_note(const char *format, ...) CLATTN__PRINTF(1, 2);
+/* Around steps whose failure is not the call's failure (a skipped device, a kernel passed over): keep() copies the
+ * text, NULL for none; restore() puts it back and frees the copy. */
+char *clattn__error_keep(void);
+void clattn__error_restore(char *kept);
+
+/* log.c */
+typedef struct clattn__log {
+    clattn_log_fn write; /* NULL: silent */
+    void *user;
+} clattn__log;
+void clattn__log_text(const clattn__log *log, clattn_log_level level, const char *format, ...) CLATTN__PRINTF(3, 4);
+
+/* text.c: a string that grows. A failed allocation is remembered in `failed`, so callers check once at the end. Start
+ * with {0}. data is NULL until something was added. */
+typedef struct clattn__text {
+    char *data;
+    size_t length, capacity;
+    bool failed;
+} clattn__text;
+void clattn__text_add(clattn__text *text, const char *format, ...) CLATTN__PRINTF(2, 3);
+void clattn__text_add_bytes(clattn__text *text, const char *bytes, size_t count);
+void clattn__text_free(clattn__text *text);
+
+/* hash.c: xxHash XXH3-128 as 32 hex digits and a NUL. */
+void clattn__hash_hex(const void *bytes, size_t count, char hex[33]);
+
+/* half.c: IEEE binary16 and bfloat16, round to nearest even, NaN stays NaN. */
+float clattn__half_to_float(uint16_t half);
+uint16_t clattn__float_to_half(float value);
+float clattn__bf16_to_float(uint16_t bf16);
+uint16_t clattn__float_to_bf16(float value);
+
+/* os.c: the only file with calls beyond C11, and the only one that reads the environment. */
+double clattn__os_seconds(void); /* monotonic */
+/* $XDG_CACHE_HOME/clattn, else $HOME/.cache/clattn; false when neither is set to an absolute path. Caller frees. */
+bool clattn__os_cache_dir(char **path);
+bool clattn__os_make_dirs(const char *path); /* mode 0700; true when it is there afterwards */
+bool clattn__os_writable_dir(const char *path); /* a folder in which this process may create files */
+/* Whole file with a NUL behind it; NULL when it cannot be read or is larger than limit. Caller frees. */
+char *clattn__os_read_file(const char *path, size_t limit, size_t *count);
+/* Temporary file beside it, then rename: readers see the old or the new content, never half. */
+bool clattn__os_write_file(const char *path, const void *bytes, size_t count);
+
+typedef struct clattn__mutex clattn__mutex;
+clattn__mutex *clattn__mutex_create(void);
+void clattn__mutex_destroy(clattn__mutex **mutex);
+void clattn__mutex_lock(clattn__mutex *mutex);
+void clattn__mutex_unlock(clattn__mutex *mutex);
+
+#endif

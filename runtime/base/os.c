@@ -1,0 +1,146 @@
+/* What C11 lacks: clock, files, folders, threads, environment. No other file calls the system directly. */
+#define _POSIX_C_SOURCE 200809L
+#include "base/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+double clattn__os_seconds(void) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0;
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+bool clattn__os_cache_dir(char **path) {
+    clattn__text text = {0};
+    const char *base = getenv("XDG_CACHE_HOME");
+    *path = NULL;
+    /* The XDG rule: a relative path is to be ignored. */
+    if (base && base[0] == '/') {
+        clattn__text_add(&text, "%s/clattn", base);
+    } else {
+        base = getenv("HOME");
+        if (!base || base[0] != '/') return false;
+        clattn__text_add(&text, "%s/.cache/clattn", base);
+    }
+    if (text.failed) {
+        clattn__text_free(&text);
+        return false;
+    }
+    *path = text.data;
+    return true;
+}
+
+static bool is_folder(const char *path) {
+    struct stat about;
+    return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
+}
+
+bool clattn__os_make_dirs(const char *path) {
+    if (!path[0]) return false;
+    if (is_folder(path)) return true;
+    char *prefix = clattn__strdup(path);
+    if (!prefix) return false;
+    /* Each prefix in turn; a failure shows in the final check. From 1: the root is there. */
+    for (size_t i = 1; prefix[i]; i++) {
+        if (prefix[i] != '/') continue;
+        prefix[i] = '\0';
+        mkdir(prefix, 0700);
+        prefix[i] = '/';
+    }
+    mkdir(prefix, 0700);
+    clattn__free(prefix);
+    return is_folder(path);
+}
+
+bool clattn__os_writable_dir(const char *path) { return is_folder(path) && access(path, W_OK | X_OK) == 0; }
+
+char *clattn__os_read_file(const char *path, size_t limit, size_t *count) {
+    struct stat about;
+    char *bytes = NULL;
+    size_t got = 0;
+    /* Non-blocking: a pipe in the place of a file must not hang the caller before it is refused. */
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (file < 0) return NULL;
+    if (fstat(file, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size < 0) goto fail;
+    if ((uintmax_t)about.st_size > limit || (uintmax_t)about.st_size >= SIZE_MAX) goto fail;
+    size_t size = (size_t)about.st_size;
+    bytes = clattn__alloc(size + 1, 1);
+    if (!bytes) goto fail;
+    while (got < size) {
+        ssize_t part = read(file, bytes + got, size - got);
+        if (part < 0 && errno == EINTR) continue;
+        if (part < 0) goto fail;
+        if (part == 0) break; /* shortened meanwhile */
+        got += (size_t)part;
+    }
+    close(file);
+    bytes[got] = '\0';
+    if (count) *count = got;
+    return bytes;
+fail:
+    close(file);
+    clattn__free(bytes);
+    return NULL;
+}
+
+static bool write_all(int file, const char *bytes, size_t count) {
+    for (size_t done = 0; done < count;) {
+        ssize_t part = write(file, bytes + done, count - done);
+        if (part < 0 && errno == EINTR) continue;
+        if (part <= 0) return false;
+        done += (size_t)part;
+    }
+    return true;
+}
+
+bool clattn__os_write_file(const char *path, const void *bytes, size_t count) {
+    static atomic_uint serial;
+    clattn__text name = {0};
+    bool good = false;
+    clattn__text_add(&name, "%s.%ld-%u.tmp", path, (long)getpid(), atomic_fetch_add(&serial, 1u));
+    if (name.failed) goto done;
+    int file = open(name.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (file < 0) goto done;
+    good = write_all(file, bytes, count);
+    if (close(file) != 0) good = false; /* where some file systems report that the disk is full */
+    if (good) good = rename(name.data, path) == 0;
+    if (!good) unlink(name.data);
+done:
+    clattn__text_free(&name);
+    return good;
+}
+
+struct clattn__mutex {
+    pthread_mutex_t system;
+};
+
+clattn__mutex *clattn__mutex_create(void) {
+    clattn__mutex *mutex = clattn__alloc(1, sizeof *mutex);
+    if (!mutex) return NULL;
+    if (pthread_mutex_init(&mutex->system, NULL) != 0) {
+        clattn__fail(CLATTN_OUT_OF_MEMORY, "the system could not create a mutex");
+        clattn__free(mutex);
+        return NULL;
+    }
+    return mutex;
+}
+
+void clattn__mutex_destroy(clattn__mutex **mutex) {
+    if (!*mutex) return;
+    pthread_mutex_destroy(&(*mutex)->system);
+    clattn__free(*mutex);
+    *mutex = NULL;
+}
+
+void clattn__mutex_lock(clattn__mutex *mutex) { pthread_mutex_lock(&mutex->system); }
+
+void clattn__mutex_unlock(clattn__mutex *mutex) { pthread_mutex_unlock(&mutex->system); }

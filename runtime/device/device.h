@@ -1,0 +1,129 @@
+/* Devices: enumeration, choice, capabilities, quirks; the queue and the buffers on it. */
+#ifndef CLATTN_DEVICE_H
+#define CLATTN_DEVICE_H
+
+#include "clattn/context.h"
+#include "ocl/ocl.h"
+
+typedef enum clattn__vendor {
+    CLATTN__VENDOR_OTHER = 0,
+    CLATTN__VENDOR_AMD,
+    CLATTN__VENDOR_INTEL,
+    CLATTN__VENDOR_NVIDIA,
+    CLATTN__VENDOR_ARM,
+    CLATTN__VENDOR_QUALCOMM,
+    CLATTN__VENDOR_APPLE
+} clattn__vendor;
+
+typedef enum clattn__runtime { /* who implements OpenCL */
+    CLATTN__RUNTIME_NATIVE = 0, /* the hardware vendor */
+    CLATTN__RUNTIME_POCL,
+    CLATTN__RUNTIME_RUSTICL,
+    CLATTN__RUNTIME_CLOVER,
+    CLATTN__RUNTIME_OPENCLON12,
+    CLATTN__RUNTIME_OCLGRIND
+} clattn__runtime;
+
+/* Effects of the quirks table; honoured in one place each. */
+typedef enum clattn__quirk {
+    CLATTN__QUIRK_NOINLINE_BODY = 1 << 0,  /* pocl emits three copies of a kernel function: keep the body in a callee */
+    CLATTN__QUIRK_NO_BINARY_LOAD = 1 << 1, /* a damaged program binary crashes the process */
+    CLATTN__QUIRK_NEVER_PICK = 1 << 2,     /* listed, but never the default */
+    CLATTN__QUIRK_LOG_NEVER_EMPTY = 1 << 3 /* the build log holds chatter although the build is clean */
+} clattn__quirk;
+
+/* caps.c: everything queried, once. Strings are owned here. */
+typedef struct clattn__caps {
+    char *name, *vendor_text, *platform, *driver, *version, *extensions;
+    char uuid[33]; /* "" when unknown */
+    char pci[32];  /* "domain:bus:device.function", "" when unknown */
+    clattn_device_type type;
+    clattn__vendor vendor;
+    clattn__runtime runtime;
+    uint32_t compute_units, clock_mhz;
+    uint32_t vector_width; /* float lanes: 4, 8 or 16 on CPUs (16 when the device names AVX-512); else as reported */
+    uint64_t global_memory, local_memory, max_allocation, max_work_group;
+    size_t max_item_sizes[3];
+    uint32_t alignment_bytes; /* of sub-buffers and wrapped host memory */
+    bool unified_memory, fp16, subgroups;
+    const char *matrix_engine;
+    uint32_t quirks; /* clattn__quirk bits */
+} clattn__caps;
+
+typedef struct clattn__device {
+    cl_platform_id platform;
+    cl_device_id id;
+    clattn__caps caps;
+    int64_t rank; /* higher is better */
+    char *why;
+} clattn__device;
+
+/* Fills everything. OUT_OF_MEMORY is the host's; whatever the driver gets wrong is DEVICE_FAILED. */
+clattn_status clattn__device_query(cl_platform_id platform, cl_device_id id, clattn__device *device);
+void clattn__device_clear(clattn__device *device);
+void clattn__device_info(const clattn__device *device, int index, clattn_device_info *info);
+
+/* select.c, over plain structs so that tests need no driver. */
+void clattn__device_rank(clattn__device *device);                      /* sets rank and why */
+bool clattn__device_same(const clattn__caps *a, const clattn__caps *b); /* one piece of hardware seen twice */
+clattn_status clattn__device_select(const clattn__device *devices, int count, const char *selector, int *index);
+
+/* quirks.c: the table, applied to caps->quirks; reasons go to the log at debug level. */
+uint32_t clattn__quirks_of(const clattn__caps *caps);
+const char *clattn__quirk_reason(const clattn__caps *caps, clattn__quirk quirk); /* NULL when it does not apply */
+
+/* list.c: the public list; `devices` is what the rest of the library uses. */
+void clattn__devices_sort(clattn__device *devices, int count); /* best first; ties by platform, name, PCI place, uuid */
+struct clattn_device_list {
+    clattn__device *devices;
+    int count;
+    char **skipped;
+    int skipped_count;
+};
+
+/* env.c: one device at work. Everything above is handed this. */
+typedef struct clattn__env {
+    clattn__device device;
+    cl_context context;
+    cl_command_queue queue;
+    cl_device_id adopted_device; /* retained for a caller's own device (it may be a sub-device); else NULL */
+    clattn__log log;
+    char *cache_dir;  /* NULL: keep nothing on disk */
+    char *kernel_dir; /* NULL: embedded kernels */
+    clattn_verify_mode verify;
+    bool profiling;
+    size_t memory_now, memory_peak; /* device bytes allocated through clattn__buffer_create; guarded by lock */
+    clattn__mutex *lock;
+} clattn__env;
+clattn_status clattn__env_create(clattn__env *env, const clattn_context_options *options); /* options never NULL */
+clattn_status clattn__env_adopt(clattn__env *env, cl_context context, cl_device_id device, cl_command_queue queue,
+                                const clattn_context_options *options);
+void clattn__env_clear(clattn__env *env); /* accepts half-built ones */
+
+/* buffer.c */
+typedef struct clattn__buffer {
+    cl_mem mem;
+    size_t bytes;
+} clattn__buffer;
+clattn_status clattn__buffer_create(clattn__env *env, size_t bytes, clattn__buffer *buffer); /* bytes 0 becomes 1 */
+void clattn__buffer_clear(clattn__env *env, clattn__buffer *buffer);
+/* Blocking, on the context's queue. */
+clattn_status clattn__buffer_write(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, const void *data);
+clattn_status clattn__buffer_read(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, void *data);
+
+/* How a run lends host memory to the device. On unified-memory devices the memory is wrapped (CL_MEM_USE_HOST_PTR: no
+ * copy); elsewhere it goes through a staging buffer that the caller keeps between runs (grown when too small). */
+typedef struct clattn__loan {
+    cl_mem mem;
+    void *host;
+    size_t bytes;
+    bool output;
+    bool wrapped;
+} clattn__loan;
+clattn_status clattn__loan_begin(clattn__env *env, void *host, size_t bytes, bool output, clattn__buffer *staging,
+                                 clattn__loan *loan);
+/* For outputs: blocks until the device's writes are in host memory. Releases the wrapping. Inputs do not wait: end them
+ * after an output, or after the queue has been finished. */
+clattn_status clattn__loan_end(clattn__env *env, clattn__loan *loan);
+
+#endif

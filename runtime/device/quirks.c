@@ -1,0 +1,94 @@
+/* Known driver problems, one row each. A row may go when its test passes without it on every driver still in use. */
+#include "device/device.h"
+
+#include <stdlib.h>
+
+typedef struct quirk_row {
+    clattn__quirk effect;
+    clattn__runtime runtime;
+    int vendor;              /* clattn__vendor, or -1: any */
+    int type;                /* clattn_device_type, or -1: any */
+    const char *driver_upto; /* "3.1": driver versions up to and with 3.1; NULL: all */
+    const char *why;
+    const char *source;
+    const char *test; /* that shows it */
+} quirk_row;
+
+static const quirk_row rows[] = {
+    {.effect = CLATTN__QUIRK_NOINLINE_BODY,
+     .runtime = CLATTN__RUNTIME_POCL,
+     .vendor = -1,
+     .type = CLATTN_DEVICE_CPU,
+     .why =
+         "the work-group compiler emits a kernel function three times; with the body in a callee that is not inlined "
+         "it is compiled once",
+     .source = "measured with pocl 3.1, 2026-11-21",
+     .test = "test_select quirks/versions"},
+    {.effect = CLATTN__QUIRK_NO_BINARY_LOAD,
+     .runtime = CLATTN__RUNTIME_POCL,
+     .vendor = -1,
+     .type = -1,
+     .driver_upto = "3.1",
+     .why =
+         "a program binary cut in half crashes the process instead of giving an error; pocl keeps a cache of its own",
+     .source = "measured with pocl 3.1, 2026-11-21",
+     .test = "test_device driver/quirks"},
+    {.effect = CLATTN__QUIRK_NEVER_PICK,
+     .runtime = CLATTN__RUNTIME_CLOVER,
+     .vendor = -1,
+     .type = -1,
+     .why = "Clover is no longer maintained and miscompiles kernels; Mesa's rusticl serves the same hardware",
+     .source = "Mesa, which names rusticl as its successor",
+     .test = "test_select select/never_picked"},
+    {.effect = CLATTN__QUIRK_NEVER_PICK,
+     .runtime = CLATTN__RUNTIME_OPENCLON12,
+     .vendor = -1,
+     .type = -1,
+     .why = "OpenCLOn12 is a layer over Direct3D 12 for hardware that mostly has a driver of its own",
+     .source = "darktable pull request 15044",
+     .test = "test_select select/never_picked"},
+    {.effect = CLATTN__QUIRK_LOG_NEVER_EMPTY,
+     .runtime = CLATTN__RUNTIME_NATIVE,
+     .vendor = CLATTN__VENDOR_INTEL,
+     .type = CLATTN_DEVICE_CPU,
+     .why = "the build log of a clean build holds progress messages",
+     .source = "measured with Intel's CPU runtime 2026.22.10, 2026-11-21",
+     .test = "test_device driver/quirks"},
+};
+
+/* Compares the numbers of a driver's text ("3.1+debian") with a limit ("3.1"), part by part as far as the limit goes.
+ * A driver without a number at its start is taken for the newest. */
+static bool driver_within(const char *driver, const char *limit) {
+    for (;;) {
+        char *driver_end, *limit_end;
+        if (*driver < '0' || *driver > '9') return false;
+        unsigned long have = strtoul(driver, &driver_end, 10), most = strtoul(limit, &limit_end, 10);
+        if (have != most) return have < most;
+        if (*limit_end != '.') return true;
+        if (*driver_end != '.') return true; /* "3" against "3.1": 3.0 */
+        driver = driver_end + 1;
+        limit = limit_end + 1;
+    }
+}
+
+static bool applies(const quirk_row *row, const clattn__caps *caps) {
+    if (row->runtime != caps->runtime) return false;
+    if (row->vendor >= 0 && row->vendor != (int)caps->vendor) return false;
+    if (row->type >= 0 && row->type != (int)caps->type) return false;
+    return !row->driver_upto || driver_within(caps->driver ? caps->driver : "", row->driver_upto);
+}
+
+uint32_t clattn__quirks_of(const clattn__caps *caps) {
+    uint32_t quirks = 0;
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
+        if (applies(&rows[i], caps)) quirks |= (uint32_t)rows[i].effect;
+    }
+    return quirks;
+}
+
+const char *clattn__quirk_reason(const clattn__caps *caps, clattn__quirk quirk) {
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
+        if (rows[i].effect == quirk && applies(&rows[i], caps)) return rows[i].why;
+    }
+    return NULL;
+}

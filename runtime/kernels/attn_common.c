@@ -1,0 +1,73 @@
+/* What the host halves of all attention kernels share: refusals in words, build options, argument slots. */
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/impl.h"
+
+bool clattn__refuse(clattn__refusal *why, const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    vsnprintf(why->text, sizeof why->text, format, values);
+    va_end(values);
+    return false;
+}
+
+typedef struct feature_row {
+    uint32_t bit;
+    const char *option; /* the -D name in the kernels */
+    const char *text;
+} feature_row;
+
+static const feature_row feature_rows[] = {
+#define FEATURE_ROW(name, bit, text) {CLATTN__##name, #name, text},
+    CLATTN__FEATURE_MAP(FEATURE_ROW)
+#undef FEATURE_ROW
+};
+
+void clattn__features_text(uint32_t features, char *text, size_t capacity) {
+    if (capacity == 0) return;
+    size_t used = (size_t)snprintf(text, capacity, "%s", features ? "" : "none");
+    for (size_t i = 0; i < CLATTN__COUNT(feature_rows) && used < capacity; i++) {
+        if (!(features & feature_rows[i].bit)) continue;
+        int added = snprintf(text + used, capacity - used, "%s%s", used > 0 ? ", " : "", feature_rows[i].text);
+        used += added > 0 ? (size_t)added : 0;
+    }
+}
+
+bool clattn__refuse_features(clattn__refusal *why, uint32_t wanted, uint32_t supported) {
+    uint32_t missing = wanted & ~supported;
+    if (!missing) return true;
+    char text[192];
+    clattn__features_text(missing, text, sizeof text);
+    return clattn__refuse(why, "not made for: %s", text);
+}
+
+void clattn__attn_kernel_clear(clattn__attn_kernel *kernel) {
+    if (kernel->kernel) clReleaseKernel(kernel->kernel);
+    memset(kernel, 0, sizeof *kernel);
+}
+
+void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps) {
+    clattn__options_int(options, "HEAD_DIM", problem->head_dim);
+    clattn__options_int(options, "VALUE_DIM", problem->value_dim);
+    clattn__options_int(options, "STORAGE_F16", problem->dtype == CLATTN_F16);
+    clattn__options_int(options, "STORAGE_BF16", problem->dtype == CLATTN_BF16);
+    for (size_t i = 0; i < CLATTN__COUNT(feature_rows); i++)
+        clattn__options_int(options, feature_rows[i].option, (problem->features & feature_rows[i].bit) != 0);
+    if (caps->quirks & CLATTN__QUIRK_NOINLINE_BODY) clattn__options_flag(options, "BODY_NOINLINE");
+}
+
+clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+    clattn__env *env = kernel->programs->env;
+    const struct {
+        cl_uint slot;
+        cl_mem mem;
+    } buffers[] = {{ATTN_QUERY, call->query},     {ATTN_KEY, call->key},         {ATTN_VALUE, call->value},
+                   {ATTN_OUTPUT, call->output},   {ATTN_MASK, call->mask},       {ATTN_PADDING, call->padding},
+                   {ATTN_LENGTHS, call->lengths}, {ATTN_ALIBI, call->alibi},     {ATTN_SINKS, call->sinks},
+                   {ATTN_LSE, call->lse},         {ATTN_WEIGHTS, call->weights}, {ATTN_SCORES, call->scores}};
+    clattn_status status = clattn__arg(env, kernel->kernel, ATTN_ARGS, sizeof call->args, &call->args);
+    for (size_t i = 0; i < CLATTN__COUNT(buffers) && status == CLATTN_OK; i++)
+        status = clattn__arg_mem(env, kernel->kernel, buffers[i].slot, buffers[i].mem);
+    return status;
+}

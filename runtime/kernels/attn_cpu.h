@@ -1,0 +1,10 @@
+/* What tests may ask of the CPU kernel beyond impl.h. */
+#ifndef CLATTN_ATTN_CPU_H
+#define CLATTN_ATTN_CPU_H
+
+#include "kernels/impl.h"
+
+/* Kernels prepared from now on use vectors of 4, 8 or 16 lanes whatever the device says; 0 = off. Not for threads. */
+void clattn__attn_cpu_force_width(int lanes);
+
+#endif

@@ -1,0 +1,153 @@
+/* The last resort: the scalar reference on the host, over mapped buffers. Serves every device and every feature. */
+#include <limits.h>
+#include <stdio.h>
+
+#include "kernels/impl.h"
+#include "ref/ref.h"
+
+/* The buffers of one call. The plan keeps many tensors in one arena, and mapping a region twice while it is written is
+ * undefined, so each cl_mem is mapped once, whole, for all its tensors. */
+typedef struct mapping {
+    cl_mem mem;
+    unsigned char *data;
+} mapping;
+
+typedef struct mappings {
+    clattn__env *env;
+    mapping list[12]; /* one per buffer of clattn__attn_call at most */
+    int count;
+    clattn_status status; /* of the first map that failed; later ones are not tried */
+} mappings;
+
+static unsigned char *map_buffer(mappings *maps, cl_mem mem) {
+    for (int n = 0; n < maps->count; n++)
+        if (maps->list[n].mem == mem)
+            return maps->list[n].data;
+    if (maps->status != CLATTN_OK)
+        return NULL;
+    const char *device = maps->env->device.caps.name;
+    size_t bytes = 0;
+    cl_int code = clGetMemObjectInfo(mem, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
+    if (code != CL_SUCCESS) {
+        maps->status = clattn__cl_fail(code, "clGetMemObjectInfo(CL_MEM_SIZE)", device);
+        return NULL;
+    }
+    /* Outputs may have gaps that must survive, so they are mapped for reading too. */
+    unsigned char *data = clEnqueueMapBuffer(maps->env->queue, mem, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, bytes, 0,
+                                             NULL, NULL, &code);
+    if (code != CL_SUCCESS) {
+        maps->status = clattn__cl_fail(code, "clEnqueueMapBuffer for attn_host", device);
+        return NULL;
+    }
+    maps->list[maps->count].mem = mem;
+    maps->list[maps->count++].data = data;
+    return data;
+}
+
+static clattn_status unmap_all(mappings *maps) {
+    clattn_status status = maps->status;
+    for (int n = 0; n < maps->count; n++) {
+        cl_int code = clEnqueueUnmapMemObject(maps->env->queue, maps->list[n].mem, maps->list[n].data, 0, NULL, NULL);
+        if (code != CL_SUCCESS && status == CLATTN_OK)
+            status = clattn__cl_fail(code, "clEnqueueUnmapMemObject for attn_host", maps->env->device.caps.name);
+    }
+    return status;
+}
+
+/* Element (0, 0, 0, 0) of a tensor at `offset` elements, with its strides; absent when mem is NULL. */
+static clattn__ref_array array_of(mappings *maps, cl_mem mem, clattn_dtype dtype, clattn_place place, int64_t column) {
+    clattn__ref_array array = {.dtype = dtype, .stride = {place.batch, place.head, place.row, column}};
+    unsigned char *data = mem ? map_buffer(maps, mem) : NULL;
+    if (data)
+        array.data = data + (size_t)place.offset * clattn_dtype_size(dtype);
+    return array;
+}
+
+static clattn__ref_array vector_of(mappings *maps, cl_mem mem, clattn_dtype dtype, clattn_i64 offset) {
+    const clattn_place place = {.offset = offset, .batch = 1};
+    return array_of(maps, mem, dtype, place, 0);
+}
+
+static int64_t window_of(int window) { return window == INT_MAX ? -1 : window; }
+
+static clattn__ref_attention problem_of(const clattn__attn_problem *problem, const clattn__attn_call *call,
+                                        mappings *maps) {
+    const clattn_attn_args *args = &call->args;
+    const uint32_t features = problem->features;
+    const clattn_place lse = {args->lse_offset, args->lse_batch, args->lse_head, 1};
+    const clattn_place padding = {.offset = args->padding_offset, .batch = args->padding_batch};
+    const bool averaged = (features & CLATTN__AVERAGED_WEIGHTS) != 0;
+    const bool weights = averaged || (features & CLATTN__WEIGHTS);
+    const bool mask = (features & (CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT)) != 0;
+    const clattn_dtype mask_dtype = features & CLATTN__MASK_FLOAT ? CLATTN_F32 : CLATTN_BOOL;
+    return (clattn__ref_attention){
+        .batch = args->batch,
+        .query_heads = args->query_heads,
+        .kv_heads = args->kv_heads,
+        .query_len = args->query_len,
+        .kv_len = args->kv_len,
+        .head_dim = problem->head_dim,
+        .value_dim = problem->value_dim,
+        .scale = (double)args->scale,
+        .temperature = 1.0 / (double)args->inverse_temperature,
+        .softcap = features & CLATTN__SOFTCAP ? (double)args->softcap : 0.0,
+        .causal = (features & CLATTN__CAUSAL) && args->causal,
+        .offset = args->causal_offset,
+        .offset_from_lengths = (features & CLATTN__OFFSET_FROM_LENGTHS) != 0,
+        .query_first = args->query_first,
+        .window_left = features & CLATTN__WINDOW ? window_of(args->window_left) : -1,
+        .window_right = features & CLATTN__WINDOW ? window_of(args->window_right) : -1,
+        .mask_len = args->mask_len,
+        .always_keys = features & CLATTN__ALWAYS_KEYS ? args->always_keys : 0,
+        .query = array_of(maps, call->query, problem->dtype, args->query, 1),
+        .key = array_of(maps, call->key, problem->dtype, args->key, 1),
+        .value = array_of(maps, call->value, problem->dtype, args->value, 1),
+        .mask = array_of(maps, mask ? call->mask : NULL, mask_dtype, args->mask, args->mask_column),
+        .padding = array_of(maps, features & CLATTN__PADDING ? call->padding : NULL, CLATTN_BOOL, padding, 1),
+        .lengths = vector_of(maps, features & CLATTN__LENGTHS ? call->lengths : NULL, CLATTN_I32, args->lengths_offset),
+        .alibi = vector_of(maps, features & CLATTN__ALIBI ? call->alibi : NULL, CLATTN_F32, args->alibi_offset),
+        .sinks = vector_of(maps, features & CLATTN__SINKS ? call->sinks : NULL, CLATTN_F32, args->sinks_offset),
+        .output = array_of(maps, call->output, problem->dtype, args->output, 1),
+        .lse = array_of(maps, features & CLATTN__LSE ? call->lse : NULL, CLATTN_F32, lse, 0),
+        .weights = array_of(maps, weights ? call->weights : NULL, CLATTN_F32, args->weights, 1),
+        .average_weights = averaged,
+        .accumulate_weights = args->weights_accumulate != 0,
+        .weights_factor = (double)args->weights_factor,
+        .scores = array_of(maps, features & CLATTN__SCORES ? call->scores : NULL, CLATTN_F32, args->scores, 1),
+        .scores_mode = problem->scores,
+    };
+}
+
+static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
+    (void)caps;
+    return clattn__refuse_features(why, problem->features, clattn__attn_host.features);
+}
+
+static clattn_status prepare(clattn__attn_kernel *kernel) {
+    kernel->local_items[0] = kernel->local_items[1] = kernel->local_items[2] = 1;
+    kernel->block_q = kernel->block_kv = 1;
+    snprintf(kernel->tiles, sizeof kernel->tiles, "scalar C in double precision on the host, row by row");
+    return CLATTN_OK;
+}
+
+static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+    const clattn_attn_args *args = &call->args;
+    if (args->batch == 0 || args->query_heads == 0 || args->query_len == 0)
+        return CLATTN_OK;
+    mappings maps = {.env = kernel->programs->env};
+    const clattn__ref_attention problem = problem_of(&kernel->problem, call, &maps);
+    if (maps.status == CLATTN_OK)
+        maps.status = clattn__ref_attention_run(&problem);
+    return unmap_all(&maps);
+}
+
+const clattn__attn_impl clattn__attn_host = {
+    .name = "attn_host",
+    .what = "the scalar reference on the host: slow, right everywhere",
+    .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
+                CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__WEIGHTS |
+                CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORES | CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS,
+    .supports = supports,
+    .prepare = prepare,
+    .enqueue = enqueue,
+};

@@ -1,0 +1,184 @@
+/* Host half of cl/attn_tiled.cl: local-memory tiles for any GPU. Chooses the tile shape from the device's limits. */
+#include <stdio.h>
+
+#include "kernels/impl.h"
+
+/* Multiply-adds per launch: a second of work for an integrated GPU, far below the two seconds after which some systems
+ * reset a GPU, and enough to fill a large one for milliseconds. */
+#define MULTIPLY_ADDS_PER_LAUNCH ((int64_t)1 << 36)
+
+#define KEYS_PER_ITEM 4
+/* An item holds rows x columns output values in registers; above this many, compilers begin to spill. */
+#define MOST_SUMS_PER_ITEM 64
+#define MOST_ROWS_PER_ITEM 4
+#define MOST_VALUE_KEYS 32
+/* Left free in local memory: drivers keep launch arguments and their own words there. */
+#define LOCAL_RESERVE 128
+
+/* Work-group shapes, best first. The first that fits the device is taken. */
+static const struct tile_shape {
+    int x, y, depth;
+    int most_columns; /* value_dim up to which the shape is worth it */
+} tile_shapes[] = {
+    {8, 16, 32, 32},                          /* few output columns: 16 items across would idle */
+    {16, 16, 32, CLATTN_MAX_HEAD_DIM},        /* 64 x 64 scores, about 35 KB */
+    {16, 16, 16, CLATTN_MAX_HEAD_DIM},        /* 27 KB: fits 32 KB devices */
+    {8, 8, 32, CLATTN_MAX_HEAD_DIM},          /* 32 x 32 scores, 14 KB, 64 work-items */
+    {8, 8, 16, CLATTN_MAX_HEAD_DIM},          /* 10 KB up to 128 columns */
+};
+
+typedef struct tile_plan {
+    int x, y;                      /* work-items */
+    int rows, depth, value_keys;   /* as documented in cl/attn_tiled.cl */
+    int block_q, block_kv;
+    size_t area_floats, local_bytes;
+} tile_plan;
+
+static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+static tile_plan plan_of_shape(const struct tile_shape *shape, const clattn__attn_problem *problem) {
+    tile_plan plan = {.x = shape->x, .y = shape->y, .rows = MOST_ROWS_PER_ITEM};
+    const int columns = (int)round_up(problem->value_dim, 4 * shape->x);
+    const int columns_per_item = columns / shape->x;
+    while (plan.rows > 1 && (plan.rows * columns_per_item > MOST_SUMS_PER_ITEM ||
+                             plan.y * (plan.rows / 2) >= problem->query_len))
+        plan.rows /= 2;
+    plan.block_q = plan.y * plan.rows;
+    plan.block_kv = plan.x * KEYS_PER_ITEM;
+    const int depth = (int)round_up(problem->head_dim, 4);
+    plan.depth = depth < shape->depth ? depth : shape->depth;
+
+    /* The area holds slices of Q and K, then a table of row maxima, then as many rows of V as have room there. */
+    size_t area = (size_t)(plan.block_q + plan.block_kv) * (size_t)(plan.depth + 4);
+    const size_t table = (size_t)plan.block_q * (size_t)plan.x;
+    if (area < table)
+        area = table;
+    plan.value_keys = plan.block_kv < MOST_VALUE_KEYS ? plan.block_kv : MOST_VALUE_KEYS;
+    while (plan.value_keys > 4 && (size_t)plan.value_keys * (size_t)columns > area)
+        plan.value_keys /= 2;
+    if (area < (size_t)plan.value_keys * (size_t)columns)
+        area = (size_t)plan.value_keys * (size_t)columns;
+    plan.area_floats = area;
+    plan.local_bytes = (area + (size_t)plan.block_q * (size_t)(plan.block_kv + 4) + 4) * sizeof(float);
+    return plan;
+}
+
+static bool fits(const tile_plan *plan, const clattn__caps *caps) {
+    const uint64_t items = (uint64_t)plan->x * (uint64_t)plan->y;
+    return items <= caps->max_work_group && items <= caps->max_item_sizes[0] &&
+           plan->local_bytes + LOCAL_RESERVE <= caps->local_memory;
+}
+
+static bool is_worth(const struct tile_shape *shape, const clattn__attn_problem *problem) {
+    return problem->value_dim <= shape->most_columns;
+}
+
+static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
+    if (!clattn__refuse_features(why, problem->features, clattn__attn_tiled.features))
+        return false;
+    tile_plan plan = {0};
+    for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
+        if (!is_worth(&tile_shapes[n], problem))
+            continue;
+        plan = plan_of_shape(&tile_shapes[n], problem);
+        if (fits(&plan, caps))
+            return true;
+    }
+    return clattn__refuse(why,
+                          "the smallest tile for value_dim %lld needs %zu bytes of local memory and %d work-items per "
+                          "group; the device has %llu (%d reserved) and %llu",
+                          (long long)problem->value_dim, plan.local_bytes, plan.x * plan.y,
+                          (unsigned long long)caps->local_memory, LOCAL_RESERVE,
+                          (unsigned long long)caps->max_work_group);
+}
+
+static clattn_status build(clattn__attn_kernel *kernel, const tile_plan *plan) {
+    clattn__options options;
+    clattn__options_start(&options);
+    clattn__attn_options(&options, &kernel->problem, &kernel->programs->env->device.caps);
+    clattn__options_int(&options, "TILE_X", plan->x);
+    clattn__options_int(&options, "TILE_Y", plan->y);
+    clattn__options_int(&options, "ROWS", plan->rows);
+    clattn__options_int(&options, "DEPTH", plan->depth);
+    clattn__options_int(&options, "VALUE_KEYS", plan->value_keys);
+    clattn__options_int(&options, "AREA_FLOATS", (long long)plan->area_floats);
+    clattn_status status = clattn__program_get(kernel->programs, "attn_tiled.cl", &options, &kernel->program);
+    if (status == CLATTN_OK)
+        status = clattn__kernel_create(kernel->programs, kernel->program, "attn_tiled", &kernel->kernel);
+    return status;
+}
+
+/* How many work-items of the built kernel fit in a group: fewer than the device's limit when it needs many registers.
+ * A driver that cannot tell is believed to have room. */
+static size_t most_items(const clattn__attn_kernel *kernel) {
+    size_t items = 0;
+    cl_int code = clGetKernelWorkGroupInfo(kernel->kernel, kernel->programs->env->device.id, CL_KERNEL_WORK_GROUP_SIZE,
+                                           sizeof items, &items, NULL);
+    return code == CL_SUCCESS && items > 0 ? items : SIZE_MAX;
+}
+
+static clattn_status prepare(clattn__attn_kernel *kernel) {
+    clattn__env *env = kernel->programs->env;
+    size_t items = 0, most = 0;
+    for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
+        if (!is_worth(&tile_shapes[n], &kernel->problem))
+            continue;
+        const tile_plan plan = plan_of_shape(&tile_shapes[n], &kernel->problem);
+        items = (size_t)plan.x * (size_t)plan.y;
+        if (!fits(&plan, &env->device.caps) || (most && items > most))
+            continue;
+        clattn_status status = build(kernel, &plan);
+        if (status != CLATTN_OK)
+            return status;
+        most = most_items(kernel);
+        if (items > most) { /* too many registers: try a smaller group */
+            clReleaseKernel(kernel->kernel);
+            kernel->kernel = NULL;
+            continue;
+        }
+        kernel->local_items[0] = items;
+        kernel->local_items[1] = kernel->local_items[2] = 1;
+        kernel->block_q = plan.block_q;
+        kernel->block_kv = plan.block_kv;
+        snprintf(kernel->tiles, sizeof kernel->tiles,
+                 "%d query rows x %d keys, %d x %d work-items with %d rows each, %zu bytes of local memory",
+                 plan.block_q, plan.block_kv, plan.x, plan.y, plan.rows, plan.local_bytes);
+        return CLATTN_OK;
+    }
+    return clattn__fail(CLATTN_UNSUPPORTED, "attn_tiled: the built kernel runs with at most %zu work-items per group on %s; "
+                                            "its smallest tile needs %zu",
+                        most, env->device.caps.name, items);
+}
+
+static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+    clattn__env *env = kernel->programs->env;
+    const clattn_attn_args *args = &call->args;
+    const int64_t tiles = (int64_t)args->batch * args->query_heads * (round_up(args->query_len, kernel->block_q) / kernel->block_q);
+    const int64_t tile_cost = (int64_t)kernel->block_q * (round_up(args->kv_len, kernel->block_kv) + 1) *
+                              (kernel->problem.head_dim + kernel->problem.value_dim);
+    const int64_t bound = MULTIPLY_ADDS_PER_LAUNCH / tile_cost;
+    const int64_t chunk = bound > 0 ? bound : 1;
+
+    clattn_status status = clattn__attn_set_args(kernel, call);
+    for (clattn_i64 first = 0; first < tiles && status == CLATTN_OK; first += chunk) {
+        const int64_t count = tiles - first < chunk ? tiles - first : chunk;
+        clattn__launch launch = {.kernel = kernel->kernel, .dims = 1, .global = {0, 1, 1}, .local = {0, 1, 1}};
+        launch.local[0] = kernel->local_items[0];
+        launch.global[0] = (size_t)count * kernel->local_items[0];
+        status = clattn__arg(env, kernel->kernel, ATTN_FIRST, sizeof first, &first);
+        if (status == CLATTN_OK)
+            status = clattn__launch_enqueue(env, &launch);
+    }
+    return status;
+}
+
+const clattn__attn_impl clattn__attn_tiled = {
+    .name = "attn_tiled",
+    .what = "tiles in local memory, OpenCL 1.2, for any GPU",
+    .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
+                CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE |
+                CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS,
+    .supports = supports,
+    .prepare = prepare,
+    .enqueue = enqueue,
+};

@@ -1,0 +1,104 @@
+/* Projections by CLBlast, for GPUs that it is tuned for; the only file that includes its header. It knows neither bias
+ * nor heads: the bias is put into y beforehand, and outputs per head are left to other kernels. */
+#include <stdio.h>
+
+#include "kernels/gemm.h" /* first: it says which OpenCL version the headers are for */
+
+#include <clblast_c.h>
+
+static bool supports(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
+    if (caps->type == CLATTN_DEVICE_CPU) return clattn__refuse(why, "made for GPUs; gemm_cpu is faster on a CPU");
+    if (problem->split_heads)
+        return clattn__refuse(why, "writes plain matrices only; this output is split into heads of %lld columns",
+                              (long long)problem->width);
+    return clattn__gemm_fits(problem, why);
+}
+
+/* One product: rows of x (m, k) and y (m, n) lie x_row and y_row apart; offsets in elements. */
+static clattn_status multiply(clattn__gemm_kernel *kernel, cl_mem x, size_t x_at, size_t x_row, cl_mem y, size_t y_at,
+                              size_t y_row, size_t m, float keep_y) {
+    clattn__env *env = kernel->programs->env;
+    const size_t n = (size_t)kernel->problem.n, k = (size_t)kernel->problem.k;
+    CLBlastStatusCode code =
+        CLBlastSgemm(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, m, n, k, 1.0f, x, x_at, x_row,
+                     kernel->weight.mem, 0, k, keep_y, y, y_at, y_row, &env->queue, NULL);
+    if (code == CLBlastSuccess) return CLATTN_OK;
+    return clattn__fail(CLATTN_DEVICE_FAILED, "CLBlastSgemm of %zu x %zu x %zu failed with CLBlast status %d on %s", m,
+                        n, k, (int)code, env->device.caps.name);
+}
+
+/* CLBlast compiles at first use, and has one kernel for small products and one for large ones: both are used once here,
+ * so that no run compiles. */
+static clattn_status warm_up(clattn__gemm_kernel *kernel) {
+    clattn__env *env = kernel->programs->env;
+    const size_t n = (size_t)kernel->problem.n, k = (size_t)kernel->problem.k, m = (size_t)kernel->problem.m;
+    clattn__buffer x = {0}, y = {0};
+    if (m == 0) return CLATTN_OK;
+    clattn_status status = clattn__buffer_create(env, m * k * sizeof(float), &x);
+    if (status == CLATTN_OK) status = clattn__buffer_create(env, m * n * sizeof(float), &y);
+    if (status == CLATTN_OK) status = multiply(kernel, x.mem, 0, k, y.mem, 0, n, 1, 0.0f);
+    if (status == CLATTN_OK) status = multiply(kernel, x.mem, 0, k, y.mem, 0, n, m, 0.0f);
+    if (status == CLATTN_OK) {
+        cl_int code = clFinish(env->queue);
+        if (code != CL_SUCCESS) status = clattn__cl_fail(code, "clFinish", env->device.caps.name);
+    }
+    clattn__buffer_clear(env, &y);
+    clattn__buffer_clear(env, &x);
+    return status;
+}
+
+static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias) {
+    kernel->block_m = kernel->block_n = kernel->block_k = 1; /* CLBlast chooses by size and device */
+    snprintf(kernel->tiles, sizeof kernel->tiles, "as CLBlast chooses");
+    clattn_status status = clattn__gemm_upload_plain(kernel, w, w_row);
+    if (status == CLATTN_OK && bias) {
+        clattn__rows_kernel rows;
+        status = clattn__gemm_upload_bias(kernel, bias, kernel->problem.n);
+        if (status == CLATTN_OK) status = clattn__rows_prepare(&rows, kernel->programs);
+        if (status == CLATTN_OK) kernel->bias_kernel = rows.kernel;
+    }
+    return status == CLATTN_OK ? warm_up(kernel) : status;
+}
+
+/* y = bias, or y += bias. */
+static clattn_status put_bias(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {
+    const clattn_gemm_args *a = &call->args;
+    clattn__rows_kernel rows = {.programs = kernel->programs, .kernel = kernel->bias_kernel};
+    const clattn_rows_args args = {.y = a->y,
+                                   .batch = a->m / a->rows,
+                                   .heads = 1,
+                                   .rows = a->rows,
+                                   .width = a->n,
+                                   .has_source = 1,
+                                   .accumulate = a->accumulate};
+    return clattn__rows_enqueue(&rows, &args, kernel->bias.mem, call->y);
+}
+
+static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {
+    const clattn_gemm_args a = clattn__gemm_plain_args(call);
+    const bool bias = a.has_bias && kernel->bias_kernel;
+    clattn_status status = CLATTN_OK;
+    if (a.m == 0) return CLATTN_OK;
+    if (a.width != a.n)
+        return clattn__fail(CLATTN_UNSUPPORTED,
+                            "gemm_clblast writes plain matrices only; the call splits %d columns into heads of %d", a.n,
+                            a.width);
+    if (bias) status = put_bias(kernel, call);
+
+    const bool one_matrix = a.x.batch == a.rows * a.x.row && a.y.batch == a.rows * a.y.row;
+    const int products = one_matrix ? 1 : a.m / a.rows, rows = one_matrix ? a.m : a.rows;
+    for (int b = 0; b < products && status == CLATTN_OK; b++)
+        status = multiply(kernel, call->x, (size_t)(a.x.offset + b * a.x.batch), (size_t)a.x.row, call->y,
+                          (size_t)(a.y.offset + b * a.y.batch), (size_t)a.y.row, (size_t)rows,
+                          bias || a.accumulate ? 1.0f : 0.0f);
+    return status;
+}
+
+const clattn__gemm_impl clattn__gemm_clblast = {
+    .name = "gemm_clblast",
+    .what = "CLBlast, for GPUs",
+    .splits_heads = false,
+    .supports = supports,
+    .prepare = prepare,
+    .enqueue = enqueue,
+};

@@ -1,0 +1,138 @@
+/* The contract between the registry and the host half of each kernel: supports, prepare, enqueue. */
+#ifndef CLATTN_IMPL_H
+#define CLATTN_IMPL_H
+
+#include "../../cl/shared/args.h"
+#include "clattn/attention.h"
+#include "program/program.h"
+
+/* Why a kernel does not serve a problem, in one sentence with the numbers. */
+typedef struct clattn__refusal {
+    char text[256];
+} clattn__refusal;
+bool clattn__refuse(clattn__refusal *why, const char *format, ...) CLATTN__PRINTF(2, 3); /* always false */
+
+/* What a description asks for beyond plain softmax(Q K^T) V. A kernel lists what it can do; a bit that it does not list
+ * is refused, so a new feature is refused everywhere until a kernel claims it. */
+#define CLATTN__FEATURE_MAP(X)                                                                                         \
+    X(CAUSAL, 0, "causal")                                                                                             \
+    X(WINDOW, 1, "window")                                                                                             \
+    X(MASK_BOOL, 2, "bool mask")                                                                                       \
+    X(MASK_FLOAT, 3, "float mask")                                                                                     \
+    X(PADDING, 4, "padding mask")                                                                                      \
+    X(LENGTHS, 5, "kv lengths")                                                                                        \
+    X(SOFTCAP, 6, "softcap")                                                                                           \
+    X(ALIBI, 7, "ALiBi")                                                                                               \
+    X(SINKS, 8, "sinks")                                                                                               \
+    X(LSE, 9, "logsumexp output")                                                                                      \
+    X(WEIGHTS, 10, "weights output")                                                                                   \
+    X(AVERAGED_WEIGHTS, 11, "averaged weights output")                                                                 \
+    X(SCORES, 12, "scores output")                                                                                     \
+    X(ALWAYS_KEYS, 13, "appended keys")                                                                                \
+    X(OFFSET_FROM_LENGTHS, 14, "causal offset from kv lengths")
+typedef enum clattn__feature {
+#define CLATTN__FEATURE_ENUM(name, bit, text) CLATTN__##name = 1 << bit,
+    CLATTN__FEATURE_MAP(CLATTN__FEATURE_ENUM)
+#undef CLATTN__FEATURE_ENUM
+} clattn__feature;
+void clattn__features_text(uint32_t features, char *text, size_t capacity); /* "causal, window" or "none" */
+bool clattn__refuse_features(clattn__refusal *why, uint32_t wanted,
+                             uint32_t supported); /* true when all are supported */
+
+/* All that may shape a binary or a choice. Lengths are the greatest that calls of this kernel will have. */
+typedef struct clattn__attn_problem {
+    uint32_t features;
+    clattn_dtype dtype;
+    clattn_scores_output scores;
+    int64_t batch, query_heads, kv_heads, query_len, kv_len, head_dim, value_dim;
+    bool pretuned_small; /* reserved, false */
+} clattn__attn_problem;
+
+/* One call: launch arguments (sizes, strides, offsets) and the buffers. */
+typedef struct clattn__attn_call {
+    clattn_attn_args args;
+    cl_mem query, key, value, output, mask, padding, lengths, alibi, sinks, lse, weights, scores;
+} clattn__attn_call;
+
+typedef struct clattn__attn_impl clattn__attn_impl;
+/* A prepared kernel: built, with its own cl_kernel objects. One thread at a time. */
+typedef struct clattn__attn_kernel {
+    const clattn__attn_impl *impl;
+    clattn__programs *programs;
+    clattn__attn_problem problem;
+    cl_kernel kernel;
+    clattn__program *program; /* its key names the variant; NULL for the host kernel */
+    int block_q, block_kv;    /* tile sizes; verification tries lengths around them */
+    size_t local_items[3];    /* work-group shape */
+    size_t scratch_bytes;     /* reserved for kernels with partial results; 0 today */
+    char tiles[160];          /* in words, for explain */
+} clattn__attn_kernel;
+
+struct clattn__attn_impl {
+    const char *name; /* "attn_cpu" */
+    const char *what; /* one line for explain and docs */
+    uint32_t features;
+    bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
+    clattn_status (*prepare)(clattn__attn_kernel *kernel); /* problem and programs are set; fills the rest */
+    clattn_status (*enqueue)(clattn__attn_kernel *kernel, const clattn__attn_call *call);
+};
+void clattn__attn_kernel_clear(clattn__attn_kernel *kernel); /* attn_common.c */
+/* attn_common.c: sets all slots of call on kernel->kernel; -D options that every attention kernel shares (features, dims,
+ * types, quirks). */
+clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
+void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps);
+
+extern const clattn__attn_impl clattn__attn_cpu, clattn__attn_tiled, clattn__attn_naive, clattn__attn_host;
+
+/* Projections. */
+typedef struct clattn__gemm_problem {
+    int64_t m, n, k;  /* greatest m; n and k of the weight */
+    int64_t width;    /* columns per head in the output, n when heads stay side by side */
+    bool split_heads; /* the output is written per head (y.head != width) or in parts */
+    bool bias;
+} clattn__gemm_problem;
+
+typedef struct clattn__gemm_call {
+    clattn_gemm_args args; /* w_offset, bias_offset, columns_per_item are filled by the kernel */
+    cl_mem x, y;
+} clattn__gemm_call;
+
+typedef struct clattn__gemm_impl clattn__gemm_impl;
+/* A prepared projection with its weight, packed as the kernel likes it and uploaded. */
+typedef struct clattn__gemm_kernel {
+    const clattn__gemm_impl *impl;
+    clattn__programs *programs;
+    clattn__gemm_problem problem;
+    cl_kernel kernel;
+    clattn__program *program; /* NULL for clblast and host */
+    clattn__buffer weight, bias;
+    cl_kernel bias_kernel;         /* rows.cl: clblast needs the bias in y beforehand */
+    int block_m, block_n, block_k; /* tile sizes; verification tries extents around them */
+    char tiles[160];
+} clattn__gemm_kernel;
+
+struct clattn__gemm_impl {
+    const char *name;
+    const char *what;
+    bool splits_heads; /* can write per-head or per-part outputs directly */
+    bool (*supports)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why);
+    /* w (n, k) with row stride w_row, bias (n) or NULL: host floats, borrowed during the call. */
+    clattn_status (*prepare)(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias);
+    clattn_status (*enqueue)(clattn__gemm_kernel *kernel, const clattn__gemm_call *call);
+};
+void clattn__gemm_kernel_clear(clattn__gemm_kernel *kernel); /* gemm_common.c */
+clattn_status clattn__gemm_set_args(clattn__gemm_kernel *kernel, const clattn__gemm_call *call,
+                                    const clattn_gemm_args *args);
+
+extern const clattn__gemm_impl clattn__gemm_cpu, clattn__gemm_clblast, clattn__gemm_tiled, clattn__gemm_host;
+
+/* rows.c: fills rows of a (B, H, S, D) buffer with one source row or zeros. */
+typedef struct clattn__rows_kernel {
+    clattn__programs *programs;
+    cl_kernel kernel;
+} clattn__rows_kernel;
+clattn_status clattn__rows_prepare(clattn__rows_kernel *kernel, clattn__programs *programs);
+clattn_status clattn__rows_enqueue(clattn__rows_kernel *kernel, const clattn_rows_args *args, cl_mem source, cl_mem y);
+void clattn__rows_clear(clattn__rows_kernel *kernel);
+
+#endif

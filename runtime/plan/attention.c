@@ -1,0 +1,121 @@
+/* From a checked description to the kernels' view of it: features, launch arguments, FLOPs, and the one-step plan. */
+#include "plan/plan.h"
+
+#include <limits.h>
+#include <string.h>
+
+uint32_t clattn__attention_features(const clattn_attention_desc *d) {
+    uint32_t features = 0;
+    if (d->causal != CLATTN_CAUSAL_NONE) features |= CLATTN__CAUSAL;
+    if (d->window_left >= 0 || d->window_right >= 0) features |= CLATTN__WINDOW;
+    if (d->mask == CLATTN_MASK_BOOL) features |= CLATTN__MASK_BOOL;
+    if (d->mask == CLATTN_MASK_FLOAT) features |= CLATTN__MASK_FLOAT;
+    if (d->padding_mask) features |= CLATTN__PADDING;
+    if (d->kv_lengths) features |= CLATTN__LENGTHS;
+    if (d->kv_lengths && d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT) features |= CLATTN__OFFSET_FROM_LENGTHS;
+    if (d->softcap > 0) features |= CLATTN__SOFTCAP;
+    if (d->alibi) features |= CLATTN__ALIBI;
+    if (d->sinks) features |= CLATTN__SINKS;
+    if (d->logsumexp) features |= CLATTN__LSE;
+    if (d->weights == CLATTN_WEIGHTS_PER_HEAD) features |= CLATTN__WEIGHTS;
+    if (d->weights == CLATTN_WEIGHTS_AVERAGED) features |= CLATTN__AVERAGED_WEIGHTS;
+    if (d->scores != CLATTN_SCORES_NONE) features |= CLATTN__SCORES;
+    return features;
+}
+
+/* Row i of the query stands at position i + origin among the keys. */
+static int64_t origin_of(const clattn_attention_desc *d) {
+    switch (d->causal) {
+    case CLATTN_CAUSAL_BOTTOM_RIGHT:
+        return d->kv_lengths ? -d->query_len : d->kv_len - d->query_len;
+    case CLATTN_CAUSAL_OFFSET:
+        return d->causal_offset;
+    default:
+        return 0;
+    }
+}
+
+static int window_side(int64_t side) { return side < 0 || side > INT_MAX / 4 ? INT_MAX : (int)side; }
+
+void clattn__attention_args(const clattn_attention_desc *d, clattn_attn_args *args) {
+    memset(args, 0, sizeof *args);
+    args->batch = (int)d->batch;
+    args->query_heads = (int)d->query_heads;
+    args->kv_heads = (int)d->kv_heads;
+    args->query_len = (int)d->query_len;
+    args->kv_len = (int)d->kv_len;
+    args->causal = d->causal != CLATTN_CAUSAL_NONE;
+    args->causal_offset = (int)origin_of(d);
+    args->window_left = window_side(d->window_left);
+    args->window_right = window_side(d->window_right);
+    args->mask_len = d->mask == CLATTN_MASK_NONE ? (int)d->kv_len : (int)d->mask_shape[3];
+    /* one mask column serves all keys, unless there is one key only */
+    if (d->mask != CLATTN_MASK_NONE && d->mask_shape[3] == 1) args->mask_len = (int)d->kv_len;
+    args->scale = d->scale;
+    args->inverse_temperature = 1.0f / d->temperature;
+    args->softcap = d->softcap;
+    args->weights_factor = d->weights == CLATTN_WEIGHTS_AVERAGED ? 1.0f / (float)d->query_heads : 1.0f;
+}
+
+double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int64_t offset, int64_t window_left,
+                             int64_t window_right) {
+    if (!causal && window_left < 0 && window_right < 0) return (double)query_len * (double)kv_len;
+    double pairs = 0;
+    for (int64_t i = 0; i < query_len; i++) {
+        int64_t position = i + offset, low = 0, high = kv_len - 1;
+        if (causal && position < high) high = position;
+        if (window_right >= 0 && position + window_right < high) high = position + window_right;
+        if (window_left >= 0 && position - window_left > low) low = position - window_left;
+        if (high >= low) pairs += (double)(high - low + 1);
+    }
+    return pairs;
+}
+
+clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context, const clattn_attention_desc *d) {
+    plan->context = context;
+    plan->what = "attention";
+    clattn__attn_problem problem = {.features = clattn__attention_features(d),
+                                    .dtype = d->dtype,
+                                    .scores = d->scores,
+                                    .batch = d->batch,
+                                    .query_heads = d->query_heads,
+                                    .kv_heads = d->kv_heads,
+                                    .query_len = d->query_len,
+                                    .kv_len = d->kv_len,
+                                    .head_dim = d->head_dim,
+                                    .value_dim = d->value_dim};
+    clattn_status status = clattn__attn_choose(context, &problem, d->kernel, &plan->attention, &plan->notes);
+    if (status != CLATTN_OK) return status;
+    plan->has_attention = true;
+    if (d->kv_lengths) {
+        plan->lengths = clattn__alloc(d->batch > 0 ? (size_t)d->batch : 1, sizeof *plan->lengths);
+        if (!plan->lengths) return CLATTN_OUT_OF_MEMORY;
+    }
+    clattn__step *step = clattn__plan_add_step(plan, CLATTN__STEP_ATTENTION, 0);
+    if (!step) return CLATTN_OUT_OF_MEMORY;
+    clattn__attention_args(d, &step->args.attn);
+    const struct {
+        clattn__role role;
+        bool wanted;
+    } roles[] = {{CLATTN__ROLE_QUERY, true},
+                 {CLATTN__ROLE_KEY, true},
+                 {CLATTN__ROLE_VALUE, true},
+                 {CLATTN__ROLE_OUTPUT, true},
+                 {CLATTN__ROLE_MASK, d->mask != CLATTN_MASK_NONE},
+                 {CLATTN__ROLE_PADDING, d->padding_mask != 0},
+                 {CLATTN__ROLE_LENGTHS, d->kv_lengths != 0},
+                 {CLATTN__ROLE_ALIBI, d->alibi != 0},
+                 {CLATTN__ROLE_SINKS, d->sinks != 0},
+                 {CLATTN__ROLE_LSE, d->logsumexp != 0},
+                 {CLATTN__ROLE_WEIGHTS, d->weights != CLATTN_WEIGHTS_NONE},
+                 {CLATTN__ROLE_SCORES, d->scores != CLATTN_SCORES_NONE}};
+    for (size_t i = 0; i < CLATTN__COUNT(roles); i++)
+        if (roles[i].wanted) clattn__plan_operand(step, (int)roles[i].role, (int)roles[i].role, 0, 0, 0);
+    plan->flops =
+        2.0 * (double)d->batch * (double)d->query_heads * (double)(d->head_dim + d->value_dim) *
+        clattn__allowed_pairs(d->query_len, d->kv_len, d->causal != CLATTN_CAUSAL_NONE,
+                              d->kv_lengths && d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT ? d->kv_len - d->query_len
+                                                                                       : origin_of(d),
+                              d->window_left, d->window_right);
+    return clattn__plan_finish(plan);
+}

@@ -1,0 +1,109 @@
+/* A plan in words and in figures. */
+#include "plan/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { EXPLAIN_ROWS = 48 }; /* of the schedule; a long plan repeats itself */
+
+static void add_once(clattn__text *list, const char *word, const char *separator) {
+    if (!word[0] || (list->data && strstr(list->data, word))) return;
+    clattn__text_add(list, "%s%s", list->length ? separator : "", word);
+}
+
+static void name_kernels(clattn__plan *plan) {
+    for (int s = 0; s < plan->step_count; s++) {
+        const clattn__step *step = &plan->steps[s];
+        if (step->kind == CLATTN__STEP_ATTENTION) {
+            add_once(&plan->kernels, plan->attention.impl->name, ", ");
+            add_once(&plan->tiles, plan->attention.tiles, "; ");
+        } else if (step->kind == CLATTN__STEP_GEMM) {
+            add_once(&plan->kernels, plan->gemms[step->kernel].impl->name, ", ");
+            add_once(&plan->tiles, plan->gemms[step->kernel].tiles, "; ");
+        }
+    }
+}
+
+static void operand_name(const clattn__plan *plan, int id, char *text, size_t capacity) {
+    static const char *const roles[CLATTN__ROLE_COUNT] = {"query",        "key",        "value",   "mask",
+                                                          "padding_mask", "kv_lengths", "alibi",   "sinks",
+                                                          "output",       "logsumexp",  "weights", "scores"};
+    snprintf(text, capacity, "%s", id < CLATTN__ROLE_COUNT ? roles[id] : plan->buffers[id - CLATTN__ROLE_COUNT].name);
+}
+
+static void explain_step(clattn__plan *plan, int index) {
+    const clattn__step *step = &plan->steps[index];
+    clattn__text *out = &plan->explain;
+    const char *kernel = step->kind == CLATTN__STEP_ATTENTION ? plan->attention.impl->name
+                         : step->kind == CLATTN__STEP_GEMM    ? plan->gemms[step->kernel].impl->name
+                                                              : "rows";
+    clattn__text_add(out, "  %4d  %-12s", index, kernel);
+    if (step->kind == CLATTN__STEP_GEMM)
+        clattn__text_add(out, " %d x %d x %d", step->args.gemm.m, step->args.gemm.n, step->args.gemm.k);
+    if (step->kind == CLATTN__STEP_ATTENTION)
+        clattn__text_add(out, " %d x %d heads, %d queries x %d keys", step->args.attn.batch,
+                         step->args.attn.query_heads, step->args.attn.query_len, step->args.attn.kv_len);
+    const char *separator = "   ";
+    for (int i = 0; i < CLATTN__STEP_OPERANDS; i++) {
+        if (step->operands[i].id == CLATTN__ROLE_NONE) continue;
+        char name[64];
+        operand_name(plan, step->operands[i].id, name, sizeof name);
+        clattn__text_add(out, "%s%s", separator, name);
+        separator = ", ";
+    }
+    clattn__text_add(out, "\n");
+}
+
+static void explain_schedule(clattn__plan *plan) {
+    clattn__text *out = &plan->explain;
+    if (!plan->buffer_count) {
+        clattn__text_add(out, "memory: no intermediate buffers\n");
+        return;
+    }
+    clattn__text_add(out, "memory: arena of %zu bytes; %zu without sharing, %zu saved\n", plan->arena_bytes,
+                     plan->unshared_bytes,
+                     plan->unshared_bytes > plan->arena_bytes ? plan->unshared_bytes - plan->arena_bytes : 0);
+    clattn__text_add(out, "  %-28s %12s %6s %6s %12s\n", "buffer", "bytes", "first", "last", "offset");
+    for (int i = 0; i < plan->buffer_count && i < EXPLAIN_ROWS; i++) {
+        const clattn__arena_buffer *b = &plan->buffers[i];
+        clattn__text_add(out, "  %-28s %12zu %6d %6d %12zu\n", b->name, b->bytes, b->first, b->last, b->offset);
+    }
+    if (plan->buffer_count > EXPLAIN_ROWS)
+        clattn__text_add(out, "  ... and %d more buffers\n", plan->buffer_count - EXPLAIN_ROWS);
+}
+
+void clattn__plan_explain(clattn__plan *plan) {
+    clattn__text *out = &plan->explain;
+    const clattn__caps *caps = &plan->context->env.device.caps;
+    name_kernels(plan);
+    clattn__text_add(out, "%s on %s (%s, driver %s)\n", plan->what, caps->name, caps->platform, caps->driver);
+    clattn__text_add(out, "kernels: %s\n", plan->kernels.data ? plan->kernels.data : "none");
+    if (plan->tiles.data) clattn__text_add(out, "tiles: %s\n", plan->tiles.data);
+    if (plan->has_attention) {
+        char features[256];
+        clattn__features_text(plan->attention.problem.features, features, sizeof features);
+        clattn__text_add(out, "features: %s\n", features);
+    }
+    clattn__text_add(out, "passed over:%s", plan->notes.data ? "\n" : " nothing\n");
+    if (plan->notes.data) clattn__text_add(out, "%s", plan->notes.data);
+    clattn__text_add(out, "work: %.6g FLOP in %d step%s\n", plan->flops, plan->step_count,
+                     plan->step_count == 1 ? "" : "s");
+    for (int s = 0; s < plan->step_count && s < EXPLAIN_ROWS; s++) explain_step(plan, s);
+    if (plan->step_count > EXPLAIN_ROWS)
+        clattn__text_add(out, "  ... and %d more steps\n", plan->step_count - EXPLAIN_ROWS);
+    explain_schedule(plan);
+}
+
+void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
+    *info = (clattn_plan_info){.flops = plan->flops,
+                               .arena_bytes = plan->arena_bytes,
+                               .unshared_bytes = plan->unshared_bytes,
+                               .held_bytes = plan->arena.bytes + plan->appended.bytes,
+                               .steps = plan->step_count,
+                               .buffers = plan->buffer_count,
+                               .kernels = plan->kernels.data ? plan->kernels.data : "",
+                               .tiles = plan->tiles.data ? plan->tiles.data : ""};
+    for (int i = 0; i < plan->gemm_count; i++)
+        info->held_bytes += plan->gemms[i].weight.bytes + plan->gemms[i].bias.bytes;
+    for (int i = 0; i < CLATTN__ROLE_COUNT; i++) info->held_bytes += plan->staging[i].bytes;
+}

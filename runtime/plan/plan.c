@@ -1,0 +1,107 @@
+/* Building a plan: growing lists of steps, buffers and kernels; finish() turns them into something that only runs. */
+#include "plan/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Makes room for one more element; false leaves everything as it was. */
+static bool grow(void **items, int count, int *capacity, size_t size) {
+    if (count < *capacity) return true;
+    int wanted = *capacity ? *capacity * 2 : 8;
+    void *larger = clattn__alloc((size_t)wanted, size);
+    if (!larger) return false;
+    if (count) memcpy(larger, *items, (size_t)count * size);
+    clattn__free(*items);
+    *items = larger;
+    *capacity = wanted;
+    return true;
+}
+
+int clattn__plan_add_buffer(clattn__plan *plan, size_t bytes, const char *name_format, ...) {
+    void *items = plan->buffers;
+    if (!grow(&items, plan->buffer_count, &plan->buffer_capacity, sizeof *plan->buffers)) return -1;
+    plan->buffers = items;
+    clattn__arena_buffer *buffer = &plan->buffers[plan->buffer_count];
+    *buffer = (clattn__arena_buffer){.bytes = bytes, .first = -1, .last = -1};
+    va_list values;
+    va_start(values, name_format);
+    vsnprintf(buffer->name, sizeof buffer->name, name_format, values);
+    va_end(values);
+    return plan->buffer_count++;
+}
+
+clattn__step *clattn__plan_add_step(clattn__plan *plan, clattn__step_kind kind, int kernel) {
+    void *items = plan->steps;
+    if (!grow(&items, plan->step_count, &plan->step_capacity, sizeof *plan->steps)) return NULL;
+    plan->steps = items;
+    clattn__step *step = &plan->steps[plan->step_count++];
+    memset(step, 0, sizeof *step);
+    step->kind = kind;
+    step->kernel = kernel;
+    for (int i = 0; i < CLATTN__STEP_OPERANDS; i++) step->operands[i].id = CLATTN__ROLE_NONE;
+    return step;
+}
+
+clattn__gemm_kernel *clattn__plan_add_gemm(clattn__plan *plan) {
+    void *items = plan->gemms;
+    if (!grow(&items, plan->gemm_count, &plan->gemm_capacity, sizeof *plan->gemms)) return NULL;
+    plan->gemms = items;
+    memset(&plan->gemms[plan->gemm_count], 0, sizeof *plan->gemms);
+    return &plan->gemms[plan->gemm_count++];
+}
+
+void clattn__plan_operand(clattn__step *step, int slot, int id, int64_t batch, int64_t head, int64_t row) {
+    step->operands[slot] = (clattn__operand){.id = id, .origin = {batch, head, row}};
+}
+
+static void find_lifetimes(clattn__plan *plan) {
+    for (int s = 0; s < plan->step_count; s++) {
+        for (int i = 0; i < CLATTN__STEP_OPERANDS; i++) {
+            int index = plan->steps[s].operands[i].id - CLATTN__ROLE_COUNT;
+            if (index < 0) continue;
+            clattn__arena_buffer *buffer = &plan->buffers[index];
+            if (buffer->first < 0) buffer->first = s;
+            buffer->last = s;
+        }
+    }
+}
+
+clattn_status clattn__plan_finish(clattn__plan *plan) {
+    clattn__env *env = &plan->context->env;
+    find_lifetimes(plan);
+    size_t alignment = env->device.caps.alignment_bytes > 64 ? env->device.caps.alignment_bytes : 64;
+    if (!clattn__arena_layout(plan->buffers, plan->buffer_count, alignment, &plan->arena_bytes))
+        return clattn__fail(CLATTN_OUT_OF_MEMORY,
+                            "the intermediate buffers of this plan are larger than the address space");
+    plan->unshared_bytes = 0;
+    for (int i = 0; i < plan->buffer_count; i++)
+        plan->unshared_bytes += (plan->buffers[i].bytes + alignment - 1) & ~(alignment - 1);
+    if (plan->buffer_count) {
+        clattn_status status = clattn__buffer_create(env, plan->arena_bytes, &plan->arena);
+        if (status != CLATTN_OK) return status;
+    }
+    clattn__plan_explain(plan);
+    if (plan->explain.failed || plan->kernels.failed || plan->tiles.failed)
+        return clattn__fail(CLATTN_OUT_OF_MEMORY, "no memory for the explanation of the plan");
+    return CLATTN_OK;
+}
+
+void clattn__plan_clear(clattn__plan *plan) {
+    if (!plan->context) return;
+    clattn__env *env = &plan->context->env;
+    if (plan->has_attention) clattn__attn_kernel_clear(&plan->attention);
+    for (int i = 0; i < plan->gemm_count; i++) clattn__gemm_kernel_clear(&plan->gemms[i]);
+    if (plan->has_rows) clattn__rows_clear(&plan->rows);
+    for (int i = 0; i < CLATTN__ROLE_COUNT; i++) clattn__buffer_clear(env, &plan->staging[i]);
+    clattn__buffer_clear(env, &plan->appended);
+    clattn__buffer_clear(env, &plan->arena);
+    clattn__free(plan->steps);
+    clattn__free(plan->buffers);
+    clattn__free(plan->gemms);
+    clattn__free(plan->lengths);
+    clattn__text_free(&plan->notes);
+    clattn__text_free(&plan->explain);
+    clattn__text_free(&plan->kernels);
+    clattn__text_free(&plan->tiles);
+    memset(plan, 0, sizeof *plan);
+}

@@ -1,0 +1,122 @@
+/* A plan: ordered steps on prepared kernels, one arena for what lives between them, and the outside tensors that a run
+ * binds. Made once; a run only resolves addresses and enqueues. */
+#ifndef CLATTN_PLAN_H
+#define CLATTN_PLAN_H
+
+#include "clattn/mha.h"
+#include "registry/registry.h"
+
+/* Tensors from outside, bound by each run. */
+typedef enum clattn__role {
+    CLATTN__ROLE_NONE = -1,
+    CLATTN__ROLE_QUERY = 0,
+    CLATTN__ROLE_KEY,
+    CLATTN__ROLE_VALUE,
+    CLATTN__ROLE_MASK,
+    CLATTN__ROLE_PADDING,
+    CLATTN__ROLE_LENGTHS,
+    CLATTN__ROLE_ALIBI,
+    CLATTN__ROLE_SINKS,
+    CLATTN__ROLE_OUTPUT,
+    CLATTN__ROLE_LSE,
+    CLATTN__ROLE_WEIGHTS,
+    CLATTN__ROLE_SCORES,
+    CLATTN__ROLE_COUNT
+} clattn__role;
+bool clattn__role_is_output(clattn__role role);
+
+/* arena.c: buffers with lifetimes in steps; layout() gives those that are never alive together the same bytes. */
+typedef struct clattn__arena_buffer {
+    char name[48];
+    size_t bytes;
+    int first, last; /* steps, inclusive */
+    size_t offset;
+} clattn__arena_buffer;
+/* alignment: a power of two. peak receives the arena's size; false on overflow. */
+bool clattn__arena_layout(clattn__arena_buffer *buffers, int count, size_t alignment, size_t *peak);
+
+/* Where a step finds one tensor: an outside role or an arena buffer (CLATTN__ROLE_COUNT + index), and the (batch, head,
+ * row) at which the step starts in it. In arena buffers the strides come from the step's own place, outside they come
+ * from the tensor that the run binds. */
+typedef struct clattn__operand {
+    int id;            /* clattn__role, or CLATTN__ROLE_COUNT + arena buffer */
+    int64_t origin[3]; /* batch, head, row */
+} clattn__operand;
+
+typedef enum clattn__step_kind { CLATTN__STEP_ATTENTION, CLATTN__STEP_GEMM, CLATTN__STEP_ROWS } clattn__step_kind;
+enum { CLATTN__STEP_OPERANDS = CLATTN__ROLE_COUNT, CLATTN__GEMM_X = 0, CLATTN__GEMM_Y = 1, CLATTN__ROWS_Y = 0 };
+
+typedef struct clattn__step {
+    clattn__step_kind kind;
+    int kernel; /* index into the plan's kernels of that kind */
+    union {
+        clattn_attn_args attn;
+        clattn_gemm_args gemm;
+        clattn_rows_args rows;
+    } args;
+    /* attention: indexed by role; gemm: X and Y; rows: Y */
+    clattn__operand operands[CLATTN__STEP_OPERANDS];
+} clattn__step;
+
+/* A tensor bound by the current run. */
+typedef struct clattn__bound {
+    cl_mem mem;
+    clattn_place place;
+    int64_t column; /* stride of the last axis: 0 for a broadcast mask column */
+    clattn__loan loan;
+} clattn__bound;
+
+typedef struct clattn__plan {
+    clattn_context *context;
+    clattn__step *steps;
+    int step_count, step_capacity;
+    clattn__arena_buffer *buffers;
+    int buffer_count, buffer_capacity;
+    clattn__buffer arena;
+    size_t arena_bytes, unshared_bytes;
+    clattn__attn_kernel attention; /* the one attention kernel */
+    bool has_attention;
+    clattn__gemm_kernel *gemms;
+    int gemm_count, gemm_capacity;
+    clattn__rows_kernel rows;
+    bool has_rows;
+    clattn__buffer appended; /* bias_k and bias_v, uploaded once: source of the rows steps */
+    clattn__buffer staging[CLATTN__ROLE_COUNT];
+    int32_t *lengths; /* kv_lengths of the current run as int32 */
+    clattn__bound bound[CLATTN__ROLE_COUNT];
+    double flops;
+    clattn__text notes;   /* kernels passed over, and why */
+    clattn__text explain; /* made by clattn__plan_finish */
+    clattn__text kernels, tiles;
+    const char *what; /* first line of explain; owned by the caller's object */
+} clattn__plan;
+
+/* Building: each returns an index >= 0, or -1 after recording OUT_OF_MEMORY. */
+int clattn__plan_add_buffer(clattn__plan *plan, size_t bytes, const char *name_format, ...) CLATTN__PRINTF(3, 4);
+clattn__step *clattn__plan_add_step(clattn__plan *plan, clattn__step_kind kind,
+                                    int kernel);                /* operands start as NONE */
+clattn__gemm_kernel *clattn__plan_add_gemm(clattn__plan *plan); /* valid until the next add */
+void clattn__plan_operand(clattn__step *step, int slot, int id, int64_t batch, int64_t head, int64_t row);
+/* Lifetimes from the steps, arena layout and allocation, explain text. */
+clattn_status clattn__plan_finish(clattn__plan *plan);
+void clattn__plan_clear(clattn__plan *plan); /* accepts half-built ones */
+
+/* attention.c: descriptions to problems and launch arguments. */
+uint32_t clattn__attention_features(const clattn_attention_desc *resolved);
+void clattn__attention_args(const clattn_attention_desc *resolved, clattn_attn_args *args);
+clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context,
+                                     const clattn_attention_desc *resolved);
+/* (query, key) pairs that causal order and window allow, per head and batch. */
+double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int64_t offset, int64_t window_left,
+                             int64_t window_right);
+
+/* run.c: tensors[role] absent ones zeroed; ranks and shapes are checked already. blocking: outputs are in place on return.
+ * Otherwise all tensors are cl_mem and *event (may be NULL) completes when they are. */
+clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[CLATTN__ROLE_COUNT], bool blocking,
+                               cl_uint waits, const cl_event *wait_list, cl_event *event);
+
+/* explain.c */
+void clattn__plan_explain(clattn__plan *plan);
+void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info);
+
+#endif

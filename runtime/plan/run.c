@@ -1,0 +1,258 @@
+/* One run: lend the outside tensors to the device, resolve every operand's address, enqueue, take the outputs back. */
+#include "plan/plan.h"
+
+#include <limits.h>
+#include <string.h>
+
+bool clattn__role_is_output(clattn__role role) { return role >= CLATTN__ROLE_OUTPUT; }
+
+/* ---- binding ------------------------------------------------------------------------------------------------------ */
+
+/* Elements from the first to behind the last one of a view; 0 when it is empty. */
+static int64_t span_of(const clattn_tensor *tensor) {
+    int64_t span = 1;
+    for (int i = 0; i < tensor->rank; i++) {
+        if (tensor->shape[i] == 0) return 0;
+        span += (tensor->shape[i] - 1) * tensor->stride[i];
+    }
+    return span;
+}
+
+/* Extents of 1 are read again and again: that is all there is to broadcasting. */
+static int64_t stride_of(const clattn_tensor *tensor, int axis, bool broadcast) {
+    if (axis < 0 || axis >= tensor->rank) return 0;
+    return broadcast && tensor->shape[axis] == 1 ? 0 : tensor->stride[axis];
+}
+
+/* (batch, head, row) from the axes of each role's layout. */
+static void place_of(clattn__role role, const clattn_tensor *tensor, clattn__bound *bound) {
+    const bool mask = role == CLATTN__ROLE_MASK;
+    const bool headed = tensor->rank == 4 || role == CLATTN__ROLE_LSE; /* else (batch, row, ...) */
+    bound->place.batch = stride_of(tensor, 0, mask);
+    bound->place.head = headed ? stride_of(tensor, 1, mask) : 0;
+    bound->place.row = stride_of(tensor, headed ? 2 : 1, mask);
+    bound->column = mask ? stride_of(tensor, 3, true) : 1;
+    if (mask && tensor->shape[3] > 1) bound->column = 1;
+}
+
+static clattn_status check_mem(clattn__plan *plan, const clattn_tensor *tensor) {
+    size_t bytes = 0;
+    cl_int code = clGetMemObjectInfo((cl_mem)tensor->mem, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
+    if (code != CL_SUCCESS) return clattn__cl_fail(code, "clGetMemObjectInfo", plan->context->env.device.caps.name);
+    size_t needed = (size_t)(tensor->offset + span_of(tensor)) * clattn_dtype_size(tensor->dtype);
+    if (needed > bytes)
+        return clattn__fail(CLATTN_INVALID_SHAPE, "a cl_mem holds %zu bytes, but its view reaches to byte %zu", bytes,
+                            needed);
+    return CLATTN_OK;
+}
+
+/* Host lengths become int32, whatever they were. */
+static void take_lengths(clattn__plan *plan, const clattn_tensor *tensor, clattn_tensor *taken) {
+    for (int64_t b = 0; b < tensor->shape[0]; b++) {
+        int64_t at = tensor->offset + b * tensor->stride[0];
+        plan->lengths[b] = tensor->dtype == CLATTN_I64 ? (int32_t)((const int64_t *)tensor->data)[at]
+                                                       : ((const int32_t *)tensor->data)[at];
+    }
+    *taken = clattn_host(plan->lengths, CLATTN_I32, 1, tensor->shape[0], 0, 0, 0);
+    taken->stride[0] = 1;
+}
+
+/* The first byte of a bound host tensor and its size. */
+static char *host_range(const clattn_tensor *tensor, size_t *bytes) {
+    const size_t unit = clattn_dtype_size(tensor->dtype);
+    *bytes = (size_t)span_of(tensor) * unit;
+    return (char *)tensor->data + (size_t)tensor->offset * unit;
+}
+
+/* Inputs that share host memory (query = key = value, or slices of one packed array) must share one loan: OpenCL leaves
+ * two buffers on the same host memory undefined. Widens [*first, *first + *bytes) over every input that it touches, and
+ * tells the first role among them, which owns the loan. */
+static clattn__role shared_range(const clattn_tensor tensors[], clattn__role role, char **first, size_t *bytes) {
+    clattn__role owner = role;
+    if (clattn__role_is_output(role)) return owner;
+    for (bool wider = true; wider;) {
+        wider = false;
+        for (int other = 0; other < CLATTN__ROLE_OUTPUT; other++) {
+            size_t size;
+            if (!tensors[other].data || span_of(&tensors[other]) == 0) continue;
+            char *from = host_range(&tensors[other], &size);
+            if (from >= *first + *bytes || *first >= from + size) continue;
+            char *low = from < *first ? from : *first,
+                 *high = from + size > *first + *bytes ? from + size : *first + *bytes;
+            wider = wider || low != *first || (size_t)(high - low) != *bytes;
+            *first = low;
+            *bytes = (size_t)(high - low);
+            if (other < (int)owner) owner = (clattn__role)other;
+        }
+    }
+    return owner;
+}
+
+static clattn_status bind_host(clattn__plan *plan, const clattn_tensor tensors[], clattn__role role,
+                               clattn__bound *bound) {
+    const size_t unit = clattn_dtype_size(tensors[role].dtype);
+    size_t bytes, own_bytes;
+    char *own = host_range(&tensors[role], &own_bytes), *first = own;
+    bytes = own_bytes;
+    clattn__role owner = shared_range(tensors, role, &first, &bytes);
+    if ((size_t)(own - first) % unit !=
+        0) { /* elements of the union do not line up: OpenCL's rule cannot be kept by views */
+        first = own;
+        bytes = own_bytes;
+        owner = role;
+    }
+    bound->place.offset = (own - first) / (ptrdiff_t)unit;
+    if (owner != role && plan->bound[owner].loan.mem) {
+        bound->mem = plan->bound[owner].loan.mem;
+        return CLATTN_OK;
+    }
+    clattn_status status = clattn__loan_begin(&plan->context->env, first, bytes, clattn__role_is_output(role),
+                                              &plan->staging[role], &bound->loan);
+    bound->mem = bound->loan.mem;
+    return status;
+}
+
+static clattn_status bind(clattn__plan *plan, const clattn_tensor tensors[], clattn__role role) {
+    clattn__bound *bound = &plan->bound[role];
+    const clattn_tensor *tensor = &tensors[role];
+    if (!tensor->data && !tensor->mem) return CLATTN_OK; /* absent or empty: a null pointer that no kernel reads */
+    place_of(role, tensor, bound);
+    if (span_of(tensor) == 0) return CLATTN_OK;
+    if (tensor->data) return bind_host(plan, tensors, role, bound);
+    bound->mem = (cl_mem)tensor->mem;
+    bound->place.offset = tensor->offset;
+    return check_mem(plan, tensor);
+}
+
+/* ---- resolving ---------------------------------------------------------------------------------------------------- */
+
+/* The buffer of an operand, and its place: strides from the bound tensor, or the step's own in the arena. */
+static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, size_t unit, clattn_place *place) {
+    if (operand->id == CLATTN__ROLE_NONE) return NULL;
+    cl_mem mem;
+    if (operand->id < CLATTN__ROLE_COUNT) {
+        *place = plan->bound[operand->id].place;
+        mem = plan->bound[operand->id].mem;
+    } else {
+        place->offset += (clattn_i64)(plan->buffers[operand->id - CLATTN__ROLE_COUNT].offset / unit);
+        mem = plan->arena.mem;
+    }
+    place->offset +=
+        operand->origin[0] * place->batch + operand->origin[1] * place->head + operand->origin[2] * place->row;
+    return mem;
+}
+
+static clattn_status enqueue_attention(clattn__plan *plan, const clattn__step *step) {
+    clattn__attn_call call = {.args = step->args.attn};
+    clattn_attn_args *args = &call.args;
+    const size_t unit = clattn_dtype_size(plan->attention.problem.dtype);
+    clattn_place padding = {0}, lengths = {0}, alibi = {0}, sinks = {0}, lse = {0};
+    const clattn__operand *operands = step->operands;
+    call.query = resolve(plan, &operands[CLATTN__ROLE_QUERY], unit, &args->query);
+    call.key = resolve(plan, &operands[CLATTN__ROLE_KEY], unit, &args->key);
+    call.value = resolve(plan, &operands[CLATTN__ROLE_VALUE], unit, &args->value);
+    call.output = resolve(plan, &operands[CLATTN__ROLE_OUTPUT], unit, &args->output);
+    call.mask = resolve(plan, &operands[CLATTN__ROLE_MASK], 1, &args->mask);
+    call.padding = resolve(plan, &operands[CLATTN__ROLE_PADDING], 1, &padding);
+    call.lengths = resolve(plan, &operands[CLATTN__ROLE_LENGTHS], 4, &lengths);
+    call.alibi = resolve(plan, &operands[CLATTN__ROLE_ALIBI], 4, &alibi);
+    call.sinks = resolve(plan, &operands[CLATTN__ROLE_SINKS], 4, &sinks);
+    call.lse = resolve(plan, &operands[CLATTN__ROLE_LSE], 4, &lse);
+    call.weights = resolve(plan, &operands[CLATTN__ROLE_WEIGHTS], 4, &args->weights);
+    call.scores = resolve(plan, &operands[CLATTN__ROLE_SCORES], 4, &args->scores);
+    args->mask_column = (int)plan->bound[CLATTN__ROLE_MASK].column;
+    args->padding_offset = padding.offset;
+    args->padding_batch = padding.batch;
+    args->lengths_offset = lengths.offset;
+    args->alibi_offset = alibi.offset;
+    args->sinks_offset = sinks.offset;
+    args->lse_offset = lse.offset;
+    args->lse_batch = lse.batch;
+    args->lse_head = lse.head;
+    return plan->attention.impl->enqueue(&plan->attention, &call);
+}
+
+static clattn_status enqueue_gemm(clattn__plan *plan, const clattn__step *step) {
+    clattn__gemm_kernel *gemm = &plan->gemms[step->kernel];
+    clattn__gemm_call call = {.args = step->args.gemm};
+    call.x = resolve(plan, &step->operands[CLATTN__GEMM_X], sizeof(float), &call.args.x);
+    call.y = resolve(plan, &step->operands[CLATTN__GEMM_Y], sizeof(float), &call.args.y);
+    return gemm->impl->enqueue(gemm, &call);
+}
+
+static clattn_status enqueue_rows(clattn__plan *plan, const clattn__step *step) {
+    clattn_rows_args args = step->args.rows;
+    cl_mem y = resolve(plan, &step->operands[CLATTN__ROWS_Y], sizeof(float), &args.y);
+    return clattn__rows_enqueue(&plan->rows, &args, plan->appended.mem, y);
+}
+
+static clattn_status enqueue_step(clattn__plan *plan, const clattn__step *step) {
+    switch (step->kind) {
+    case CLATTN__STEP_ATTENTION:
+        return enqueue_attention(plan, step);
+    case CLATTN__STEP_GEMM:
+        return enqueue_gemm(plan, step);
+    case CLATTN__STEP_ROWS:
+        return enqueue_rows(plan, step);
+    }
+    return CLATTN_OK;
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------- */
+
+static clattn_status wait_first(clattn__env *env, cl_uint waits, const cl_event *wait_list) {
+    if (waits == 0) return CLATTN_OK;
+    cl_int code = clEnqueueBarrierWithWaitList(env->queue, waits, wait_list, NULL);
+    return code == CL_SUCCESS ? CLATTN_OK
+                              : clattn__cl_fail(code, "clEnqueueBarrierWithWaitList", env->device.caps.name);
+}
+
+/* Waits for what this run enqueued, and for nothing that others put behind it. */
+static clattn_status mark_end(clattn__env *env, bool blocking, cl_event *event) {
+    cl_event marker = NULL;
+    cl_int code = clEnqueueMarkerWithWaitList(env->queue, 0, NULL, &marker);
+    if (code != CL_SUCCESS) return clattn__cl_fail(code, "clEnqueueMarkerWithWaitList", env->device.caps.name);
+    code = blocking ? clWaitForEvents(1, &marker) : clFlush(env->queue);
+    if (event && code == CL_SUCCESS)
+        *event = marker;
+    else
+        clReleaseEvent(marker);
+    return code == CL_SUCCESS ? CLATTN_OK
+                              : clattn__cl_fail(code, blocking ? "clWaitForEvents" : "clFlush", env->device.caps.name);
+}
+
+static bool has_lent_output(const clattn__plan *plan) {
+    for (int role = CLATTN__ROLE_OUTPUT; role < CLATTN__ROLE_COUNT; role++)
+        if (plan->bound[role].loan.mem) return true;
+    return false;
+}
+
+clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[CLATTN__ROLE_COUNT], bool blocking,
+                               cl_uint waits, const cl_event *wait_list, cl_event *event) {
+    clattn__env *env = &plan->context->env;
+    memset(plan->bound, 0, sizeof plan->bound);
+    clattn_status status = CLATTN_OK;
+    clattn_tensor bound[CLATTN__ROLE_COUNT];
+    memcpy(bound, tensors, sizeof bound);
+    if (bound[CLATTN__ROLE_LENGTHS].data)
+        take_lengths(plan, &tensors[CLATTN__ROLE_LENGTHS], &bound[CLATTN__ROLE_LENGTHS]);
+    for (int role = 0; role < CLATTN__ROLE_COUNT && status == CLATTN_OK; role++)
+        status = bind(plan, bound, (clattn__role)role);
+    if (status == CLATTN_OK) status = wait_first(env, waits, wait_list);
+    for (int s = 0; s < plan->step_count && status == CLATTN_OK; s++) status = enqueue_step(plan, &plan->steps[s]);
+    /* taking a lent output back waits for everything before it in the queue; without one, wait for a marker. After a
+     * failure always: what was enqueued may still use the loans */
+    const bool lent = has_lent_output(plan);
+    if (status != CLATTN_OK || event || (blocking && !lent)) {
+        clattn_status ended = mark_end(env, blocking || status != CLATTN_OK, status == CLATTN_OK ? event : NULL);
+        if (status == CLATTN_OK) status = ended;
+    } else if (!blocking) {
+        clFlush(env->queue);
+    }
+    for (int role = 0; role < CLATTN__ROLE_COUNT; role++) {
+        if (!plan->bound[role].loan.mem) continue;
+        clattn_status returned = clattn__loan_end(env, &plan->bound[role].loan);
+        if (status == CLATTN_OK) status = returned;
+    }
+    return status;
+}

@@ -1,0 +1,165 @@
+/* The ordered lists. The first kernel that supports a problem, builds, and reproduces the reference on this device is
+ * the one that runs; every one before it leaves a sentence in the notes. */
+#include "registry/registry.h"
+
+#include <string.h>
+
+const clattn__attn_impl *const clattn__attn_list[] = {
+    &clattn__attn_cpu,   /* register tiles, for CPU devices */
+    &clattn__attn_tiled, /* local-memory tiles, for everything else */
+    &clattn__attn_naive, /* every feature, any device */
+    &clattn__attn_host,  /* the scalar reference on the host: when a driver gets everything wrong */
+    NULL,
+};
+
+const clattn__gemm_impl *const clattn__gemm_list[] = {
+    &clattn__gemm_cpu,
+#ifdef CLATTN_WITH_CLBLAST
+    &clattn__gemm_clblast,
+#endif
+    &clattn__gemm_tiled,   &clattn__gemm_host, NULL,
+};
+
+/* ---- what both lists share ---------------------------------------------------------------------------------------- */
+
+static void pass_over(clattn_context *context, clattn__text *notes, clattn_log_level level, const char *name,
+                      const char *reason) {
+    clattn__text line = {0};
+    clattn__text_add(&line, "  %-14s %s\n", name, reason);
+    /* the layer asks for several products of one kind: each reason is told once */
+    if (line.data && !(notes->data && strstr(notes->data, line.data))) clattn__text_add(notes, "%s", line.data);
+    clattn__text_free(&line);
+    clattn__log_text(&context->env.log, level, "%s is passed over: %s", name, reason);
+}
+
+/* A failure that says nothing about the kernel: another kernel would fail alike, so it ends the search. */
+static bool is_fatal(clattn_status status) { return status == CLATTN_OUT_OF_MEMORY; }
+
+static clattn_status nobody(const char *kind, const char *forced, const clattn__text *notes) {
+    if (forced)
+        return clattn__fail(CLATTN_UNSUPPORTED, "%s kernel \"%s\" cannot serve this:\n%s", kind, forced,
+                            notes->data ? notes->data : "  no kernel has this name\n");
+    return clattn__fail(CLATTN_UNSUPPORTED, "no %s kernel can serve this:\n%s", kind, notes->data ? notes->data : "");
+}
+
+static const char *quarantine_text = "quarantined: it did not reproduce the reference on this device and driver";
+
+/* Known good, known bad, or to be tried. A variant is a built program; a library's kernel goes by its name. The host
+ * kernels are the reference itself. */
+static clattn_trust trust_of(clattn_context *context, const char *name, const clattn__program *variant, char key[33]) {
+    const bool host = strcmp(name, clattn__attn_host.name) == 0 || strcmp(name, clattn__gemm_host.name) == 0;
+    if (host || context->env.verify == CLATTN_VERIFY_NEVER) return CLATTN_TRUST_VERIFIED;
+    clattn__trust_key(&context->env, variant ? variant->key : name, key);
+    return clattn__trust_get(context, key);
+}
+
+static clattn_status record(clattn_context *context, const char *name, const clattn__program *variant, const char *key,
+                            clattn_status verified) {
+    if (verified == CLATTN_OK) {
+        clattn__trust_set(context, key, CLATTN_TRUST_VERIFIED, name);
+    } else if (verified == CLATTN_WRONG_RESULT) {
+        clattn__text detail = {0};
+        clattn__text_add(&detail, "%s (%s): %s", name, variant ? variant->options : "a library's kernel",
+                         clattn_last_error());
+        clattn__trust_set(context, key, CLATTN_TRUST_QUARANTINED, detail.data ? detail.data : name);
+        clattn__text_free(&detail);
+    }
+    return verified;
+}
+
+/* ---- attention ---------------------------------------------------------------------------------------------------- */
+
+static clattn_status prepare_attention(clattn_context *context, const clattn__attn_impl *impl,
+                                       const clattn__attn_problem *problem, clattn__attn_kernel *kernel) {
+    memset(kernel, 0, sizeof *kernel);
+    kernel->impl = impl;
+    kernel->programs = &context->programs;
+    kernel->problem = *problem;
+    clattn_status status = impl->prepare(kernel);
+    char key[33];
+    if (status == CLATTN_OK) {
+        switch (trust_of(context, impl->name, kernel->program, key)) {
+        case CLATTN_TRUST_VERIFIED:
+            return CLATTN_OK;
+        case CLATTN_TRUST_QUARANTINED:
+            status = clattn__fail(CLATTN_WRONG_RESULT, "%s", quarantine_text);
+            break;
+        case CLATTN_TRUST_UNKNOWN:
+            status = record(context, impl->name, kernel->program, key, clattn__attn_verify(kernel, false, NULL));
+            break;
+        }
+    }
+    if (status != CLATTN_OK) clattn__attn_kernel_clear(kernel);
+    return status;
+}
+
+clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
+                                  clattn__attn_kernel *kernel, clattn__text *notes) {
+    memset(kernel, 0, sizeof *kernel);
+    for (int i = 0; clattn__attn_list[i]; i++) {
+        const clattn__attn_impl *impl = clattn__attn_list[i];
+        if (forced && strcmp(forced, impl->name) != 0) continue;
+        clattn__refusal why = {{0}};
+        if (!clattn__refuse_features(&why, problem->features, impl->features) ||
+            !impl->supports(problem, &context->env.device.caps, &why)) {
+            pass_over(context, notes, CLATTN_LOG_DEBUG, impl->name, why.text);
+            continue;
+        }
+        clattn_status status = prepare_attention(context, impl, problem, kernel);
+        if (status == CLATTN_OK || is_fatal(status)) return status;
+        pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
+    }
+    return nobody("attention", forced, notes);
+}
+
+/* ---- projections -------------------------------------------------------------------------------------------------- */
+
+static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_impl *impl,
+                                  const clattn__gemm_problem *problem, const float *w, int64_t w_row, const float *bias,
+                                  clattn__gemm_kernel *kernel) {
+    memset(kernel, 0, sizeof *kernel);
+    kernel->impl = impl;
+    kernel->programs = &context->programs;
+    kernel->problem = *problem;
+    clattn_status status = impl->prepare(kernel, w, w_row, bias);
+    char key[33];
+    if (status == CLATTN_OK) {
+        switch (trust_of(context, impl->name, kernel->program, key)) {
+        case CLATTN_TRUST_VERIFIED:
+            return CLATTN_OK;
+        case CLATTN_TRUST_QUARANTINED:
+            status = clattn__fail(CLATTN_WRONG_RESULT, "%s", quarantine_text);
+            break;
+        case CLATTN_TRUST_UNKNOWN:
+            status = record(context, impl->name, kernel->program, key,
+                            clattn__gemm_verify(context, impl, problem, false, NULL));
+            break;
+        }
+    }
+    if (status != CLATTN_OK) clattn__gemm_kernel_clear(kernel);
+    return status;
+}
+
+clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
+                                  const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
+                                  clattn__text *notes) {
+    memset(kernel, 0, sizeof *kernel);
+    for (int i = 0; clattn__gemm_list[i]; i++) {
+        const clattn__gemm_impl *impl = clattn__gemm_list[i];
+        if (forced && strcmp(forced, impl->name) != 0) continue;
+        clattn__gemm_problem fitting = *problem;
+        if (!impl->splits_heads) { /* it leaves the heads side by side; the layer reads them through strides */
+            fitting.split_heads = false;
+            fitting.width = problem->n;
+        }
+        clattn__refusal why = {{0}};
+        if (!impl->supports(&fitting, &context->env.device.caps, &why)) {
+            pass_over(context, notes, CLATTN_LOG_DEBUG, impl->name, why.text);
+            continue;
+        }
+        clattn_status status = prepare_gemm(context, impl, &fitting, w, w_row, bias, kernel);
+        if (status == CLATTN_OK || is_fatal(status)) return status;
+        pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
+    }
+    return nobody("projection", forced, notes);
+}

@@ -1,0 +1,60 @@
+/* Which kernel serves a problem on a device, and whether it may be trusted. */
+#ifndef CLATTN_REGISTRY_H
+#define CLATTN_REGISTRY_H
+
+#include "clattn/verify.h"
+#include "kernels/impl.h"
+
+/* trust.c: what is known of kernel variants on this device and driver. */
+typedef struct clattn__trust_entry {
+    char key[33]; /* device, driver, platform, library version, program key */
+    clattn_trust state;
+    char *detail;
+    struct clattn__trust_entry *next;
+} clattn__trust_entry;
+typedef struct clattn__trust {
+    clattn__trust_entry *first;
+    clattn__mutex *lock;
+} clattn__trust;
+
+/* The context as everything below the API sees it. */
+struct clattn_context {
+    clattn__env env;
+    clattn__programs programs;
+    clattn__trust trust;
+};
+
+/* The ordered lists, best first; NULL ends them. */
+extern const clattn__attn_impl *const clattn__attn_list[];
+extern const clattn__gemm_impl *const clattn__gemm_list[];
+
+/* Picks the first kernel that supports the problem, prepares and verifies it; a kernel that fails to build or to
+ * reproduce the reference is passed over with a warning. forced: NULL or a name. notes receives one line per kernel that
+ * was passed over. kernel is ready to enqueue on success. */
+clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
+                                  clattn__attn_kernel *kernel, clattn__text *notes);
+clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
+                                  const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
+                                  clattn__text *notes);
+
+/* verify.c: runs adversarial cases of the kernel's own variant against ref/. OK, or WRONG_RESULT with the last error
+ * naming case, place and both values. stats may be NULL. */
+typedef struct clattn__verify_stats {
+    int cases, failures;
+    double worst; /* error / tolerance */
+} clattn__verify_stats;
+clattn_status clattn__attn_verify(clattn__attn_kernel *kernel, bool long_form, clattn__verify_stats *stats);
+clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
+                                  const clattn__gemm_problem *problem, bool long_form, clattn__verify_stats *stats);
+
+/* verify_all.c: the body of clattn_verify. */
+clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn report, void *user);
+
+/* trust.c */
+clattn_status clattn__trust_create(clattn__trust *trust);
+void clattn__trust_clear(clattn__trust *trust);
+void clattn__trust_key(const clattn__env *env, const char *program_key, char key[33]);
+clattn_trust clattn__trust_get(clattn_context *context, const char *key);
+void clattn__trust_set(clattn_context *context, const char *key, clattn_trust state, const char *detail);
+
+#endif

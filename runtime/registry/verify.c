@@ -1,0 +1,385 @@
+/* Verification: a kernel variant meets small adversarial cases, and the scalar reference says what is right.
+ *
+ * What has gone wrong in drivers, and so what the cases hold: odd lengths around the tile sizes, one row, one key; both
+ * causal alignments with rows that have no key; logits of +-1e4; fully masked rows; padding and lengths that hide NaN;
+ * grouped heads; strides with gaps. Each output is surrounded by canaries and starts as NaN, and each case runs twice:
+ * the results must be bit-equal. */
+#include "registry/registry.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ref/ref.h"
+
+enum { CANARIES = 64 };                     /* elements before and behind every output */
+static const uint32_t CANARY = 0x7fc0beefu; /* a NaN that no arithmetic makes */
+
+typedef struct verify_case {
+    int64_t query_len, kv_len;
+    int64_t batch, group;   /* group: query heads per kv head */
+    double logits;          /* typical size of a logit */
+    int causal_offset_kind; /* 0: top-left, 1: bottom-right, 2: negative, so that first rows are empty */
+    bool causal;
+} verify_case;
+
+/* The variant's own tile sizes give the lengths: below, at and above one tile, and two tiles with a tail. */
+static int make_cases(const clattn__attn_kernel *kernel, bool long_form, verify_case *cases) {
+    const int64_t bq = kernel->block_q > 0 ? kernel->block_q : 16, bk = kernel->block_kv > 0 ? kernel->block_kv : 16;
+    const bool causal = kernel->problem.features & CLATTN__CAUSAL;
+    int n = 0;
+    cases[n++] = (verify_case){1, 1, 1, 1, 1, 0, false};
+    cases[n++] = (verify_case){7, bk + 1, 2, 1, 3, 1, causal};
+    cases[n++] = (verify_case){bq + 1, bk - 1 > 0 ? bk - 1 : 1, 1, 3, 1e4, 2, causal};
+    if (!long_form) return n;
+    cases[n++] = (verify_case){bq, bk, 1, 1, 1, 0, causal};
+    cases[n++] = (verify_case){1, 2 * bk + 7, 2, 8, 3, 1, causal};
+    cases[n++] = (verify_case){2 * bq + 1, 65, 1, 2, 3, 0, causal};
+    cases[n++] = (verify_case){65, 129, 2, 1, -1e4, 1, causal};
+    cases[n++] = (verify_case){63, 7, 1, 1, 1, 1, causal};
+    return n;
+}
+enum { MOST_CASES = 8 };
+
+/* ---- data --------------------------------------------------------------------------------------------------------- */
+
+static uint64_t next_random(uint64_t *state) { /* splitmix64, Steele, Lea and Flood 2014 */
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static double uniform(uint64_t *state) { return (double)(next_random(state) >> 11) * 0x1p-52 - 1.0; } /* -1..1 */
+
+/* One tensor on both sides. */
+typedef struct twin {
+    void *host;
+    clattn__buffer device;
+    size_t bytes;
+} twin;
+
+/* The tensors of one case, indexed by what they are. */
+enum { Q, K, V, O, MASK, PADDING, LENGTHS, ALIBI, SINKS, LSE, WEIGHTS, SCORES, TWINS };
+
+typedef struct stage {
+    clattn__env *env;
+    clattn__attn_kernel *kernel;
+    const verify_case *c;
+    int64_t Hq, Hkv;
+    twin t[TWINS];
+    float *want[TWINS]; /* O, LSE, WEIGHTS, SCORES by the reference */
+    float *tolerance;   /* of O */
+    clattn__attn_call call;
+    clattn__ref_attention ref;
+    uint64_t seed;
+} stage;
+
+static bool twin_make(stage *s, int which, int64_t count, size_t unit) {
+    s->t[which].bytes = (size_t)count * unit;
+    s->t[which].host = clattn__alloc((size_t)count + 1, unit);
+    return s->t[which].host && clattn__buffer_create(s->env, s->t[which].bytes, &s->t[which].device) == CLATTN_OK;
+}
+
+static void store(const stage *s, int which, int64_t at, double value) {
+    clattn__ref_store(s->t[which].host, s->kernel->problem.dtype, at, value);
+}
+
+/* q, k, v as (B, S, H, D + gap): strided, with NaN in the gaps. */
+enum { GAP = 3 };
+
+static bool fill_operand(stage *s, int which, int64_t heads, int64_t rows, int64_t width, double size,
+                         clattn_place *place, clattn__ref_array *ref) {
+    const int64_t B = s->c->batch, row = heads * (width + GAP);
+    if (!twin_make(s, which, B * rows * row, clattn_dtype_size(s->kernel->problem.dtype))) return false;
+    for (int64_t i = 0; i < B * rows * heads; i++)
+        for (int64_t d = 0; d < width + GAP; d++)
+            store(s, which, i * (width + GAP) + d, d < width ? size * uniform(&s->seed) : NAN);
+    *place = (clattn_place){.batch = rows * row, .head = width + GAP, .row = row};
+    *ref = (clattn__ref_array){s->t[which].host, s->kernel->problem.dtype, {rows * row, width + GAP, row, 1}};
+    return true;
+}
+
+static void poison_keys(stage *s, int64_t b, int64_t j) {
+    const int64_t rows = s->c->kv_len, D = s->kernel->problem.head_dim, Dv = s->kernel->problem.value_dim;
+    if (j >= rows - s->call.args.always_keys) return; /* no mask hides those */
+    for (int64_t h = 0; h < s->Hkv; h++) {
+        for (int64_t d = 0; d < D; d++) store(s, K, ((b * rows + j) * s->Hkv + h) * (D + GAP) + d, NAN);
+        for (int64_t d = 0; d < Dv; d++) store(s, V, ((b * rows + j) * s->Hkv + h) * (Dv + GAP) + d, NAN);
+    }
+}
+
+/* Masks of every kind that the variant knows. The last batch entry loses all its keys by padding or length, so that
+ * whole rows are empty; hidden keys hold NaN. */
+static bool fill_masks(stage *s) {
+    const uint32_t features = s->kernel->problem.features;
+    const int64_t B = s->c->batch, Sq = s->c->query_len, Sk = s->c->kv_len;
+    clattn_attn_args *args = &s->call.args;
+    if (features & (CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT)) {
+        const bool boolean = features & CLATTN__MASK_BOOL;
+        if (!twin_make(s, MASK, Sq * Sk, boolean ? 1 : 4)) return false;
+        for (int64_t i = 0; i < Sq * Sk; i++) {
+            const bool allowed = (i / Sk) % 5 != 4 && uniform(&s->seed) > -0.6; /* every fifth row is empty */
+            if (boolean)
+                ((uint8_t *)s->t[MASK].host)[i] = allowed;
+            else
+                ((float *)s->t[MASK].host)[i] = allowed ? (float)uniform(&s->seed) : -INFINITY;
+        }
+        args->mask = (clattn_place){.row = Sk};
+        args->mask_column = 1;
+        s->ref.mask = (clattn__ref_array){s->t[MASK].host, boolean ? CLATTN_BOOL : CLATTN_F32, {0, 0, Sk, 1}};
+    }
+    if (features & CLATTN__PADDING) {
+        if (!twin_make(s, PADDING, B * Sk, 1)) return false;
+        for (int64_t b = 0; b < B; b++)
+            for (int64_t j = 0; j < Sk; j++) {
+                const bool allowed = (b == 0 || b < B - 1) && (Sk < 4 || j % 4 != 3);
+                ((uint8_t *)s->t[PADDING].host)[b * Sk + j] = allowed;
+                if (!allowed) poison_keys(s, b, j);
+            }
+        args->padding_batch = Sk;
+        s->ref.padding = (clattn__ref_array){s->t[PADDING].host, CLATTN_BOOL, {Sk, 0, 0, 1}};
+    }
+    if (features & CLATTN__LENGTHS) {
+        if (!twin_make(s, LENGTHS, B, 4)) return false;
+        for (int64_t b = 0; b < B; b++) {
+            const int64_t length = b == 0 ? Sk - Sk / 3 : 0;
+            ((int32_t *)s->t[LENGTHS].host)[b] = (int32_t)length;
+            for (int64_t j = length; j < Sk; j++) poison_keys(s, b, j);
+        }
+        s->ref.lengths = (clattn__ref_array){s->t[LENGTHS].host, CLATTN_I32, {1, 0, 0, 0}};
+    }
+    return true;
+}
+
+static bool fill_head_terms(stage *s) {
+    const uint32_t features = s->kernel->problem.features;
+    const struct {
+        uint32_t bit;
+        int which;
+        clattn__ref_array *ref;
+        double size;
+    } terms[] = {{CLATTN__ALIBI, ALIBI, &s->ref.alibi, 0.5}, {CLATTN__SINKS, SINKS, &s->ref.sinks, 2.0}};
+    for (size_t i = 0; i < CLATTN__COUNT(terms); i++) {
+        if (!(features & terms[i].bit)) continue;
+        if (!twin_make(s, terms[i].which, s->Hq, 4)) return false;
+        for (int64_t h = 0; h < s->Hq; h++)
+            ((float *)s->t[terms[i].which].host)[h] = (float)(terms[i].size * uniform(&s->seed));
+        *terms[i].ref = (clattn__ref_array){s->t[terms[i].which].host, CLATTN_F32, {1, 0, 0, 0}};
+    }
+    return true;
+}
+
+/* Outputs are dense behind CANARIES elements; `place` starts behind them. */
+static bool make_output(stage *s, int which, clattn_dtype dtype, int64_t heads, int64_t rows, int64_t width,
+                        clattn_place *place, clattn__ref_array *ref) {
+    const int64_t count = s->c->batch * heads * rows * width;
+    if (!twin_make(s, which, count + 2 * CANARIES, clattn_dtype_size(dtype))) return false;
+    s->want[which] = clattn__alloc((size_t)count + 1, sizeof(float));
+    if (!s->want[which]) return false;
+    *place = (clattn_place){.offset = CANARIES, .batch = heads * rows * width, .head = rows * width, .row = width};
+    *ref = (clattn__ref_array){s->want[which], CLATTN_F32, {heads * rows * width, rows * width, width, 1}};
+    return true;
+}
+
+static bool make_outputs(stage *s) {
+    const clattn__attn_problem *p = &s->kernel->problem;
+    clattn_attn_args *args = &s->call.args;
+    const int64_t Sq = s->c->query_len, Sk = s->c->kv_len;
+    if (!make_output(s, O, p->dtype, s->Hq, Sq, p->value_dim, &args->output, &s->ref.output)) return false;
+    s->tolerance = clattn__alloc((size_t)(s->c->batch * s->Hq * Sq * p->value_dim) + 1, sizeof(float));
+    if (!s->tolerance) return false;
+    s->ref.tolerance = s->ref.output;
+    s->ref.tolerance.data = s->tolerance;
+    clattn_place lse = {0};
+    if ((p->features & CLATTN__LSE) && !make_output(s, LSE, CLATTN_F32, s->Hq, Sq, 1, &lse, &s->ref.lse)) return false;
+    args->lse_offset = lse.offset;
+    args->lse_batch = lse.batch;
+    args->lse_head = lse.head;
+    if ((p->features & CLATTN__WEIGHTS) &&
+        !make_output(s, WEIGHTS, CLATTN_F32, s->Hq, Sq, Sk, &args->weights, &s->ref.weights))
+        return false;
+    if ((p->features & CLATTN__AVERAGED_WEIGHTS) &&
+        !make_output(s, WEIGHTS, CLATTN_F32, 1, Sq, Sk, &args->weights, &s->ref.weights))
+        return false;
+    return !(p->features & CLATTN__SCORES) ||
+           make_output(s, SCORES, CLATTN_F32, s->Hq, Sq, Sk, &args->scores, &s->ref.scores);
+}
+
+/* ---- one case ----------------------------------------------------------------------------------------------------- */
+
+static void set_options(stage *s) {
+    const verify_case *c = s->c;
+    const clattn__attn_problem *p = &s->kernel->problem;
+    const uint32_t features = p->features;
+    clattn_attn_args *args = &s->call.args;
+    int offset = c->causal_offset_kind == 0 ? 0 : c->causal_offset_kind == 1 ? (int)(c->kv_len - c->query_len) : -3;
+    if (features & CLATTN__OFFSET_FROM_LENGTHS) offset = -(int)c->query_len;
+    const double scale = c->logits < 0 ? -1.0 : 1.0; /* negative logits come from a negative scale */
+    *args = (clattn_attn_args){.batch = (int)c->batch,
+                               .query_heads = (int)s->Hq,
+                               .kv_heads = (int)s->Hkv,
+                               .query_len = (int)c->query_len,
+                               .kv_len = (int)c->kv_len,
+                               .mask_len = (int)c->kv_len,
+                               .mask_column = 1,
+                               .causal = c->causal,
+                               .causal_offset = offset,
+                               .window_left = features & CLATTN__WINDOW ? 5 : INT_MAX,
+                               .window_right = features & CLATTN__WINDOW ? 9 : INT_MAX,
+                               .always_keys = features & CLATTN__ALWAYS_KEYS ? 1 : 0,
+                               .scale = (float)(scale / sqrt((double)p->head_dim)),
+                               .inverse_temperature = 0.5f,
+                               .softcap = features & CLATTN__SOFTCAP ? 2.0f : 0.0f,
+                               .weights_factor = features & CLATTN__AVERAGED_WEIGHTS ? 1.0f / (float)s->Hq : 1.0f};
+    s->ref = (clattn__ref_attention){.batch = c->batch,
+                                     .query_heads = s->Hq,
+                                     .kv_heads = s->Hkv,
+                                     .query_len = c->query_len,
+                                     .kv_len = c->kv_len,
+                                     .head_dim = p->head_dim,
+                                     .value_dim = p->value_dim,
+                                     .scale = args->scale,
+                                     .temperature = 2.0,
+                                     .softcap = args->softcap,
+                                     .causal = c->causal,
+                                     .offset = offset,
+                                     .offset_from_lengths = features & CLATTN__OFFSET_FROM_LENGTHS,
+                                     .window_left = features & CLATTN__WINDOW ? 5 : -1,
+                                     .window_right = features & CLATTN__WINDOW ? 9 : -1,
+                                     .mask_len = c->kv_len,
+                                     .always_keys = args->always_keys,
+                                     .average_weights = features & CLATTN__AVERAGED_WEIGHTS,
+                                     .weights_factor = args->weights_factor,
+                                     .scores_mode = p->scores};
+}
+
+static clattn_status upload(stage *s) {
+    for (int i = 0; i < TWINS; i++) {
+        if (!s->t[i].host) continue;
+        if (s->want[i]) /* canaries and poison alike */
+            for (size_t w = 0; w < s->t[i].bytes / 4; w++) ((uint32_t *)s->t[i].host)[w] = CANARY;
+        clattn_status status = clattn__buffer_write(s->env, s->t[i].device.mem, 0, s->t[i].bytes, s->t[i].host);
+        if (status != CLATTN_OK) return status;
+    }
+    return CLATTN_OK;
+}
+
+static clattn_status run_once(stage *s) {
+    clattn_status status = upload(s);
+    if (status == CLATTN_OK) status = s->kernel->impl->enqueue(s->kernel, &s->call);
+    for (int i = 0; i < TWINS && status == CLATTN_OK; i++)
+        if (s->want[i]) status = clattn__buffer_read(s->env, s->t[i].device.mem, 0, s->t[i].bytes, s->t[i].host);
+    return status;
+}
+
+static clattn_status wrong(const stage *s, const char *format, ...) {
+    char what[192];
+    va_list values;
+    va_start(values, format);
+    vsnprintf(what, sizeof what, format, values);
+    va_end(values);
+    char features[256];
+    clattn__features_text(s->kernel->problem.features, features, sizeof features);
+    return clattn__fail(CLATTN_WRONG_RESULT,
+                        "%s with %lld queries, %lld keys, %lld+%lld heads, head_dim %lld, value_dim %lld, %s%s: %s",
+                        s->kernel->impl->name, (long long)s->c->query_len, (long long)s->c->kv_len, (long long)s->Hq,
+                        (long long)s->Hkv, (long long)s->kernel->problem.head_dim,
+                        (long long)s->kernel->problem.value_dim, features, s->c->causal ? "" : ", causal off", what);
+}
+
+static clattn_status check_canaries(const stage *s, int which, clattn_dtype dtype) {
+    const size_t edge = CANARIES * clattn_dtype_size(dtype) / 4, words = s->t[which].bytes / 4;
+    const uint32_t *word = s->t[which].host;
+    for (size_t i = 0; i < edge; i++)
+        if (word[i] != CANARY || (s->t[which].bytes % 4 == 0 && word[words - 1 - i] != CANARY))
+            return wrong(s, "it wrote outside its output");
+    return CLATTN_OK;
+}
+
+/* Errors of secondary outputs are bounded simply: by float32 rounding of the logits, whose size is known. */
+static double secondary_tolerance(const stage *s, double want) {
+    const double logits = fabs(s->c->logits) * 4 + 16;
+    return 0x1p-24 * (32 + 8 * sqrt((double)s->kernel->problem.head_dim)) * (logits + fabs(want));
+}
+
+static clattn_status compare(const stage *s, int which, clattn_dtype dtype, double *worst) {
+    const int64_t count = (int64_t)(s->t[which].bytes / clattn_dtype_size(dtype)) - 2 * CANARIES;
+    for (int64_t i = 0; i < count; i++) {
+        const double got = clattn__ref_load(s->t[which].host, dtype, CANARIES + i), want = (double)s->want[which][i];
+        double tolerance = which == O ? (double)s->tolerance[i] : secondary_tolerance(s, want);
+        if (dtype == CLATTN_F16) tolerance += 0x1p-11 * fabs(want) + 0x1p-25; /* half an ulp of the stored type */
+        if (dtype == CLATTN_BF16) tolerance += 0x1p-8 * fabs(want);
+        if (got == want) continue;
+        const double ratio = fabs(got - want) / tolerance;
+        if (!(ratio <= *worst)) *worst = ratio; /* NaN is the worst */
+        if (!(fabs(got - want) <= tolerance))
+            return wrong(s, "element %lld of output %d is %.9g; the reference says %.9g, tolerance %.3g", (long long)i,
+                         which, got, want, tolerance);
+    }
+    return CLATTN_OK;
+}
+
+static clattn_status check_case(stage *s, double *worst) {
+    const clattn_dtype dtype = s->kernel->problem.dtype;
+    clattn_status status = clattn__ref_attention_run(&s->ref);
+    if (status == CLATTN_OK) status = run_once(s);
+    void *first = status == CLATTN_OK ? clattn__alloc(s->t[O].bytes + 1, 1) : NULL;
+    if (status == CLATTN_OK && !first) status = CLATTN_OUT_OF_MEMORY;
+    if (status == CLATTN_OK) memcpy(first, s->t[O].host, s->t[O].bytes);
+    for (int i = 0; i < TWINS && status == CLATTN_OK; i++) {
+        if (!s->want[i]) continue;
+        status = check_canaries(s, i, i == O ? dtype : CLATTN_F32);
+        if (status == CLATTN_OK) status = compare(s, i, i == O ? dtype : CLATTN_F32, worst);
+    }
+    if (status == CLATTN_OK) status = run_once(s);
+    if (status == CLATTN_OK && memcmp(first, s->t[O].host, s->t[O].bytes) != 0)
+        status = wrong(s, "two runs on the same input differ");
+    clattn__free(first);
+    return status;
+}
+
+static clattn_status run_case(clattn__attn_kernel *kernel, const verify_case *c, double *worst) {
+    const clattn__attn_problem *p = &kernel->problem;
+    stage s = {
+        .env = kernel->programs->env, .kernel = kernel, .c = c, .Hkv = 2, .seed = 20170612u + (uint64_t)c->kv_len};
+    s.Hq = s.Hkv * c->group;
+    set_options(&s);
+    /* uniform entries of size a in q and k give logits of about a^2 / 3 * sqrt(D) before the scale of 1 / sqrt(D) */
+    const double size = sqrt(3 * fabs(c->logits));
+    bool made = fill_operand(&s, Q, s.Hq, c->query_len, p->head_dim, size, &s.call.args.query, &s.ref.query) &&
+                fill_operand(&s, K, s.Hkv, c->kv_len, p->head_dim, size, &s.call.args.key, &s.ref.key) &&
+                fill_operand(&s, V, s.Hkv, c->kv_len, p->value_dim, 1.0, &s.call.args.value, &s.ref.value) &&
+                fill_masks(&s) && fill_head_terms(&s) && make_outputs(&s);
+    cl_mem *const slots[TWINS] = {&s.call.query, &s.call.key,     &s.call.value,   &s.call.output,
+                                  &s.call.mask,  &s.call.padding, &s.call.lengths, &s.call.alibi,
+                                  &s.call.sinks, &s.call.lse,     &s.call.weights, &s.call.scores};
+    for (int i = 0; i < TWINS; i++) *slots[i] = s.t[i].device.mem;
+    clattn_status status = made ? check_case(&s, worst) : CLATTN_OUT_OF_MEMORY;
+    for (int i = 0; i < TWINS; i++) {
+        clattn__buffer_clear(s.env, &s.t[i].device);
+        clattn__free(s.t[i].host);
+        clattn__free(s.want[i]);
+    }
+    clattn__free(s.tolerance);
+    return status;
+}
+
+clattn_status clattn__attn_verify(clattn__attn_kernel *kernel, bool long_form, clattn__verify_stats *stats) {
+    verify_case cases[MOST_CASES];
+    clattn__verify_stats own = {0};
+    const int count = make_cases(kernel, long_form, cases);
+    clattn_status first = CLATTN_OK;
+    for (int i = 0; i < count && (long_form || first == CLATTN_OK); i++) {
+        double worst = 0;
+        clattn_status status = run_case(kernel, &cases[i], &worst);
+        own.cases++;
+        if (!(worst <= own.worst)) own.worst = worst;
+        if (status != CLATTN_OK) own.failures++;
+        if (first == CLATTN_OK) first = status;
+    }
+    if (stats) *stats = own;
+    return first;
+}

@@ -1,0 +1,156 @@
+/* Verification of projections: the variant's own weight shape, a few ragged rows, strides with gaps, canaries, the bias,
+ * accumulation, and two runs that must be bit-equal. */
+#include "registry/registry.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "ref/ref.h"
+
+enum { BATCH = 2, ROWS = 5, LONG_ROWS = 67, GAP = 3, CANARIES = 64 };
+static const uint32_t CANARY = 0x7fc0beefu;
+
+typedef struct gemm_stage {
+    clattn_context *context;
+    clattn__gemm_kernel kernel;
+    int64_t rows; /* per batch */
+    float *x, *w, *bias, *y, *first, *start;
+    double *want;
+    float *x_plain; /* (m, k) without gaps */
+    clattn__buffer x_device, y_device;
+    clattn__gemm_call call;
+    size_t y_count;
+} gemm_stage;
+
+static float noise(uint64_t *state) { /* xorshift64*, Vigna 2016: -1..1 */
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return (float)((double)((*state * 0x2545f4914f6cdd1du) >> 11) * 0x1p-52 - 1.0);
+}
+
+static bool make(gemm_stage *s, const clattn__gemm_problem *p) {
+    const int64_t m = BATCH * s->rows, x_row = p->k + GAP;
+    const size_t x_count = (size_t)(m * x_row);
+    s->y_count = (size_t)(m * p->n) + 2 * CANARIES;
+    s->x = clattn__alloc(x_count, sizeof *s->x);
+    s->x_plain = clattn__alloc((size_t)(m * p->k), sizeof *s->x);
+    s->w = clattn__alloc((size_t)(p->n * p->k), sizeof *s->w);
+    s->bias = clattn__alloc((size_t)p->n, sizeof *s->bias);
+    s->y = clattn__alloc(s->y_count, sizeof *s->y);
+    s->first = clattn__alloc(s->y_count, sizeof *s->y);
+    s->start = clattn__alloc(s->y_count, sizeof *s->y);
+    s->want = clattn__alloc((size_t)(m * p->n), sizeof *s->want);
+    if (!s->x || !s->x_plain || !s->w || !s->bias || !s->y || !s->first || !s->start || !s->want) return false;
+    uint64_t seed = 20170612;
+    const float size = (float)(1.0 / sqrt((double)p->k));
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t d = 0; d < x_row; d++) {
+            s->x[i * x_row + d] = d < p->k ? noise(&seed) : NAN;
+            if (d < p->k) s->x_plain[i * p->k + d] = s->x[i * x_row + d];
+        }
+    for (int64_t i = 0; i < p->n * p->k; i++) s->w[i] = noise(&seed) * size;
+    for (int64_t i = 0; i < p->n; i++) s->bias[i] = noise(&seed);
+    s->call.args = (clattn_gemm_args){.x = {.batch = s->rows * x_row, .row = x_row},
+                                      .y = {.offset = CANARIES, .batch = s->rows * p->n, .row = p->n},
+                                      .m = (int)m,
+                                      .n = (int)p->n,
+                                      .k = (int)p->k,
+                                      .rows = (int)s->rows,
+                                      .width = (int)p->n,
+                                      .part_columns = (int)p->n,
+                                      .has_bias = p->bias};
+    if (p->split_heads) { /* (B, heads, rows, width) */
+        s->call.args.width = (int)p->width;
+        s->call.args.y.head = s->rows * p->width;
+        s->call.args.y.row = p->width;
+    }
+    clattn__env *env = &s->context->env;
+    return clattn__buffer_create(env, x_count * sizeof *s->x, &s->x_device) == CLATTN_OK &&
+           clattn__buffer_create(env, s->y_count * sizeof *s->y, &s->y_device) == CLATTN_OK &&
+           clattn__buffer_write(env, s->x_device.mem, 0, x_count * sizeof *s->x, s->x) == CLATTN_OK;
+}
+
+static clattn_status run_once(gemm_stage *s) {
+    clattn__env *env = &s->context->env;
+    const size_t bytes = s->y_count * sizeof *s->y;
+    clattn_status status = clattn__buffer_write(env, s->y_device.mem, 0, bytes, s->start);
+    s->call.x = s->x_device.mem;
+    s->call.y = s->y_device.mem;
+    if (status == CLATTN_OK) status = s->kernel.impl->enqueue(&s->kernel, &s->call);
+    return status == CLATTN_OK ? clattn__buffer_read(env, s->y_device.mem, 0, bytes, s->y) : status;
+}
+
+/* Element (row i, column c) of the product lies here in y. */
+static int64_t place_in_y(const clattn_gemm_args *a, int64_t i, int64_t c) {
+    return a->y.offset + i / a->rows * a->y.batch + i % a->rows * a->y.row + c / a->width * a->y.head + c % a->width;
+}
+
+static clattn_status compare(gemm_stage *s, const clattn__gemm_problem *p, bool accumulate, double *worst) {
+    const clattn_gemm_args *a = &s->call.args;
+    const double unit = 0x1p-24, terms = fmin((double)p->k, 8 + 4 * sqrt((double)p->k));
+    for (int64_t i = 0; i < a->m; i++) {
+        for (int64_t c = 0; c < p->n; c++) {
+            const int64_t at = place_in_y(a, i, c);
+            const double want = s->want[i * p->n + c] + (accumulate ? (double)s->start[at] : 0), got = (double)s->y[at];
+            /* sum |x||w| <= k * 1/sqrt(k); entries are uniform, so a quarter of that is typical */
+            const double tolerance = unit * terms * (sqrt((double)p->k) + 2) + unit * 2 * fabs(want);
+            const double ratio = fabs(got - want) / tolerance;
+            if (!(ratio <= *worst)) *worst = ratio;
+            if (!(fabs(got - want) <= tolerance))
+                return clattn__fail(
+                    CLATTN_WRONG_RESULT,
+                    "%s %lld x %lld x %lld: row %lld, column %lld is %.9g; the reference says %.9g, tolerance %.3g",
+                    s->kernel.impl->name, (long long)a->m, (long long)p->n, (long long)p->k, (long long)i, (long long)c,
+                    got, want, tolerance);
+        }
+    }
+    const uint32_t *words = (const uint32_t *)(const void *)s->y;
+    for (size_t i = 0; i < CANARIES; i++)
+        if (words[i] != CANARY || words[s->y_count - 1 - i] != CANARY)
+            return clattn__fail(CLATTN_WRONG_RESULT, "%s wrote outside its output", s->kernel.impl->name);
+    return CLATTN_OK;
+}
+
+static clattn_status run_case(gemm_stage *s, const clattn__gemm_problem *p, bool accumulate, double *worst) {
+    uint64_t seed = 99;
+    s->call.args.accumulate = accumulate;
+    for (size_t i = 0; i < s->y_count; i++) {
+        if (accumulate && i >= CANARIES && i < s->y_count - CANARIES)
+            s->start[i] = noise(&seed);
+        else
+            memcpy(&s->start[i], &CANARY, sizeof CANARY);
+    }
+    clattn_status status = run_once(s);
+    if (status == CLATTN_OK) status = compare(s, p, accumulate, worst);
+    if (status != CLATTN_OK) return status;
+    memcpy(s->first, s->y, s->y_count * sizeof *s->y);
+    status = run_once(s);
+    if (status == CLATTN_OK && memcmp(s->first, s->y, s->y_count * sizeof *s->y) != 0)
+        return clattn__fail(CLATTN_WRONG_RESULT, "%s: two runs on the same input differ", s->kernel.impl->name);
+    return status;
+}
+
+clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
+                                  const clattn__gemm_problem *problem, bool long_form, clattn__verify_stats *stats) {
+    clattn__verify_stats own = {0};
+    gemm_stage s = {.context = context, .rows = long_form ? LONG_ROWS : ROWS};
+    s.kernel = (clattn__gemm_kernel){.impl = impl, .programs = &context->programs, .problem = *problem};
+    clattn_status status = make(&s, problem) ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
+    if (status == CLATTN_OK) status = impl->prepare(&s.kernel, s.w, problem->k, problem->bias ? s.bias : NULL);
+    if (status == CLATTN_OK)
+        clattn__ref_linear(s.x_plain, problem->k, s.w, problem->bias ? s.bias : NULL, s.want, problem->n, s.call.args.m,
+                           problem->n, problem->k);
+    for (int accumulate = 0; accumulate <= 1 && status == CLATTN_OK; accumulate++) {
+        status = run_case(&s, problem, accumulate != 0, &own.worst);
+        own.cases++;
+        own.failures += status != CLATTN_OK;
+    }
+    clattn__gemm_kernel_clear(&s.kernel);
+    clattn__buffer_clear(&context->env, &s.x_device);
+    clattn__buffer_clear(&context->env, &s.y_device);
+    void *const owned[] = {s.x, s.x_plain, s.w, s.bias, s.y, s.first, s.start, s.want};
+    for (size_t i = 0; i < CLATTN__COUNT(owned); i++) clattn__free(owned[i]);
+    if (stats) *stats = own;
+    return status;
+}

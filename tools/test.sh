@@ -1,0 +1,81 @@
+#!/bin/sh
+# Builds clattn twice and runs all tests: test.sh [OPTION]...
+#   --all-runtimes   also test on Intel's OpenCL runtime for CPUs; fetches it (273 MB) into build/intel-runtime, or
+#                    into $CLATTN_INTEL_RUNTIME
+#   --full           also run the slow tests
+#   --help           this text
+# Installs what is missing. The debug tree (build/debug) runs under the address and undefined-behaviour sanitizers,
+# the release tree is build/test-release; warnings are errors in both. The last line is `N passed, N failed`, with
+# `, N skipped` when tests were skipped. Ends with 0 only when something passed and nothing failed.
+set -eu
+cd "$(dirname "$0")/.."
+root=$PWD
+
+runtimes='' select='--no-suite slow'
+for option in "$@"; do
+    case "$option" in
+        --all-runtimes) runtimes=$option ;;
+        --full) select='' && export CLATTN_TEST_FULL=1 ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' tools/test.sh; exit 0 ;;
+        *) echo "test.sh: unknown option $option; see --help" >&2; exit 2 ;;
+    esac
+done
+
+give_up() {
+    echo "test.sh: $*" >&2
+    echo "0 passed, 1 failed"
+    exit 1
+}
+
+# build TREE OPTION...: sets up and compiles. A tree that cannot be set up again is started afresh.
+build() {
+    tree=build/$1
+    shift
+    echo "== build $tree"
+    again=''
+    [ ! -f "$tree/build.ninja" ] || again=--reconfigure
+    meson setup $again "$tree" -Dwerror=true -Dtests=enabled "$@" >"$tree.log" 2>&1 ||
+        { rm -rf "$tree" && meson setup "$tree" -Dwerror=true -Dtests=enabled "$@" >"$tree.log" 2>&1; } ||
+        { cat "$tree.log"; give_up "meson setup of $tree failed"; }
+    ninja -C "$tree" || give_up "$tree does not build"
+}
+
+# check LABEL TREE: runs the tests of a tree and remembers the log; the counting is done at the end.
+logs=''
+check() {
+    log="build/$2/meson-logs/$1.json"
+    rm -f "$log"
+    echo "== test $1"
+    status=0
+    # shellcheck disable=SC2086  # a list of options
+    meson test -C "build/$2" --no-rebuild --print-errorlogs --logbase "$1" --timeout-multiplier 4 $select || status=$?
+    logs="$logs $1:$status:$log"
+}
+
+sh tools/deps.sh test ${runtimes:+"$runtimes"} || give_up "something is missing"
+mkdir -p build
+intel=${CLATTN_INTEL_RUNTIME:-$root/build/intel-runtime}
+[ -z "$runtimes" ] || sh tools/intel_runtime.sh "$intel" || give_up "no Intel runtime"
+
+# pocl keeps compiled kernels below HOME and offers no device when it cannot.
+[ -w "${HOME:-/nonexistent}" ] || export XDG_CACHE_HOME="$root/build/cache" POCL_CACHE_DIR="$root/build/cache/pocl"
+
+build test-release --buildtype=release
+build debug --buildtype=debug -Db_sanitize=address,undefined -Db_lundef=false
+
+# The whole call stack, for tests/lsan.supp; protect_shadow_gap=0 lets NVIDIA's driver start.
+export ASAN_OPTIONS="detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=10:protect_shadow_gap=0"
+export LSAN_OPTIONS="suppressions=$root/tests/lsan.supp:print_suppressions=0"
+export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
+
+check release test-release # first: the debug tree finds pocl's kernels compiled, which is slow under the sanitizers
+check debug debug
+if [ -n "$runtimes" ]; then
+    export OCL_ICD_VENDORS="$intel/icd"
+    build/test-release/clattn devices | grep -q Intel || give_up "clattn does not see the runtime in $intel"
+    check intel test-release
+fi
+
+echo
+# shellcheck disable=SC2086  # a list of words
+exec python3 tools/count_tests.py $logs
