@@ -58,6 +58,7 @@
 #define KEY_LIST (PADDING || MASK)            /* a block may have holes for all rows alike */
 #define CONVERT (STORAGE_F16 || STORAGE_BF16) /* K and V become floats on the way */
 #define COPY_VALUE (CONVERT || VALUE_DIM % VW != 0)
+#define KEY_STRIDE ((HEAD_DIM + VW - 1) / VW * VW) /* of converted keys */
 
 #if CONVERT
 typedef const float *key_row;
@@ -147,7 +148,7 @@ static inline void load_query(const __global storage *q, /* (rows, D) */
             UNROLL for (int i = 0; i < VW; i++) lanes[i] =
                 r + i < tile->rows ? load_lanes(q + (r + i) * stride + d) * tile->scale * tile->exponent : (vec)(0.0f);
             transpose(lanes);
-            UNROLL for (int i = 0; i < VW; i++) STORE(lanes[i], qt + (d + i) * BLOCK_Q + r);
+            UNROLL for (int i = 0; i < VW; i++) VEC_AT(qt + (d + i) * BLOCK_Q + r) = lanes[i];
         }
         for (; d < HEAD_DIM; d++)
             for (int i = r; i < r + VW; i++)
@@ -218,7 +219,7 @@ static inline void load_bias(const attn_head *head, const query_tile *tile, int 
             UNROLL for (int i = 0; i < VW; i++) lanes[i] =
                 r + i < tile->rows ? mask_lanes(rows + i * head->mask_row + c) * factor : (vec)(0.0f);
             transpose(lanes);
-            UNROLL for (int i = 0; i < VW; i++) STORE(lanes[i], bias + (c + i) * BLOCK_Q + r);
+            UNROLL for (int i = 0; i < VW; i++) VEC_AT(bias + (c + i) * BLOCK_Q + r) = lanes[i];
         }
         for (; c < count; c++)
             for (int i = 0; i < VW; i++)
@@ -285,8 +286,8 @@ static inline bool row_is_empty(const attn_head *head, int i) {
 
 /* ---- passes 1 and 2 ----------------------------------------------------------------------------------------------- */
 
-/* From <q', k> of the lanes' rows to the masked score, in units of log2. */
-static inline vec finish_score(const attn_head *head, const query_tile *tile, const key_block *block, int key, int j, vec s) {
+/* From <q', k> of the lanes' rows to the score in units of log2, ranges apart. */
+static inline vec with_terms(const attn_head *head, const query_tile *tile, const key_block *block, int key, int j, vec s) {
     if (SOFTCAP && head->softcap > 0.0f)
         s = vec_tanh(s) * (head->softcap * tile->exponent_of_term);
     if (ALIBI) {
@@ -294,23 +295,26 @@ static inline vec finish_score(const attn_head *head, const query_tile *tile, co
         s = muladd((vec)(head->slope * tile->exponent_of_term), distance - TO_VEC(LANE_NUMBERS + j * VW), s);
     }
     if (MASK && block->masked) {
-        const vec bias = LOAD(block->bias + (key - block->bias_first) * BLOCK_Q + j * VW);
+        const vec bias = VEC_AT(block->bias + (key - block->bias_first) * BLOCK_Q + j * VW);
         s = bias == -INFINITY ? bias : MASK_FLOAT ? s + bias : s;
-    }
-    if (RANGES && block->ranged) {
-        s = key >= tile->end[j] ? (vec)(-INFINITY) : s;
-        if (WINDOW)
-            s = key < tile->first[j] ? (vec)(-INFINITY) : s;
     }
     return s;
 }
 
+/* -inf where the key is out of the row's range. */
+static inline vec within_range(const query_tile *tile, int key, int j, vec s) {
+    s = key >= tile->end[j] ? (vec)(-INFINITY) : s;
+    if (WINDOW)
+        s = key < tile->first[j] ? (vec)(-INFINITY) : s;
+    return s;
+}
+
 #if CONVERT
-/* converted: (MR, D) for the keys of one register tile. */
+/* converted: (KEY_STRIDE) for one key of a register tile. */
 static inline key_row key_row_of(const __global storage *k, float *converted) {
     int d = 0;
     for (; d + VW <= HEAD_DIM; d += VW)
-        STORE(load_lanes(k + d), converted + d);
+        VEC_AT(converted + d) = load_lanes(k + d);
     for (; d < HEAD_DIM; d++)
         converted[d] = load1(k + d);
     return converted;
@@ -325,30 +329,36 @@ static inline void score_block(const __global storage *k, /* (Sk, D) */
                                const float *qt, /* (D, BLOCK_Q) */
                                float *p,        /* (BLOCK_KV, BLOCK_Q) */
                                vec *top)        /* (NV) */ {
-    float converted[CONVERT ? MR * HEAD_DIM : 1] __attribute__((aligned(64)));
+    float converted[CONVERT ? MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
     UNROLL for (int j = 0; j < NV; j++) top[j] = (vec)(-INFINITY);
     for (int c = 0; c < block->count; c += MR) {
         key_row rows[MR];
         vec s[MR][NV];
         UNROLL for (int i = 0; i < MR; i++) {
             const int key = key_at(block, min(c + i, block->count - 1));
-            rows[i] = key_row_of(k + key * stride, converted + (CONVERT ? i * HEAD_DIM : 0));
+            rows[i] = key_row_of(k + key * stride, converted + (CONVERT ? i * KEY_STRIDE : 0));
             UNROLL for (int j = 0; j < NV; j++) s[i][j] = (vec)(0.0f);
         }
         for (int d = 0; d < HEAD_DIM; d++) {
             vec q[NV];
-            UNROLL for (int j = 0; j < NV; j++) q[j] = LOAD(qt + d * BLOCK_Q + j * VW);
+            UNROLL for (int j = 0; j < NV; j++) q[j] = VEC_AT(qt + d * BLOCK_Q + j * VW);
             UNROLL for (int i = 0; i < MR; i++) {
                 const vec x = (vec)(rows[i][d]);
                 UNROLL for (int j = 0; j < NV; j++) s[i][j] = muladd(x, q[j], s[i][j]);
             }
         }
+        if (SOFTCAP || ALIBI || MASK)
+            UNROLL for (int i = 0; i < MR; i++)
+                UNROLL for (int j = 0; j < NV; j++)
+                    s[i][j] = with_terms(head, tile, block, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
+        if (RANGES && block->ranged)
+            UNROLL for (int i = 0; i < MR; i++)
+                UNROLL for (int j = 0; j < NV; j++)
+                    s[i][j] = within_range(tile, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
         UNROLL for (int i = 0; i < MR; i++) {
-            const int key = key_at(block, min(c + i, block->count - 1));
             UNROLL for (int j = 0; j < NV; j++) {
-                s[i][j] = finish_score(head, tile, block, key, j, s[i][j]);
                 top[j] = vec_max(s[i][j], top[j]);
-                STORE(s[i][j], p + (c + i) * BLOCK_Q + j * VW);
+                VEC_AT(p + (c + i) * BLOCK_Q + j * VW) = s[i][j];
             }
         }
     }
@@ -364,16 +374,16 @@ static inline void weigh_block(const key_block *block, const vec *top, float *p,
         const vec highest = vec_max(top[j], m[j]);
         base[j] = highest == -INFINITY ? (vec)(0.0f) : highest;
         const vec factor = vec_exp2(m[j] - base[j]);
-        STORE(factor, rescale + j * VW);
+        VEC_AT(rescale + j * VW) = factor;
         m[j] = highest;
         l[j] *= factor;
         sum[j] = (vec)(0.0f);
     }
     for (int c = 0; c < block->count; c++) {
         UNROLL for (int j = 0; j < NV; j++) {
-            const vec weight = vec_exp2(LOAD(p + c * BLOCK_Q + j * VW) - base[j]);
+            const vec weight = vec_exp2(VEC_AT(p + c * BLOCK_Q + j * VW) - base[j]);
             sum[j] += weight;
-            STORE(weight, p + c * BLOCK_Q + j * VW);
+            VEC_AT(p + c * BLOCK_Q + j * VW) = weight;
         }
     }
     UNROLL for (int j = 0; j < NV; j++) l[j] += sum[j];
@@ -405,7 +415,7 @@ static inline void copy_values(const value_source *source, const key_block *bloc
         float *to = copied + c * TILE_COLUMNS;
         int d = 0;
         for (; d + VW <= columns; d += VW)
-            STORE(load_lanes(from + d), to + d);
+            VEC_AT(to + d) = load_lanes(from + d);
         for (; d < TILE_COLUMNS; d++)
             to[d] = d < columns ? load1(from + d) : 0.0f;
     }
@@ -413,23 +423,29 @@ static inline void copy_values(const value_source *source, const key_block *bloc
 
 /* Whether V holds an infinity or NaN, which a weight of 0 does not silence. */
 static inline bool is_poisoned(const value_source *source, const key_block *block) {
-    vec sum = (vec)(0.0f);
+    vec sums[NC];
+    UNROLL for (int j = 0; j < NC; j++) sums[j] = (vec)(0.0f);
     for (int c = 0; c < block->count; c++) {
         const value_row row = value_row_of(source, block, c);
-        UNROLL for (int j = 0; j < NC; j++) sum = muladd(LOAD(row + j * VW), (vec)(0.0f), sum);
+        UNROLL for (int j = 0; j < NC; j++) sums[j] = muladd(LOAD(row + j * VW), (vec)(0.0f), sums[j]);
     }
-    return any(sum != sum) != 0;
+    UNROLL for (int j = 1; j < NC; j++) sums[0] += sums[j];
+    return any(sums[0] != sums[0]) != 0;
 }
 
 /* acc = acc * rescale + P^T x V for all rows of the tile. */
-static inline void add_values(const value_source *source, const query_tile *tile, const key_block *block, const float *p,
-                              const float *rescale, float *acc) /* (BLOCK_Q, TILE_COLUMNS) */ {
+static inline void add_values(const value_source *source, const attn_head *head, const query_tile *tile,
+                              const key_block *block, const float *p, const float *rescale,
+                              float *acc) /* (BLOCK_Q, TILE_COLUMNS) */ {
     for (int r = 0; r < tile->rows; r += MV) {
+        int count = block->count; /* without keys behind the last row's range: the diagonal of a causal tile */
+        if (RANGES && !KEY_LIST && block->ranged)
+            count = min(count, attn_range(head, tile->row + r + MV - 1).y - block->first);
         vec o[MV][NC];
         UNROLL for (int i = 0; i < MV; i++)
             UNROLL for (int j = 0; j < NC; j++)
-                o[i][j] = LOAD(acc + (r + i) * TILE_COLUMNS + j * VW) * rescale[r + i];
-        for (int c = 0; c < block->count; c++) {
+                o[i][j] = VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) * rescale[r + i];
+        for (int c = 0; c < count; c++) {
             const value_row row = value_row_of(source, block, c);
             vec x[NC];
             UNROLL for (int j = 0; j < NC; j++) x[j] = LOAD(row + j * VW);
@@ -439,7 +455,7 @@ static inline void add_values(const value_source *source, const query_tile *tile
             }
         }
         UNROLL for (int i = 0; i < MV; i++)
-            UNROLL for (int j = 0; j < NC; j++) STORE(o[i][j], acc + (r + i) * TILE_COLUMNS + j * VW);
+            UNROLL for (int j = 0; j < NC; j++) VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) = o[i][j];
     }
 }
 
@@ -450,14 +466,14 @@ static inline void add_allowed_values(const value_source *source, const attn_hea
         const int2 range = attn_range(head, tile->row + r);
         float *o = acc + r * TILE_COLUMNS;
         for (int d = 0; d < TILE_COLUMNS; d += VW)
-            STORE(LOAD(o + d) * rescale[r], o + d);
+            VEC_AT(o + d) *= rescale[r];
         for (int c = 0; c < block->count; c++) {
             if (!attn_allowed(head, range, tile->row + r, key_at(block, c)))
                 continue;
             const value_row row = value_row_of(source, block, c);
             const vec weight = (vec)(p[c * BLOCK_Q + r]);
             for (int d = 0; d < TILE_COLUMNS; d += VW)
-                STORE(muladd(weight, LOAD(row + d), LOAD(o + d)), o + d);
+                VEC_AT(o + d) = muladd(weight, LOAD(row + d), VEC_AT(o + d));
         }
     }
 }
@@ -479,7 +495,7 @@ static inline void add_block(const __global storage *v, clattn_i64 stride, const
         if (block->partial && is_poisoned(&source, block))
             add_allowed_values(&source, head, tile, block, p, rescale, tile_acc);
         else
-            add_values(&source, tile, block, p, rescale, tile_acc);
+            add_values(&source, head, tile, block, p, rescale, tile_acc);
     }
 }
 
@@ -489,10 +505,10 @@ static inline void add_block(const __global storage *v, clattn_i64 stride, const
 static inline void close_rows(const attn_head *head, const query_tile *tile, float first_m, /* a sink's, or -inf */
                               const vec *m, const vec *l, float *factors, /* (BLOCK_Q) */
                               __global float *lse) /* (rows) or unused */ {
-    float highest[BLOCK_Q];
+    float highest[BLOCK_Q] __attribute__((aligned(64)));
     UNROLL for (int j = 0; j < NV; j++) {
-        STORE(m[j], highest + j * VW);
-        STORE(l[j], factors + j * VW);
+        VEC_AT(highest + j * VW) = m[j];
+        VEC_AT(factors + j * VW) = l[j];
     }
     for (int i = 0; i < tile->rows; i++) {
         float sum = factors[i];
@@ -516,7 +532,7 @@ static inline void write_output(const query_tile *tile, const float *acc, const 
             __global storage *to = o + i * stride + column;
             int d = 0;
             for (; d + VW <= columns; d += VW)
-                store_lanes(LOAD(from + d) * factors[i], to + d);
+                store_lanes(VEC_AT(from + d) * factors[i], to + d);
             for (; d < columns; d++)
                 store1(from[d] * factors[i], to + d);
         }
@@ -553,7 +569,7 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
         l[j] = (vec)(SINKS ? 1.0f : 0.0f);
     }
     for (int i = 0; i < VALUE_TILES * BLOCK_Q * TILE_COLUMNS; i += VW)
-        STORE((vec)(0.0f), acc + i);
+        VEC_AT(acc + i) = (vec)(0.0f);
 
     int at = attn_range(&head, tile.row).x, end = attn_range(&head, tile.row + tile.rows - 1).y;
     bool always = !ALWAYS_KEYS;

@@ -9,7 +9,7 @@
 #define CHECK_FLOPS 1e8
 #define LEAST_ROWS 32
 #define LARGE_ENTRY 1e9 /* projecting one batch entry of this size takes the reference about a second */
-#define LAYER_ROWS 8 /* of one call: projecting keys and values costs the same for one row and for eight */
+#define LAYER_ROWS 8    /* of one call: projecting keys and values costs the same for one row and for eight */
 
 /* `got` and `want` (rows, width), tolerance alike; the distance between rows of `got` is got_row. */
 static void compare(bench_result *result, const float *got, int64_t got_row, const float *want, const float *tolerance,

@@ -27,6 +27,7 @@ typedef struct cli_case {
     const char *folder;
     const cJSON *root, *attributes;
     char name[256], op[64];
+    char kernels[128]; /* what ran */
     case_tensor inputs[CASE_MAX_TENSORS], outputs[CASE_MAX_TENSORS];
     int input_count, output_count;
     char why[512];
@@ -42,8 +43,8 @@ const char *case_text(const cli_case *c, const char *name); /* "" when absent */
 /* Messages; the result is what the operation returns. */
 case_result case_unsupported(cli_case *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 case_result case_error(cli_case *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* The library's refusal or failure. */
-case_result case_status(cli_case *c, clattn_status status);
+/* The library's answer; info is read when the status is OK. */
+case_result case_status(cli_case *c, clattn_status status, const clattn_plan_info *info);
 
 /* Loads an input once; *array is NULL when the case has none of that role. Freed with the case. */
 case_result case_input(cli_case *c, const char *role, cli_array **array);

@@ -261,8 +261,10 @@ case_result case_attention(cli_case *c) {
     }
     clattn_attention *plan = NULL;
     clattn_status status = clattn_attention_create(&plan, c->context, &a.desc);
+    clattn_plan_info info;
     if (status == CLATTN_OK) status = clattn_attention_run(plan, &a.io);
-    case_result result = case_status(c, status);
+    if (status == CLATTN_OK) status = clattn_attention_info(plan, &info);
+    case_result result = case_status(c, status, &info);
     clattn_attention_destroy(&plan);
     return result;
 }

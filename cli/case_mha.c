@@ -158,8 +158,10 @@ case_result case_mha(cli_case *c) {
     CASE_TRY(describe_outputs(c, &m));
     clattn_mha *mha = NULL;
     clattn_status status = clattn_mha_create(&mha, c->context, &m.desc, &m.weights);
+    clattn_plan_info info;
     if (status == CLATTN_OK) status = clattn_mha_run(mha, &m.io);
-    case_result result = case_status(c, status);
+    if (status == CLATTN_OK) status = clattn_mha_info(mha, &info);
+    case_result result = case_status(c, status, &info);
     clattn_mha_destroy(&mha);
     return result;
 }

@@ -34,8 +34,11 @@ case_result case_error(cli_case *c, const char *format, ...) {
     return CASE_ERROR;
 }
 
-case_result case_status(cli_case *c, clattn_status status) {
-    if (status == CLATTN_OK) return CASE_DONE;
+case_result case_status(cli_case *c, clattn_status status, const clattn_plan_info *info) {
+    if (status == CLATTN_OK) {
+        snprintf(c->kernels, sizeof c->kernels, "%s", info->kernels);
+        return CASE_DONE;
+    }
     const char *story = clattn_last_error();
     if (status == CLATTN_UNSUPPORTED) return case_unsupported(c, "%s", story);
     return case_error(c, "%s: %s", clattn_status_name(status), story);

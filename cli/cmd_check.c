@@ -16,7 +16,8 @@ static const char help[] =
     "\n"
     "Runs every golden case: each folder at or below DIR that holds a case.json and the .npy files it names.\n"
     "A value is right when |got - want| <= atol + rtol * |want|, with the tolerances of the case; infinities must be\n"
-    "equal. One line per case gives the greatest error and the tolerance where the error is greatest relative to it.\n"
+    "equal. One line per case gives the greatest error, the tolerance where the error is greatest relative to it, and\n"
+    "the kernels that ran.\n"
     "Outputs named grad_* are counted and not compared.\n"
     "\n"
     "  --allow-unsupported  exit with 0 although some cases are not supported\n"
@@ -127,10 +128,10 @@ static void print_line(const cli_case *c, const case_verdict *v) {
     const cli_diff *d = &v->diff;
     printf("%-11s %s", word_of(v), c->name);
     if (v->result != CASE_DONE) printf(": %.*s\n", first_line(c->why), c->why);
-    else if (d->wrong == 0) printf(" error %.3g tolerance %.3g\n", d->error, d->tolerance);
+    else if (d->wrong == 0) printf(" error %.3g tolerance %.3g (%s)\n", d->error, d->tolerance, c->kernels);
     else
-        printf(" error %.3g tolerance %.3g: %lld of %lld values are off, the worst is %s[%lld]: %.9g instead of %.9g\n", d->error,
-               d->tolerance, (long long)d->wrong, (long long)d->count, v->role, (long long)d->index, d->got, d->want);
+        printf(" error %.3g tolerance %.3g (%s): %lld of %lld values are off, the worst is %s[%lld]: %.9g instead of %.9g\n",
+               d->error, d->tolerance, c->kernels, (long long)d->wrong, (long long)d->count, v->role, (long long)d->index, d->got, d->want);
 }
 
 static void add_json(cJSON *cases, const cli_case *c, const case_verdict *v) {
@@ -143,6 +144,7 @@ static void add_json(cJSON *cases, const cli_case *c, const case_verdict *v) {
         cJSON_AddStringToObject(o, "why", c->why);
         return;
     }
+    cJSON_AddStringToObject(o, "kernels", c->kernels);
     cJSON_AddStringToObject(o, "worst_output", v->role);
     cli_json_number(o, "greatest_error", v->diff.error);
     cli_json_number(o, "tolerance", v->diff.tolerance);

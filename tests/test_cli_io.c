@@ -166,7 +166,7 @@ static void test_several_tensors(void) {
     cli_array items[3];
     cli_tensors tensors = {.items = items, .count = 3}, read;
     cli_array one;
-    char why[512] = "", named[192];
+    char why[512] = "", named[512];
     for (int i = 0; i < 3; i++) {
         REQUIRE(cli_array_new(&items[i], i == 1 ? CLATTN_BOOL : CLATTN_F32, 2, shape, why), "%s", why);
         fill(&items[i], (uint64_t)i);

@@ -418,12 +418,12 @@ static void test_out_of_memory(void) {
 static void test_rows(void) {
     enum { B = 3, H = 5, ROWS = 2, D = 33, ROW = 40, HEAD = 90, BATCH = 470, OFFSET = 7, COUNT = OFFSET + B * BATCH };
     static float source[H * D], before[COUNT], after[COUNT];
-    clattn__rows_kernel kernel = {0};
+    clattn__op kernel = {0};
     clattn__buffer from = {0}, to = {0};
     clattn_random random = {7};
     if (!open_device()) return;
     clattn_fill_normal(&random, source, H * D, 1);
-    clattn_status status = clattn__rows_prepare(&kernel, &programs);
+    clattn_status status = clattn__rows_create(&kernel, &programs);
     if (status == CLATTN_OK) status = clattn__buffer_create(&env, sizeof source, &from);
     if (status == CLATTN_OK) status = clattn__buffer_create(&env, sizeof before, &to);
     if (status == CLATTN_OK) status = clattn__buffer_write(&env, from.mem, 0, sizeof source, source);
@@ -440,7 +440,7 @@ static void test_rows(void) {
                                        .has_source = mode != 1,
                                        .accumulate = mode == 2};
         status = clattn__buffer_write(&env, to.mem, 0, sizeof before, before);
-        if (status == CLATTN_OK) status = clattn__rows_enqueue(&kernel, &args, mode == 1 ? NULL : from.mem, to.mem);
+        if (status == CLATTN_OK) status = clattn__rows_enqueue(&programs, kernel.kernel, &args, mode == 1 ? NULL : from.mem, to.mem);
         if (status == CLATTN_OK) status = clattn__buffer_read(&env, to.mem, 0, sizeof after, after);
         for (int b = 0; b < B; b++)
             for (int h = 0; h < H; h++)
@@ -454,7 +454,7 @@ static void test_rows(void) {
               status == CLATTN_OK ? "wrong or stray values" : clattn_last_error());
     }
     CHECK(status == CLATTN_OK, "%s", clattn_last_error());
-    clattn__rows_clear(&kernel);
+    clattn__op_clear(&kernel);
     clattn__buffer_clear(&env, &from);
     clattn__buffer_clear(&env, &to);
     close_device();

@@ -52,10 +52,10 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
     snprintf(kernel->tiles, sizeof kernel->tiles, "as CLBlast chooses");
     clattn_status status = clattn__gemm_upload_plain(kernel, w, w_row);
     if (status == CLATTN_OK && bias) {
-        clattn__rows_kernel rows;
+        clattn__op rows = {0};
         status = clattn__gemm_upload_bias(kernel, bias, kernel->problem.n);
-        if (status == CLATTN_OK) status = clattn__rows_prepare(&rows, kernel->programs);
-        if (status == CLATTN_OK) kernel->bias_kernel = rows.kernel;
+        if (status == CLATTN_OK) status = clattn__rows_create(&rows, kernel->programs);
+        kernel->bias_kernel = rows.kernel;
     }
     return status == CLATTN_OK ? warm_up(kernel) : status;
 }
@@ -63,7 +63,6 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
 /* y = bias, or y += bias. */
 static clattn_status put_bias(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {
     const clattn_gemm_args *a = &call->args;
-    clattn__rows_kernel rows = {.programs = kernel->programs, .kernel = kernel->bias_kernel};
     const clattn_rows_args args = {.y = a->y,
                                    .batch = a->m / a->rows,
                                    .heads = 1,
@@ -71,7 +70,7 @@ static clattn_status put_bias(clattn__gemm_kernel *kernel, const clattn__gemm_ca
                                    .width = a->n,
                                    .has_source = 1,
                                    .accumulate = a->accumulate};
-    return clattn__rows_enqueue(&rows, &args, kernel->bias.mem, call->y);
+    return clattn__rows_enqueue(kernel->programs, kernel->bias_kernel, &args, kernel->bias.mem, call->y);
 }
 
 static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {

@@ -126,13 +126,37 @@ clattn_status clattn__gemm_set_args(clattn__gemm_kernel *kernel, const clattn__g
 
 extern const clattn__gemm_impl clattn__gemm_cpu, clattn__gemm_clblast, clattn__gemm_tiled, clattn__gemm_host;
 
-/* rows.c: fills rows of a (B, H, S, D) buffer with one source row or zeros. */
-typedef struct clattn__rows_kernel {
+/* Small kernels: everything in a plan that is neither attention nor a product (norms, activations, rotation, cache
+ * appends, ...). One file <name>.c beside cl/<name>.cl makes them; `constants` are weights that the op owns. */
+enum { CLATTN__OP_OPERANDS = 8, CLATTN__OP_CONSTANTS = 4, CLATTN__OP_ARGS = 256 };
+typedef struct clattn__op clattn__op;
+typedef struct clattn__op_call {
+    cl_mem mem[CLATTN__OP_OPERANDS];
+    clattn_place place[CLATTN__OP_OPERANDS];
+    union { /* the op's own launch struct from cl/shared/args.h */
+        unsigned char bytes[CLATTN__OP_ARGS];
+        int64_t alignment;
+    } args;
+} clattn__op_call;
+struct clattn__op {
+    const char *name;
     clattn__programs *programs;
     cl_kernel kernel;
-} clattn__rows_kernel;
-clattn_status clattn__rows_prepare(clattn__rows_kernel *kernel, clattn__programs *programs);
-clattn_status clattn__rows_enqueue(clattn__rows_kernel *kernel, const clattn_rows_args *args, cl_mem source, cl_mem y);
-void clattn__rows_clear(clattn__rows_kernel *kernel);
+    clattn__buffer constants[CLATTN__OP_CONSTANTS];
+    clattn_status (*enqueue)(clattn__op *op, const clattn__op_call *call);
+};
+void clattn__op_clear(clattn__op *op); /* op_common.c; accepts half-built ones */
+/* Builds file with options, makes kernel `entry`, sets name and enqueue. */
+clattn_status clattn__op_create(clattn__op *op, clattn__programs *programs, const char *file, const char *entry,
+                                const clattn__options *options,
+                                clattn_status (*enqueue)(clattn__op *op, const clattn__op_call *call));
+/* Uploads host floats as constants[index]. */
+clattn_status clattn__op_constant(clattn__op *op, int index, const float *values, size_t count);
+
+/* rows.c: fills rows of a (B, H, S, D) buffer with one source row or zeros. */
+enum { CLATTN__ROWS_Y = 0, CLATTN__ROWS_SOURCE = 0 /* constant */ };
+clattn_status clattn__rows_create(clattn__op *op, clattn__programs *programs);
+clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel, const clattn_rows_args *args,
+                                   cl_mem source, cl_mem y);
 
 #endif

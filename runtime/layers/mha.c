@@ -24,7 +24,14 @@ typedef struct builder {
     int64_t head_dim, appended, total_len; /* D; keys appended; T = S + appended */
     chunking chunk;
     bool fuse_query; /* query, key and value come from one product */
+    const clattn__mha_ports *ports;
+    int attention, append; /* the plan's attention kernel and its op that appends keys */
 } builder;
+
+/* What one step works on: batch entries [batch0, batch0 + batch), heads [head, head + heads), query rows [row, row + rows). */
+typedef struct slice {
+    int64_t batch0, batch, head, heads, row, rows;
+} slice;
 
 /* One projected tensor: the arena buffer it lies in and how (batch, head, row) walk through it. */
 typedef struct projected {
@@ -81,8 +88,7 @@ static const clattn_tensor *part_bias(const builder *b, int part) {
 }
 
 /* The rows of parts [first, first + count) that belong to heads [head, head + heads), stacked: (count * heads * D, k). */
-static clattn_status choose_input_gemm(builder *b, int first, int count, int64_t head, int64_t heads, int64_t m,
-                                       clattn__gemm_kernel **out) {
+static clattn_status choose_input_gemm(builder *b, int first, int count, int64_t head, int64_t heads, int64_t m) {
     const int64_t D = b->head_dim, n = heads * D, k = part_weight(b, first)->shape[1];
     float *w = clattn__alloc((size_t)(count * n), (size_t)k * sizeof *w);
     float *bias = clattn__alloc((size_t)(count * n), sizeof *bias);
@@ -106,7 +112,6 @@ static clattn_status choose_input_gemm(builder *b, int first, int count, int64_t
     }
     clattn__free(w);
     clattn__free(bias);
-    *out = gemm;
     return status;
 }
 
@@ -124,29 +129,29 @@ static clattn_status choose_output_gemm(builder *b, int64_t head, int64_t heads,
 
 /* ---- steps -------------------------------------------------------------------------------------------------------- */
 
-/* One product that projects `count` parts of the rows [row, row + rows) of an input into a new buffer with room for
+/* One product that projects `count` parts of rows [at.row, at.row + at.rows) of an input into a buffer with room for
  * `capacity` rows per batch entry. Parts are written per head, (part, B', H', capacity, D), where the kernel can; else
  * side by side, (B', capacity, count * H' * D). */
-static clattn_status add_projection(builder *b, int gemm_index, clattn__role role, int count, int64_t batch0,
-                                    int64_t batch, int64_t heads, int64_t row0, int64_t rows, int64_t capacity,
-                                    int buffer, projected *parts) {
-    const int64_t D = b->head_dim, n = heads * D;
+static clattn_status add_projection(builder *b, int gemm_index, const clattn__port *input, int count, slice at,
+                                    int64_t capacity, int buffer, projected *parts) {
+    const int64_t D = b->head_dim, n = at.heads * D;
     const clattn__gemm_kernel *gemm = &b->plan->gemms[gemm_index];
     const bool split = gemm->impl->splits_heads;
     clattn__step *step = clattn__plan_add_step(b->plan, CLATTN__STEP_GEMM, gemm_index);
     if (!step) return CLATTN_OUT_OF_MEMORY;
     clattn_gemm_args *args = &step->args.gemm;
-    args->m = (int)(batch * rows);
+    args->m = (int)(at.batch * at.rows);
     args->n = (int)(count * n);
     args->k = (int)gemm->problem.k;
-    args->rows = (int)rows;
+    args->rows = (int)at.rows;
     args->width = split ? (int)D : (int)(count * n);
     args->part_columns = split ? (int)n : (int)(count * n);
     args->has_bias = gemm->problem.bias;
-    args->y_part = split ? batch * capacity * n : 0;
+    args->x = input->place;
+    args->y_part = split ? at.batch * capacity * n : 0;
     args->y = split ? (clattn_place){.batch = capacity * n, .head = capacity * D, .row = D}
                     : (clattn_place){.batch = capacity * count * n, .head = D, .row = count * n};
-    clattn__plan_operand(step, CLATTN__GEMM_X, (int)role, batch0, 0, row0);
+    clattn__plan_operand(step, CLATTN__GEMM_X, input->id, at.batch0, 0, at.row);
     clattn__plan_operand(step, CLATTN__GEMM_Y, CLATTN__ROLE_COUNT + buffer, 0, 0, 0);
     for (int p = 0; p < count; p++) {
         parts[p] = (projected){.buffer = buffer, .place = args->y};
@@ -156,21 +161,20 @@ static clattn_status add_projection(builder *b, int gemm_index, clattn__role rol
 }
 
 /* bias_k or bias_v, then the zero row, behind the projected keys or values of every batch entry. */
-static clattn_status add_appended(builder *b, const projected *to, int part, int64_t batch, int64_t head,
-                                  int64_t heads) {
+static clattn_status add_appended(builder *b, const projected *to, int part, slice at) {
     const int64_t D = b->head_dim;
     int64_t row = b->d->kv_len;
     for (int zero = b->w->bias_k.data ? 0 : 1; zero <= (b->d->add_zero_attn ? 1 : 0); zero++) {
-        clattn__step *step = clattn__plan_add_step(b->plan, CLATTN__STEP_ROWS, 0);
+        clattn__step *step = clattn__plan_add_step(b->plan, CLATTN__STEP_OP, b->append);
         if (!step) return CLATTN_OUT_OF_MEMORY;
-        clattn_rows_args *args = &step->args.rows;
-        args->y = to->place;
-        args->source_offset = (part == KEY_PART ? 0 : b->d->embed_dim) + head * D;
-        args->batch = (int)batch;
-        args->heads = (int)heads;
-        args->rows = 1;
-        args->width = (int)D;
-        args->has_source = !zero;
+        const clattn_rows_args args = {.source_offset = (part == KEY_PART ? 0 : b->d->embed_dim) + at.head * D,
+                                       .batch = (int)at.batch,
+                                       .heads = (int)at.heads,
+                                       .rows = 1,
+                                       .width = (int)D,
+                                       .has_source = !zero};
+        memcpy(step->args.op.args.bytes, &args, sizeof args);
+        step->args.op.place[CLATTN__ROWS_Y] = to->place;
         clattn__plan_operand(step, CLATTN__ROWS_Y, CLATTN__ROLE_COUNT + to->buffer, 0, 0, row++);
     }
     return CLATTN_OK;
@@ -181,26 +185,23 @@ static int64_t causal_origin(const builder *b) {
     return b->d->causal == CLATTN_CAUSAL_OFFSET ? b->d->causal_offset : 0;
 }
 
-/* Heads [head, head + heads) of query rows [row, row + rows), batch entries [batch0, batch0 + batch). */
-static clattn_status add_attention(builder *b, const projected *q, const projected *k, const projected *v, int context,
-                                   int64_t batch0, int64_t batch, int64_t head, int64_t heads, int64_t row,
-                                   int64_t rows, bool query_is_chunk) {
+static clattn_status add_attention(builder *b, const projected parts[3], int context, slice at) {
     const clattn_mha_desc *d = b->d;
-    const int64_t n = heads * b->head_dim;
-    clattn__step *step = clattn__plan_add_step(b->plan, CLATTN__STEP_ATTENTION, 0);
+    const int64_t n = at.heads * b->head_dim;
+    clattn__step *step = clattn__plan_add_step(b->plan, CLATTN__STEP_ATTENTION, b->attention);
     if (!step) return CLATTN_OUT_OF_MEMORY;
     clattn_attn_args *args = &step->args.attn;
-    *args = (clattn_attn_args){.query = q->place,
-                               .key = k->place,
-                               .value = v->place,
-                               .output = {.batch = rows * n, .head = b->head_dim, .row = n},
+    *args = (clattn_attn_args){.query = parts[QUERY_PART].place,
+                               .key = parts[KEY_PART].place,
+                               .value = parts[VALUE_PART].place,
+                               .output = {.batch = at.rows * n, .head = b->head_dim, .row = n},
                                .mask_len = (int)d->kv_len,
-                               .batch = (int)batch,
-                               .query_heads = (int)heads,
-                               .kv_heads = (int)heads,
-                               .query_len = (int)rows,
+                               .batch = (int)at.batch,
+                               .query_heads = (int)at.heads,
+                               .kv_heads = (int)at.heads,
+                               .query_len = (int)at.rows,
                                .kv_len = (int)b->total_len,
-                               .query_first = (int)row,
+                               .query_first = (int)at.row,
                                .causal_offset = (int)causal_origin(b),
                                .window_left = INT32_MAX,
                                .window_right = INT32_MAX,
@@ -209,36 +210,37 @@ static clattn_status add_attention(builder *b, const projected *q, const project
                                .scale = d->scale,
                                .inverse_temperature = 1.0f,
                                .weights_factor = d->weights == CLATTN_WEIGHTS_AVERAGED ? 1.0f / (float)d->heads : 1.0f,
-                               .weights_accumulate = head > 0};
+                               .weights_accumulate = at.head > 0};
     if (d->mask != CLATTN_MASK_NONE && d->mask_shape[3] != 1) args->mask_len = (int)d->mask_shape[3];
-    clattn__plan_operand(step, CLATTN__ROLE_QUERY, CLATTN__ROLE_COUNT + q->buffer, 0, 0, query_is_chunk ? 0 : row);
-    clattn__plan_operand(step, CLATTN__ROLE_KEY, CLATTN__ROLE_COUNT + k->buffer, 0, 0, 0);
-    clattn__plan_operand(step, CLATTN__ROLE_VALUE, CLATTN__ROLE_COUNT + v->buffer, 0, 0, 0);
+    const int query_row = b->fuse_query ? (int)at.row : 0; /* the fused buffer holds all rows, a chunk's its own */
+    clattn__plan_operand(step, CLATTN__ROLE_QUERY, CLATTN__ROLE_COUNT + parts[QUERY_PART].buffer, 0, 0, query_row);
+    clattn__plan_operand(step, CLATTN__ROLE_KEY, CLATTN__ROLE_COUNT + parts[KEY_PART].buffer, 0, 0, 0);
+    clattn__plan_operand(step, CLATTN__ROLE_VALUE, CLATTN__ROLE_COUNT + parts[VALUE_PART].buffer, 0, 0, 0);
     clattn__plan_operand(step, CLATTN__ROLE_OUTPUT, CLATTN__ROLE_COUNT + context, 0, 0, 0);
     if (d->mask != CLATTN_MASK_NONE)
-        clattn__plan_operand(step, CLATTN__ROLE_MASK, CLATTN__ROLE_MASK, batch0, head, row);
-    if (d->padding_mask) clattn__plan_operand(step, CLATTN__ROLE_PADDING, CLATTN__ROLE_PADDING, batch0, 0, 0);
+        clattn__plan_operand(step, CLATTN__ROLE_MASK, b->ports->mask, at.batch0, at.head, at.row);
+    if (d->padding_mask) clattn__plan_operand(step, CLATTN__ROLE_PADDING, b->ports->padding, at.batch0, 0, 0);
     if (d->weights != CLATTN_WEIGHTS_NONE)
-        clattn__plan_operand(step, CLATTN__ROLE_WEIGHTS, CLATTN__ROLE_WEIGHTS, batch0, head, row);
+        clattn__plan_operand(step, CLATTN__ROLE_WEIGHTS, b->ports->weights, at.batch0, at.head, at.row);
     return CLATTN_OK;
 }
 
-static clattn_status add_output(builder *b, int gemm_index, int context, int64_t batch0, int64_t batch, int64_t head,
-                                int64_t heads, int64_t row, int64_t rows) {
-    const int64_t n = heads * b->head_dim;
+static clattn_status add_output(builder *b, int gemm_index, int context, slice at) {
+    const int64_t n = at.heads * b->head_dim;
     clattn__step *step = clattn__plan_add_step(b->plan, CLATTN__STEP_GEMM, gemm_index);
     if (!step) return CLATTN_OUT_OF_MEMORY;
     clattn_gemm_args *args = &step->args.gemm;
-    args->m = (int)(batch * rows);
+    args->m = (int)(at.batch * at.rows);
     args->n = (int)b->d->embed_dim;
     args->k = (int)n;
-    args->rows = (int)rows;
+    args->rows = (int)at.rows;
     args->width = args->part_columns = args->n;
     args->has_bias = b->plan->gemms[gemm_index].problem.bias;
-    args->accumulate = head > 0;
-    args->x = (clattn_place){.batch = rows * n, .row = n};
+    args->accumulate = at.head > 0;
+    args->x = (clattn_place){.batch = at.rows * n, .row = n};
+    args->y = b->ports->output.place;
     clattn__plan_operand(step, CLATTN__GEMM_X, CLATTN__ROLE_COUNT + context, 0, 0, 0);
-    clattn__plan_operand(step, CLATTN__GEMM_Y, CLATTN__ROLE_OUTPUT, batch0, 0, row);
+    clattn__plan_operand(step, CLATTN__GEMM_Y, b->ports->output.id, at.batch0, 0, at.row);
     return CLATTN_OK;
 }
 
@@ -252,21 +254,20 @@ typedef struct group_gemms {
 
 static clattn_status prepare_group(builder *b, int64_t head, int64_t heads, group_gemms *g) {
     const int64_t query_rows = b->chunk.batch * b->chunk.rows, key_rows = b->chunk.batch * b->d->kv_len;
-    clattn__gemm_kernel *unused;
     clattn_status status = CLATTN_OK;
     g->query = b->plan->gemm_count;
     if (b->fuse_query) {
         g->key = g->value = g->query;
         g->key_parts = 3;
-        status = choose_input_gemm(b, QUERY_PART, 3, head, heads, query_rows, &unused);
+        status = choose_input_gemm(b, QUERY_PART, 3, head, heads, query_rows);
     } else {
-        status = choose_input_gemm(b, QUERY_PART, 1, head, heads, query_rows, &unused);
+        status = choose_input_gemm(b, QUERY_PART, 1, head, heads, query_rows);
         g->key_parts = b->d->inputs == CLATTN_MHA_SEPARATE ? 1 : 2;
         g->key = g->value = b->plan->gemm_count;
-        if (status == CLATTN_OK) status = choose_input_gemm(b, KEY_PART, g->key_parts, head, heads, key_rows, &unused);
+        if (status == CLATTN_OK) status = choose_input_gemm(b, KEY_PART, g->key_parts, head, heads, key_rows);
         if (status == CLATTN_OK && g->key_parts == 1) {
             g->value = b->plan->gemm_count;
-            status = choose_input_gemm(b, VALUE_PART, 1, head, heads, key_rows, &unused);
+            status = choose_input_gemm(b, VALUE_PART, 1, head, heads, key_rows);
         }
     }
     g->output = b->plan->gemm_count;
@@ -274,64 +275,61 @@ static clattn_status prepare_group(builder *b, int64_t head, int64_t heads, grou
 }
 
 /* Key and value of one (batch chunk, head group), with the query too when one product makes all three. */
-static clattn_status add_keys(builder *b, const group_gemms *g, int64_t batch0, int64_t batch, int64_t head,
-                              int64_t heads, projected parts[3]) {
-    const clattn__role key = b->d->inputs == CLATTN_MHA_SELF ? CLATTN__ROLE_QUERY : CLATTN__ROLE_KEY;
-    const size_t part_bytes = (size_t)(batch * heads * b->total_len * b->head_dim) * sizeof(float);
+static clattn_status add_keys(builder *b, const group_gemms *g, slice at, projected parts[3]) {
+    const clattn__port *key = b->d->inputs == CLATTN_MHA_SELF ? &b->ports->query : &b->ports->key;
+    const size_t part_bytes = (size_t)(at.batch * at.heads * b->total_len * b->head_dim) * sizeof(float);
     static const char *const names[4] = {"", "key", "key+value", "query+key+value"};
+    at.row = 0;
+    at.rows = b->d->kv_len;
     int buffer = clattn__plan_add_buffer(b->plan, part_bytes * (size_t)g->key_parts, "%s b%lld h%lld",
-                                         names[g->key_parts], (long long)batch0, (long long)head);
+                                         names[g->key_parts], (long long)at.batch0, (long long)at.head);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
     projected *first = g->key_parts == 3 ? &parts[QUERY_PART] : &parts[KEY_PART];
-    clattn_status status = add_projection(b, g->key, key, g->key_parts, batch0, batch, heads, 0, b->d->kv_len,
-                                          b->total_len, buffer, first);
+    clattn_status status = add_projection(b, g->key, key, g->key_parts, at, b->total_len, buffer, first);
     if (status == CLATTN_OK && g->key_parts == 1) {
-        buffer = clattn__plan_add_buffer(b->plan, part_bytes, "value b%lld h%lld", (long long)batch0, (long long)head);
+        buffer =
+            clattn__plan_add_buffer(b->plan, part_bytes, "value b%lld h%lld", (long long)at.batch0, (long long)at.head);
         if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
-        status = add_projection(b, g->value, CLATTN__ROLE_VALUE, 1, batch0, batch, heads, 0, b->d->kv_len, b->total_len,
-                                buffer, &parts[VALUE_PART]);
+        status = add_projection(b, g->value, &b->ports->value, 1, at, b->total_len, buffer, &parts[VALUE_PART]);
     }
     for (int part = KEY_PART; part <= VALUE_PART && status == CLATTN_OK; part++)
-        status = add_appended(b, &parts[part], part, batch, head, heads);
+        status = add_appended(b, &parts[part], part, at);
     return status;
 }
 
-static clattn_status add_query_chunks(builder *b, const group_gemms *g, int64_t batch0, int64_t batch, int64_t head,
-                                      int64_t heads, projected parts[3]) {
-    const size_t row_bytes = (size_t)(batch * heads * b->head_dim) * sizeof(float);
+static clattn_status add_query_chunks(builder *b, const group_gemms *g, slice at, projected parts[3]) {
+    const size_t bytes = (size_t)(at.batch * at.heads * b->chunk.rows * b->head_dim) * sizeof(float);
     int query = -1;
     if (!b->fuse_query)
-        query = clattn__plan_add_buffer(b->plan, row_bytes * (size_t)b->chunk.rows, "query b%lld h%lld",
-                                        (long long)batch0, (long long)head);
-    int context = clattn__plan_add_buffer(b->plan, row_bytes * (size_t)b->chunk.rows, "context b%lld h%lld",
-                                          (long long)batch0, (long long)head);
+        query = clattn__plan_add_buffer(b->plan, bytes, "query b%lld h%lld", (long long)at.batch0, (long long)at.head);
+    int context =
+        clattn__plan_add_buffer(b->plan, bytes, "context b%lld h%lld", (long long)at.batch0, (long long)at.head);
     if (context < 0 || (!b->fuse_query && query < 0)) return CLATTN_OUT_OF_MEMORY;
     clattn_status status = CLATTN_OK;
-    for (int64_t row = 0; row < b->d->query_len && status == CLATTN_OK; row += b->chunk.rows) {
-        const int64_t rows = least(b->chunk.rows, b->d->query_len - row);
+    for (at.row = 0; at.row < b->d->query_len && status == CLATTN_OK; at.row += b->chunk.rows) {
+        at.rows = least(b->chunk.rows, b->d->query_len - at.row);
         if (!b->fuse_query)
-            status = add_projection(b, g->query, CLATTN__ROLE_QUERY, 1, batch0, batch, heads, row, rows, rows, query,
-                                    &parts[QUERY_PART]);
-        if (status == CLATTN_OK)
-            status = add_attention(b, &parts[QUERY_PART], &parts[KEY_PART], &parts[VALUE_PART], context, batch0, batch,
-                                   head, heads, row, rows, !b->fuse_query);
-        if (status == CLATTN_OK) status = add_output(b, g->output, context, batch0, batch, head, heads, row, rows);
+            status = add_projection(b, g->query, &b->ports->query, 1, at, at.rows, query, &parts[QUERY_PART]);
+        if (status == CLATTN_OK) status = add_attention(b, parts, context, at);
+        if (status == CLATTN_OK) status = add_output(b, g->output, context, at);
     }
     return status;
 }
 
 /* bias_k and bias_v side by side on the device: the source of the rows that are appended. */
-static clattn_status upload_appended(builder *b) {
+static clattn_status prepare_append(builder *b) {
     if (b->appended == 0) return CLATTN_OK;
-    clattn__env *env = &b->plan->context->env;
-    const size_t bytes = (size_t)b->d->embed_dim * sizeof(float);
-    clattn_status status = clattn__rows_prepare(&b->plan->rows, &b->plan->context->programs);
-    b->plan->has_rows = true;
-    if (status == CLATTN_OK) status = clattn__buffer_create(env, 2 * bytes, &b->plan->appended);
-    if (status != CLATTN_OK || !b->w->bias_k.data) return status;
-    status = clattn__buffer_write(env, b->plan->appended.mem, 0, bytes, host_floats(&b->w->bias_k));
-    if (status == CLATTN_OK)
-        status = clattn__buffer_write(env, b->plan->appended.mem, bytes, bytes, host_floats(&b->w->bias_v));
+    const size_t E = (size_t)b->d->embed_dim;
+    b->append = b->plan->op_count;
+    clattn__op *op = clattn__plan_add_op(b->plan);
+    float *rows = clattn__alloc(2 * E, sizeof *rows);
+    clattn_status status = op && rows ? clattn__rows_create(op, &b->plan->context->programs) : CLATTN_OUT_OF_MEMORY;
+    if (status == CLATTN_OK && b->w->bias_k.data) {
+        memcpy(rows, host_floats(&b->w->bias_k), E * sizeof *rows);
+        memcpy(rows + E, host_floats(&b->w->bias_v), E * sizeof *rows);
+    }
+    if (status == CLATTN_OK) status = clattn__op_constant(op, CLATTN__ROWS_SOURCE, rows, 2 * E);
+    clattn__free(rows);
     return status;
 }
 
@@ -351,10 +349,10 @@ static clattn_status choose_attention(builder *b) {
     if (d->weights == CLATTN_WEIGHTS_PER_HEAD) problem.features |= CLATTN__WEIGHTS;
     if (d->weights == CLATTN_WEIGHTS_AVERAGED) problem.features |= CLATTN__AVERAGED_WEIGHTS;
     if (b->appended) problem.features |= CLATTN__ALWAYS_KEYS;
-    clattn_status status =
-        clattn__attn_choose(b->plan->context, &problem, d->attention_kernel, &b->plan->attention, &b->plan->notes);
-    b->plan->has_attention = status == CLATTN_OK;
-    return status;
+    b->attention = b->plan->attention_count;
+    clattn__attn_kernel *kernel = clattn__plan_add_attention(b->plan);
+    if (!kernel) return CLATTN_OUT_OF_MEMORY;
+    return clattn__attn_choose(b->plan->context, &problem, d->attention_kernel, kernel, &b->plan->notes);
 }
 
 static double layer_flops(const builder *b) {
@@ -366,30 +364,48 @@ static double layer_flops(const builder *b) {
     return 2 * B * (L * E * E * 2 + S * E * (double)(d->key_dim + d->value_dim)) + 4 * B * E * pairs;
 }
 
-clattn_status clattn__plan_mha(clattn__plan *plan, clattn_context *context, const clattn_mha_desc *d,
-                               const clattn_mha_weights *w, int64_t appended_keys) {
-    plan->context = context;
-    plan->what = "multi-head attention layer";
-    builder b = {.plan = plan, .d = d, .w = w, .head_dim = d->embed_dim / d->heads, .appended = appended_keys};
-    b.total_len = d->kv_len + b.appended;
+clattn_status clattn__add_mha(clattn__plan *plan, const clattn_mha_desc *d, const clattn_mha_weights *w,
+                              int64_t appended_keys, const clattn__mha_ports *ports) {
+    builder b = {.plan = plan,
+                 .d = d,
+                 .w = w,
+                 .head_dim = d->embed_dim / d->heads,
+                 .appended = appended_keys,
+                 .total_len = d->kv_len + appended_keys,
+                 .ports = ports};
     clattn_status status = choose_chunks(&b);
     if (status != CLATTN_OK) return status;
     b.fuse_query = d->inputs == CLATTN_MHA_SELF && b.appended == 0 && b.chunk.rows == d->query_len;
-    plan->flops = layer_flops(&b);
-    if (d->batch == 0 || d->query_len == 0)
-        return clattn__plan_finish(plan); /* no steps: a success that writes nothing */
+    plan->flops += layer_flops(&b);
+    if (d->batch == 0 || d->query_len == 0) return CLATTN_OK; /* no steps: a success that writes nothing */
     status = choose_attention(&b);
-    if (status == CLATTN_OK) status = upload_appended(&b);
-    for (int64_t head = 0; head < d->heads && status == CLATTN_OK; head += b.chunk.heads) {
-        const int64_t heads = least(b.chunk.heads, d->heads - head);
+    if (status == CLATTN_OK) status = prepare_append(&b);
+    slice at = {0};
+    for (at.head = 0; at.head < d->heads && status == CLATTN_OK; at.head += b.chunk.heads) {
+        at.heads = least(b.chunk.heads, d->heads - at.head);
         group_gemms gemms;
-        status = prepare_group(&b, head, heads, &gemms);
-        for (int64_t batch0 = 0; batch0 < d->batch && status == CLATTN_OK; batch0 += b.chunk.batch) {
-            const int64_t batch = least(b.chunk.batch, d->batch - batch0);
+        status = prepare_group(&b, at.head, at.heads, &gemms);
+        for (at.batch0 = 0; at.batch0 < d->batch && status == CLATTN_OK; at.batch0 += b.chunk.batch) {
+            at.batch = least(b.chunk.batch, d->batch - at.batch0);
             projected parts[3];
-            status = add_keys(&b, &gemms, batch0, batch, head, heads, parts);
-            if (status == CLATTN_OK) status = add_query_chunks(&b, &gemms, batch0, batch, head, heads, parts);
+            status = add_keys(&b, &gemms, at, parts);
+            if (status == CLATTN_OK) status = add_query_chunks(&b, &gemms, at, parts);
         }
     }
+    return status;
+}
+
+clattn_status clattn__plan_mha(clattn__plan *plan, clattn_context *context, const clattn_mha_desc *d,
+                               const clattn_mha_weights *w, int64_t appended_keys) {
+    static const clattn__mha_ports outside = {.query = {.id = CLATTN__ROLE_QUERY},
+                                              .key = {.id = CLATTN__ROLE_KEY},
+                                              .value = {.id = CLATTN__ROLE_VALUE},
+                                              .output = {.id = CLATTN__ROLE_OUTPUT},
+                                              .mask = CLATTN__ROLE_MASK,
+                                              .padding = CLATTN__ROLE_PADDING,
+                                              .weights = CLATTN__ROLE_WEIGHTS};
+    plan->context = context;
+    plan->what = "multi-head attention layer";
+    clattn_status status = clattn__add_mha(plan, d, w, appended_keys, &outside);
     return status == CLATTN_OK ? clattn__plan_finish(plan) : status;
 }

@@ -84,9 +84,10 @@ clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context
                                     .kv_len = d->kv_len,
                                     .head_dim = d->head_dim,
                                     .value_dim = d->value_dim};
-    clattn_status status = clattn__attn_choose(context, &problem, d->kernel, &plan->attention, &plan->notes);
+    clattn__attn_kernel *kernel = clattn__plan_add_attention(plan);
+    if (!kernel) return CLATTN_OUT_OF_MEMORY;
+    clattn_status status = clattn__attn_choose(context, &problem, d->kernel, kernel, &plan->notes);
     if (status != CLATTN_OK) return status;
-    plan->has_attention = true;
     if (d->kv_lengths) {
         plan->lengths = clattn__alloc(d->batch > 0 ? (size_t)d->batch : 1, sizeof *plan->lengths);
         if (!plan->lengths) return CLATTN_OUT_OF_MEMORY;

@@ -15,8 +15,8 @@ static void name_kernels(clattn__plan *plan) {
     for (int s = 0; s < plan->step_count; s++) {
         const clattn__step *step = &plan->steps[s];
         if (step->kind == CLATTN__STEP_ATTENTION) {
-            add_once(&plan->kernels, plan->attention.impl->name, ", ");
-            add_once(&plan->tiles, plan->attention.tiles, "; ");
+            add_once(&plan->kernels, plan->attentions[step->kernel].impl->name, ", ");
+            add_once(&plan->tiles, plan->attentions[step->kernel].tiles, "; ");
         } else if (step->kind == CLATTN__STEP_GEMM) {
             add_once(&plan->kernels, plan->gemms[step->kernel].impl->name, ", ");
             add_once(&plan->tiles, plan->gemms[step->kernel].tiles, "; ");
@@ -25,18 +25,32 @@ static void name_kernels(clattn__plan *plan) {
 }
 
 static void operand_name(const clattn__plan *plan, int id, char *text, size_t capacity) {
-    static const char *const roles[CLATTN__ROLE_COUNT] = {"query",        "key",        "value",   "mask",
-                                                          "padding_mask", "kv_lengths", "alibi",   "sinks",
-                                                          "output",       "logsumexp",  "weights", "scores"};
+    static const char *const roles[CLATTN__ROLE_COUNT] = {
+        [CLATTN__ROLE_QUERY] = "query",
+        [CLATTN__ROLE_KEY] = "key",
+        [CLATTN__ROLE_VALUE] = "value",
+        [CLATTN__ROLE_MASK] = "mask",
+        [CLATTN__ROLE_PADDING] = "padding_mask",
+        [CLATTN__ROLE_LENGTHS] = "kv_lengths",
+        [CLATTN__ROLE_ALIBI] = "alibi",
+        [CLATTN__ROLE_SINKS] = "sinks",
+        [CLATTN__ROLE_MEMORY] = "memory",
+        [CLATTN__ROLE_MEMORY_MASK] = "memory_mask",
+        [CLATTN__ROLE_MEMORY_PADDING] = "memory_padding_mask",
+        [CLATTN__ROLE_OUTPUT] = "output",
+        [CLATTN__ROLE_LSE] = "logsumexp",
+        [CLATTN__ROLE_WEIGHTS] = "weights",
+        [CLATTN__ROLE_SCORES] = "scores",
+    };
     snprintf(text, capacity, "%s", id < CLATTN__ROLE_COUNT ? roles[id] : plan->buffers[id - CLATTN__ROLE_COUNT].name);
 }
 
 static void explain_step(clattn__plan *plan, int index) {
     const clattn__step *step = &plan->steps[index];
     clattn__text *out = &plan->explain;
-    const char *kernel = step->kind == CLATTN__STEP_ATTENTION ? plan->attention.impl->name
+    const char *kernel = step->kind == CLATTN__STEP_ATTENTION ? plan->attentions[step->kernel].impl->name
                          : step->kind == CLATTN__STEP_GEMM    ? plan->gemms[step->kernel].impl->name
-                                                              : "rows";
+                                                              : plan->ops[step->kernel].name;
     clattn__text_add(out, "  %4d  %-12s", index, kernel);
     if (step->kind == CLATTN__STEP_GEMM)
         clattn__text_add(out, " %d x %d x %d", step->args.gemm.m, step->args.gemm.n, step->args.gemm.k);
@@ -79,9 +93,9 @@ void clattn__plan_explain(clattn__plan *plan) {
     clattn__text_add(out, "%s on %s (%s, driver %s)\n", plan->what, caps->name, caps->platform, caps->driver);
     clattn__text_add(out, "kernels: %s\n", plan->kernels.data ? plan->kernels.data : "none");
     if (plan->tiles.data) clattn__text_add(out, "tiles: %s\n", plan->tiles.data);
-    if (plan->has_attention) {
+    for (int i = 0; i < plan->attention_count; i++) {
         char features[256];
-        clattn__features_text(plan->attention.problem.features, features, sizeof features);
+        clattn__features_text(plan->attentions[i].problem.features, features, sizeof features);
         clattn__text_add(out, "features: %s\n", features);
     }
     clattn__text_add(out, "passed over:%s", plan->notes.data ? "\n" : " nothing\n");
@@ -98,12 +112,14 @@ void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
     *info = (clattn_plan_info){.flops = plan->flops,
                                .arena_bytes = plan->arena_bytes,
                                .unshared_bytes = plan->unshared_bytes,
-                               .held_bytes = plan->arena.bytes + plan->appended.bytes,
+                               .held_bytes = plan->arena.bytes,
                                .steps = plan->step_count,
                                .buffers = plan->buffer_count,
                                .kernels = plan->kernels.data ? plan->kernels.data : "",
                                .tiles = plan->tiles.data ? plan->tiles.data : ""};
     for (int i = 0; i < plan->gemm_count; i++)
         info->held_bytes += plan->gemms[i].weight.bytes + plan->gemms[i].bias.bytes;
+    for (int i = 0; i < plan->op_count; i++)
+        for (int c = 0; c < CLATTN__OP_CONSTANTS; c++) info->held_bytes += plan->ops[i].constants[c].bytes;
     for (int i = 0; i < CLATTN__ROLE_COUNT; i++) info->held_bytes += plan->staging[i].bytes;
 }

@@ -42,12 +42,28 @@ clattn__step *clattn__plan_add_step(clattn__plan *plan, clattn__step_kind kind, 
     return step;
 }
 
+clattn__attn_kernel *clattn__plan_add_attention(clattn__plan *plan) {
+    void *items = plan->attentions;
+    if (!grow(&items, plan->attention_count, &plan->attention_capacity, sizeof *plan->attentions)) return NULL;
+    plan->attentions = items;
+    memset(&plan->attentions[plan->attention_count], 0, sizeof *plan->attentions);
+    return &plan->attentions[plan->attention_count++];
+}
+
 clattn__gemm_kernel *clattn__plan_add_gemm(clattn__plan *plan) {
     void *items = plan->gemms;
     if (!grow(&items, plan->gemm_count, &plan->gemm_capacity, sizeof *plan->gemms)) return NULL;
     plan->gemms = items;
     memset(&plan->gemms[plan->gemm_count], 0, sizeof *plan->gemms);
     return &plan->gemms[plan->gemm_count++];
+}
+
+clattn__op *clattn__plan_add_op(clattn__plan *plan) {
+    void *items = plan->ops;
+    if (!grow(&items, plan->op_count, &plan->op_capacity, sizeof *plan->ops)) return NULL;
+    plan->ops = items;
+    memset(&plan->ops[plan->op_count], 0, sizeof *plan->ops);
+    return &plan->ops[plan->op_count++];
 }
 
 void clattn__plan_operand(clattn__step *step, int slot, int id, int64_t batch, int64_t head, int64_t row) {
@@ -89,15 +105,16 @@ clattn_status clattn__plan_finish(clattn__plan *plan) {
 void clattn__plan_clear(clattn__plan *plan) {
     if (!plan->context) return;
     clattn__env *env = &plan->context->env;
-    if (plan->has_attention) clattn__attn_kernel_clear(&plan->attention);
+    for (int i = 0; i < plan->attention_count; i++) clattn__attn_kernel_clear(&plan->attentions[i]);
     for (int i = 0; i < plan->gemm_count; i++) clattn__gemm_kernel_clear(&plan->gemms[i]);
-    if (plan->has_rows) clattn__rows_clear(&plan->rows);
+    for (int i = 0; i < plan->op_count; i++) clattn__op_clear(&plan->ops[i]);
     for (int i = 0; i < CLATTN__ROLE_COUNT; i++) clattn__buffer_clear(env, &plan->staging[i]);
-    clattn__buffer_clear(env, &plan->appended);
     clattn__buffer_clear(env, &plan->arena);
     clattn__free(plan->steps);
     clattn__free(plan->buffers);
+    clattn__free(plan->attentions);
     clattn__free(plan->gemms);
+    clattn__free(plan->ops);
     clattn__free(plan->lengths);
     clattn__text_free(&plan->notes);
     clattn__text_free(&plan->explain);

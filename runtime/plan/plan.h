@@ -17,6 +17,9 @@ typedef enum clattn__role {
     CLATTN__ROLE_LENGTHS,
     CLATTN__ROLE_ALIBI,
     CLATTN__ROLE_SINKS,
+    CLATTN__ROLE_MEMORY, /* a decoder's second input, with its masks */
+    CLATTN__ROLE_MEMORY_MASK,
+    CLATTN__ROLE_MEMORY_PADDING,
     CLATTN__ROLE_OUTPUT,
     CLATTN__ROLE_LSE,
     CLATTN__ROLE_WEIGHTS,
@@ -31,6 +34,7 @@ typedef struct clattn__arena_buffer {
     size_t bytes;
     int first, last; /* steps, inclusive */
     size_t offset;
+    size_t unit; /* bytes of one element: 0 means 4 */
 } clattn__arena_buffer;
 /* alignment: a power of two. peak receives the arena's size; false on overflow. */
 bool clattn__arena_layout(clattn__arena_buffer *buffers, int count, size_t alignment, size_t *peak);
@@ -43,8 +47,8 @@ typedef struct clattn__operand {
     int64_t origin[3]; /* batch, head, row */
 } clattn__operand;
 
-typedef enum clattn__step_kind { CLATTN__STEP_ATTENTION, CLATTN__STEP_GEMM, CLATTN__STEP_ROWS } clattn__step_kind;
-enum { CLATTN__STEP_OPERANDS = CLATTN__ROLE_COUNT, CLATTN__GEMM_X = 0, CLATTN__GEMM_Y = 1, CLATTN__ROWS_Y = 0 };
+typedef enum clattn__step_kind { CLATTN__STEP_ATTENTION, CLATTN__STEP_GEMM, CLATTN__STEP_OP } clattn__step_kind;
+enum { CLATTN__STEP_OPERANDS = CLATTN__ROLE_COUNT, CLATTN__GEMM_X = 0, CLATTN__GEMM_Y = 1 };
 
 typedef struct clattn__step {
     clattn__step_kind kind;
@@ -52,9 +56,9 @@ typedef struct clattn__step {
     union {
         clattn_attn_args attn;
         clattn_gemm_args gemm;
-        clattn_rows_args rows;
+        clattn__op_call op; /* launch struct and the places of arena operands */
     } args;
-    /* attention: indexed by role; gemm: X and Y; rows: Y */
+    /* attention: indexed by role; gemm: X and Y; op: its own slots */
     clattn__operand operands[CLATTN__STEP_OPERANDS];
 } clattn__step;
 
@@ -74,13 +78,12 @@ typedef struct clattn__plan {
     int buffer_count, buffer_capacity;
     clattn__buffer arena;
     size_t arena_bytes, unshared_bytes;
-    clattn__attn_kernel attention; /* the one attention kernel */
-    bool has_attention;
+    clattn__attn_kernel *attentions;
+    int attention_count, attention_capacity;
     clattn__gemm_kernel *gemms;
     int gemm_count, gemm_capacity;
-    clattn__rows_kernel rows;
-    bool has_rows;
-    clattn__buffer appended; /* bias_k and bias_v, uploaded once: source of the rows steps */
+    clattn__op *ops;
+    int op_count, op_capacity;
     clattn__buffer staging[CLATTN__ROLE_COUNT];
     int32_t *lengths; /* kv_lengths of the current run as int32 */
     clattn__bound bound[CLATTN__ROLE_COUNT];
@@ -94,8 +97,11 @@ typedef struct clattn__plan {
 /* Building: each returns an index >= 0, or -1 after recording OUT_OF_MEMORY. */
 int clattn__plan_add_buffer(clattn__plan *plan, size_t bytes, const char *name_format, ...) CLATTN__PRINTF(3, 4);
 clattn__step *clattn__plan_add_step(clattn__plan *plan, clattn__step_kind kind,
-                                    int kernel);                /* operands start as NONE */
-clattn__gemm_kernel *clattn__plan_add_gemm(clattn__plan *plan); /* valid until the next add */
+                                    int kernel); /* operands start as NONE */
+/* Kernels; the pointers are valid until the next add of the same kind. A zeroed one may stay behind after a failure. */
+clattn__attn_kernel *clattn__plan_add_attention(clattn__plan *plan);
+clattn__gemm_kernel *clattn__plan_add_gemm(clattn__plan *plan);
+clattn__op *clattn__plan_add_op(clattn__plan *plan);
 void clattn__plan_operand(clattn__step *step, int slot, int id, int64_t batch, int64_t head, int64_t row);
 /* Lifetimes from the steps, arena layout and allocation, explain text. */
 clattn_status clattn__plan_finish(clattn__plan *plan);

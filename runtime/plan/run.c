@@ -26,7 +26,7 @@ static int64_t stride_of(const clattn_tensor *tensor, int axis, bool broadcast) 
 
 /* (batch, head, row) from the axes of each role's layout. */
 static void place_of(clattn__role role, const clattn_tensor *tensor, clattn__bound *bound) {
-    const bool mask = role == CLATTN__ROLE_MASK;
+    const bool mask = role == CLATTN__ROLE_MASK || role == CLATTN__ROLE_MEMORY_MASK;
     const bool headed = tensor->rank == 4 || role == CLATTN__ROLE_LSE; /* else (batch, row, ...) */
     bound->place.batch = stride_of(tensor, 0, mask);
     bound->place.head = headed ? stride_of(tensor, 1, mask) : 0;
@@ -127,14 +127,15 @@ static clattn_status bind(clattn__plan *plan, const clattn_tensor tensors[], cla
 /* ---- resolving ---------------------------------------------------------------------------------------------------- */
 
 /* The buffer of an operand, and its place: strides from the bound tensor, or the step's own in the arena. */
-static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, size_t unit, clattn_place *place) {
+static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, clattn_place *place) {
     if (operand->id == CLATTN__ROLE_NONE) return NULL;
     cl_mem mem;
     if (operand->id < CLATTN__ROLE_COUNT) {
         *place = plan->bound[operand->id].place;
         mem = plan->bound[operand->id].mem;
     } else {
-        place->offset += (clattn_i64)(plan->buffers[operand->id - CLATTN__ROLE_COUNT].offset / unit);
+        const clattn__arena_buffer *buffer = &plan->buffers[operand->id - CLATTN__ROLE_COUNT];
+        place->offset += (clattn_i64)(buffer->offset / (buffer->unit ? buffer->unit : sizeof(float)));
         mem = plan->arena.mem;
     }
     place->offset +=
@@ -145,22 +146,22 @@ static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, 
 static clattn_status enqueue_attention(clattn__plan *plan, const clattn__step *step) {
     clattn__attn_call call = {.args = step->args.attn};
     clattn_attn_args *args = &call.args;
-    const size_t unit = clattn_dtype_size(plan->attention.problem.dtype);
     clattn_place padding = {0}, lengths = {0}, alibi = {0}, sinks = {0}, lse = {0};
     const clattn__operand *operands = step->operands;
-    call.query = resolve(plan, &operands[CLATTN__ROLE_QUERY], unit, &args->query);
-    call.key = resolve(plan, &operands[CLATTN__ROLE_KEY], unit, &args->key);
-    call.value = resolve(plan, &operands[CLATTN__ROLE_VALUE], unit, &args->value);
-    call.output = resolve(plan, &operands[CLATTN__ROLE_OUTPUT], unit, &args->output);
-    call.mask = resolve(plan, &operands[CLATTN__ROLE_MASK], 1, &args->mask);
-    call.padding = resolve(plan, &operands[CLATTN__ROLE_PADDING], 1, &padding);
-    call.lengths = resolve(plan, &operands[CLATTN__ROLE_LENGTHS], 4, &lengths);
-    call.alibi = resolve(plan, &operands[CLATTN__ROLE_ALIBI], 4, &alibi);
-    call.sinks = resolve(plan, &operands[CLATTN__ROLE_SINKS], 4, &sinks);
-    call.lse = resolve(plan, &operands[CLATTN__ROLE_LSE], 4, &lse);
-    call.weights = resolve(plan, &operands[CLATTN__ROLE_WEIGHTS], 4, &args->weights);
-    call.scores = resolve(plan, &operands[CLATTN__ROLE_SCORES], 4, &args->scores);
-    args->mask_column = (int)plan->bound[CLATTN__ROLE_MASK].column;
+    call.query = resolve(plan, &operands[CLATTN__ROLE_QUERY], &args->query);
+    call.key = resolve(plan, &operands[CLATTN__ROLE_KEY], &args->key);
+    call.value = resolve(plan, &operands[CLATTN__ROLE_VALUE], &args->value);
+    call.output = resolve(plan, &operands[CLATTN__ROLE_OUTPUT], &args->output);
+    call.mask = resolve(plan, &operands[CLATTN__ROLE_MASK], &args->mask);
+    call.padding = resolve(plan, &operands[CLATTN__ROLE_PADDING], &padding);
+    call.lengths = resolve(plan, &operands[CLATTN__ROLE_LENGTHS], &lengths);
+    call.alibi = resolve(plan, &operands[CLATTN__ROLE_ALIBI], &alibi);
+    call.sinks = resolve(plan, &operands[CLATTN__ROLE_SINKS], &sinks);
+    call.lse = resolve(plan, &operands[CLATTN__ROLE_LSE], &lse);
+    call.weights = resolve(plan, &operands[CLATTN__ROLE_WEIGHTS], &args->weights);
+    call.scores = resolve(plan, &operands[CLATTN__ROLE_SCORES], &args->scores);
+    const int mask = operands[CLATTN__ROLE_MASK].id;
+    args->mask_column = mask == CLATTN__ROLE_NONE ? 0 : (int)plan->bound[mask].column;
     args->padding_offset = padding.offset;
     args->padding_batch = padding.batch;
     args->lengths_offset = lengths.offset;
@@ -169,21 +170,23 @@ static clattn_status enqueue_attention(clattn__plan *plan, const clattn__step *s
     args->lse_offset = lse.offset;
     args->lse_batch = lse.batch;
     args->lse_head = lse.head;
-    return plan->attention.impl->enqueue(&plan->attention, &call);
+    clattn__attn_kernel *kernel = &plan->attentions[step->kernel];
+    return kernel->impl->enqueue(kernel, &call);
 }
 
 static clattn_status enqueue_gemm(clattn__plan *plan, const clattn__step *step) {
     clattn__gemm_kernel *gemm = &plan->gemms[step->kernel];
     clattn__gemm_call call = {.args = step->args.gemm};
-    call.x = resolve(plan, &step->operands[CLATTN__GEMM_X], sizeof(float), &call.args.x);
-    call.y = resolve(plan, &step->operands[CLATTN__GEMM_Y], sizeof(float), &call.args.y);
+    call.x = resolve(plan, &step->operands[CLATTN__GEMM_X], &call.args.x);
+    call.y = resolve(plan, &step->operands[CLATTN__GEMM_Y], &call.args.y);
     return gemm->impl->enqueue(gemm, &call);
 }
 
-static clattn_status enqueue_rows(clattn__plan *plan, const clattn__step *step) {
-    clattn_rows_args args = step->args.rows;
-    cl_mem y = resolve(plan, &step->operands[CLATTN__ROWS_Y], sizeof(float), &args.y);
-    return clattn__rows_enqueue(&plan->rows, &args, plan->appended.mem, y);
+static clattn_status enqueue_op(clattn__plan *plan, const clattn__step *step) {
+    clattn__op *op = &plan->ops[step->kernel];
+    clattn__op_call call = step->args.op;
+    for (int i = 0; i < CLATTN__OP_OPERANDS; i++) call.mem[i] = resolve(plan, &step->operands[i], &call.place[i]);
+    return op->enqueue(op, &call);
 }
 
 static clattn_status enqueue_step(clattn__plan *plan, const clattn__step *step) {
@@ -192,8 +195,8 @@ static clattn_status enqueue_step(clattn__plan *plan, const clattn__step *step) 
         return enqueue_attention(plan, step);
     case CLATTN__STEP_GEMM:
         return enqueue_gemm(plan, step);
-    case CLATTN__STEP_ROWS:
-        return enqueue_rows(plan, step);
+    case CLATTN__STEP_OP:
+        return enqueue_op(plan, step);
     }
     return CLATTN_OK;
 }

@@ -1,0 +1,27 @@
+/* What all small kernels share: build, constants, teardown. */
+#include <string.h>
+
+#include "kernels/impl.h"
+
+clattn_status clattn__op_create(clattn__op *op, clattn__programs *programs, const char *file, const char *entry,
+                                const clattn__options *options,
+                                clattn_status (*enqueue)(clattn__op *op, const clattn__op_call *call)) {
+    clattn__program *program;
+    *op = (clattn__op){.name = entry, .programs = programs, .enqueue = enqueue};
+    clattn_status status = clattn__program_get(programs, file, options, &program);
+    return status == CLATTN_OK ? clattn__kernel_create(programs, program, entry, &op->kernel) : status;
+}
+
+clattn_status clattn__op_constant(clattn__op *op, int index, const float *values, size_t count) {
+    clattn__env *env = op->programs->env;
+    const size_t bytes = count * sizeof *values;
+    clattn_status status = clattn__buffer_create(env, bytes, &op->constants[index]);
+    return status == CLATTN_OK ? clattn__buffer_write(env, op->constants[index].mem, 0, bytes, values) : status;
+}
+
+void clattn__op_clear(clattn__op *op) {
+    if (!op->programs) return;
+    if (op->kernel) clReleaseKernel(op->kernel);
+    for (int i = 0; i < CLATTN__OP_CONSTANTS; i++) clattn__buffer_clear(op->programs->env, &op->constants[i]);
+    memset(op, 0, sizeof *op);
+}
