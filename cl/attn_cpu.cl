@@ -1,49 +1,49 @@
 /* Attention on CPU devices: one work-item per work-group owns a tile of query rows; no local memory, no barriers.
  *
- *                head_dim                  keys ->                           Query rows lie in the lanes of the vectors:
- *              +----------+      +-----------+-----------+---+                 scores  S^T (key, row) = K x Q^T
- *   BLOCK_Q    | Q^T in   |  x   | BLOCK_KV  | BLOCK_KV  |   |                 output  O (row, column) = P^T x V
- *   = NV * VW  | private  |      | keys      | keys      |   |               so that neither maximum nor sum ever crosses
- *   rows       +----------+      +-----------+-----------+---+               lanes, and K and V are read as they lie.
- *                                  skip, full or partial
+ *                head_dim               keys ->                        Query rows lie in the lanes of the vectors:
+ *              +----------+      +----------+----------+---+             scores  S^T (key, row)  = K x Q^T
+ *   BLOCK_Q    | Q^T in   |  x   | BLOCK_KV | BLOCK_KV |   |             output  O (row, column) = P^T x V
+ *   = NV * VW  | private  |      | keys     | keys     |   |           so that neither maximum nor sum ever crosses
+ *   rows       +----------+      +----------+----------+---+           lanes, and K and V are read as they lie.
+ *                                   skip, full or partial
  *
  * For one block of keys after the other:
- *   passes 1, 2  MR keys x NV vectors of scores in registers along head_dim, terms and masks, then stored to p (key, row)
+ *   passes 1, 2  MR keys x NV vectors of scores in registers along head_dim, terms and masks, stored to p (key, row)
  *   pass 3       running maximum, p = 2^(score - maximum), running sum
- *   pass 4       MV rows x NC vectors of output in registers along the keys; the old output is rescaled as it is loaded
+ *   pass 4       MV rows x NC vectors of output in registers along the keys; old output is rescaled as it is loaded
  * and at the end
  *   pass 5       output / sum, logsumexp.
  *
- * The query is loaded as query * scale * log2(e) / temperature, so that scores are exponents of 2 and any scale will do.
- * Blocks begin at multiples of BLOCK_KV: a row's result has the same bits whatever tile, batch or chunk of the query it
- * is computed in. Blocks without an allowed key are skipped; only blocks with a forbidden one (partial) compare. Forbidden
- * scores are -inf and weigh exactly 0; where V holds an infinity or NaN, 0 would still spoil the sum, so partial blocks
- * look for one first and then go row by row.
+ * The query is loaded as query * scale * log2(e) / temperature: scores are exponents of 2, any scale will do. Blocks
+ * begin at multiples of BLOCK_KV: a row's result has the same bits whatever tile, batch or chunk of the query it is
+ * computed in. Blocks without an allowed key are skipped; only blocks with a forbidden one (partial) compare. What is
+ * forbidden has the score -inf and weighs exactly 0; where V holds an infinity or NaN, 0 would still spoil the sum, so
+ * partial blocks look for one first and then go row by row.
  *
- * Tails. Keys: the last register tile repeats the last key and nobody reads the copies. Rows: lanes without a row have a
- * query of zeros. Columns of V that are no whole vectors: V is copied to a padded tile.
+ * Tails. Keys: the last register tile repeats the last key and nobody reads the copies. Rows: lanes without a row have
+ * a query of zeros. Columns of V that are no whole vectors: V is copied to a padded tile.
  *
  * Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and the tile sizes below. */
-#include "shared/args.h"
-#include "inc/types.clh"
-#include "inc/vendor.clh"
+#include "inc/dropout.clh"
+#include "inc/lane_mask.clh"
 #include "inc/lanes.clh"
-#include "inc/mask.clh"
+#include "inc/varlen.clh"
 
-/* NV: vectors of query rows, 1..4. MR: keys of a score tile, 1..16. MR * NV sums, NV queries and a broadcast are live: 8
- * sums or more hide the latency of the multiply-add, more than the registers hold spill. */
+/* NV: vectors of query rows, 1..4. MR: keys of a score tile, 1..16. MR * NV sums, NV queries and a broadcast are live:
+ * from 8 sums on they hide the latency of the multiply-add, and more than the registers hold spill.
+ * BLOCK_Q: rows of a tile, NV * VW. */
 #if NV < 1 || NV > 4
 #error "NV must be in 1..4"
 #endif
 #if MR < 1 || MR > 16
 #error "MR must be in 1..16"
 #endif
-/* BLOCK_KV: keys of a block, multiple of MR and VW, VW..256. Private: BLOCK_KV * (2 * BLOCK_Q + NC * VW) floats at most. */
+/* BLOCK_KV: keys of a block, multiple of MR and VW, VW..256. Private: BLOCK_KV * (2 * BLOCK_Q + NC * VW) floats. */
 #if BLOCK_KV % MR != 0 || BLOCK_KV % VW != 0 || BLOCK_KV < VW || BLOCK_KV > 256
 #error "BLOCK_KV must be a multiple of MR and VW in VW..256"
 #endif
-#define BLOCK_Q (NV * VW)
-/* NC: vectors of output columns of a value tile, 1..8; MV: its rows, a divisor of BLOCK_Q, 1..16. MV * NC sums. */
+/* NC: vectors of columns of a value tile, 1..8. MV: its rows, a divisor of BLOCK_Q, 1..16. MV * NC sums and NC values
+ * are live. TILE_COLUMNS: columns of a value tile, NC * VW; unless V is copied, at most VALUE_DIM: columns of V. */
 #if NC < 1 || NC > 8
 #error "NC must be in 1..8"
 #endif
@@ -53,9 +53,6 @@
 #define TILE_COLUMNS (NC * VW)
 #define VALUE_TILES ((VALUE_DIM + TILE_COLUMNS - 1) / TILE_COLUMNS)
 
-#define MASK (MASK_BOOL || MASK_FLOAT)
-#define RANGES (CAUSAL || WINDOW)             /* rows may differ in their first and last key */
-#define KEY_LIST (PADDING || MASK)            /* a block may have holes for all rows alike */
 #define CONVERT (STORAGE_F16 || STORAGE_BF16) /* K and V become floats on the way */
 #define COPY_VALUE (CONVERT || VALUE_DIM % VW != 0)
 #define KEY_STRIDE ((HEAD_DIM + VW - 1) / VW * VW) /* of converted keys */
@@ -75,13 +72,6 @@ typedef const __global float *value_row;
 #endif
 #endif
 
-#if MASK_FLOAT
-typedef vec mask_vec;
-#else
-typedef PASTE(uchar, VW) mask_vec;
-#endif
-
-#define LOG2_E 1.442695041f
 #define LN_2 0.6931471806f
 
 /* Set where the driver emits a kernel's code several times: the body then exists once, as a callee. */
@@ -90,53 +80,6 @@ typedef PASTE(uchar, VW) mask_vec;
 #else
 #define BODY static void
 #endif
-
-/* One work-item's rows and what their scores go through. */
-typedef struct query_tile {
-    int row, rows;                     /* local rows row..row+rows-1 */
-    float scale, exponent;             /* query * scale * exponent: scores are exponents of 2, or s / softcap */
-    float exponent_of_term;            /* log2(e) / temperature: of mask and ALiBi, and of softcap * tanh */
-    ivec first[NV], end[NV];           /* range of keys of each row; with RANGES */
-} query_tile;
-
-/* Some keys, the same for all rows of the tile. */
-typedef struct key_block {
-    int first, count;  /* keys first..first+count-1, or with KEY_LIST the count keys of the list */
-    bool ranged;       /* some row's range ends inside */
-    bool masked;       /* bias holds something */
-    bool partial;      /* some row must not attend to some key */
-    const int *list;   /* (count) key numbers */
-    const float *bias; /* (BLOCK_KV, BLOCK_Q) mask in units of log2 from key bias_first on; -inf forbids */
-    int bias_first;
-} key_block;
-
-static inline int key_at(const key_block *block, int c) { return KEY_LIST ? block->list[c] : block->first + c; }
-
-static inline void query_tile_set(query_tile *tile, const clattn_attn_args *a, const attn_head *head, int row) {
-    const bool capped = SOFTCAP && head->softcap > 0.0f;
-    tile->row = row;
-    tile->rows = min(BLOCK_Q, a->query_len - row);
-    tile->exponent_of_term = a->inverse_temperature * LOG2_E;
-    tile->scale = a->scale;
-    tile->exponent = capped ? 1.0f / head->softcap : tile->exponent_of_term;
-
-    /* Limits of row 0, moved by one per row. Where they leave -BLOCK_Q..kv_len they allow or forbid to all rows alike. */
-    const clattn_i64 position = head->offset + row, low = -BLOCK_Q, high = head->kv_len;
-    clattn_i64 first = low, end = high;
-    if (CAUSAL && head->causal)
-        end = min(end, position + 1);
-    if (WINDOW && head->window_right != INT_MAX)
-        end = min(end, position + head->window_right + 1);
-    if (WINDOW && head->window_left != INT_MAX)
-        first = clamp(position - head->window_left, low, high);
-    const bool no_first = !WINDOW || head->window_left == INT_MAX, no_end = end == high;
-    end = max(end, low);
-    UNROLL for (int j = 0; j < NV; j++) {
-        const ivec lane = LANE_NUMBERS + j * VW;
-        tile->first[j] = (ivec)((int)first) + (no_first ? (ivec)(0) : lane);
-        tile->end[j] = (ivec)((int)end) + (no_end ? (ivec)(0) : lane);
-    }
-}
 
 /* Q^T. Rows that do not exist become zeros. */
 static inline void load_query(const __global storage *q, /* (rows, D) */
@@ -156,167 +99,14 @@ static inline void load_query(const __global storage *q, /* (rows, D) */
     }
 }
 
-/* ---- masks -------------------------------------------------------------------------------------------------------- */
-
-static inline float mask_value(mask_element x) { return MASK_FLOAT ? (float)x : x != 0 ? 0.0f : -INFINITY; }
-
-static inline vec mask_lanes(const __global mask_element *p) {
-    const mask_vec x = LOAD(p);
-    return MASK_FLOAT ? TO_VEC(x) : (TO_IVEC(x) != 0 ? (vec)(0.0f) : (vec)(-INFINITY));
-}
-
-/* The keys of first..end-1 that padding, or a mask that is the same for all rows, leaves to the tile. */
-static inline int list_keys(const attn_head *head, int first, int end, bool always, int *list) /* (end - first) */ {
-    int count = 0;
-    for (int j = first; j < end; j++) {
-        bool shown = true;
-        if (PADDING && !always)
-            shown = head->padding[j] != 0;
-        if (MASK && !always && head->mask_row == 0)
-            shown = shown && mask_value(head->mask[(clattn_i64)j * head->mask_column]) != -INFINITY;
-        list[count] = j;
-        count += shown;
-    }
-    return count;
-}
-
-/* What a mask does somewhere in a block: leave a key, forbid one, add a number. */
-enum { MASK_SHOWS = 1, MASK_HIDES = 2, MASK_ADDS = 4 };
-
-static inline int mask_effect(float x) {
-    return x == -INFINITY ? MASK_HIDES : x != 0.0f ? MASK_SHOWS | MASK_ADDS : MASK_SHOWS;
-}
-
-/* Looks through a mask with rows of its own. */
-static inline int mask_effects(const attn_head *head, const query_tile *tile, int first, int count) {
-    ivec lanes = (ivec)(0);
-    int effects = 0;
-    for (int i = tile->row; i < tile->row + tile->rows; i++) {
-        const __global mask_element *row = head->mask + i * head->mask_row + (clattn_i64)first * head->mask_column;
-        int c = 0;
-        for (; head->mask_column && c + VW <= count; c += VW) {
-            const vec x = mask_lanes(row + c);
-            lanes |= x == -INFINITY ? (ivec)(MASK_HIDES) : (ivec)(MASK_SHOWS);
-            if (MASK_FLOAT)
-                lanes |= (x != 0.0f) & MASK_ADDS;
-        }
-        for (; c < (head->mask_column ? count : 1); c++)
-            effects |= mask_effect(mask_value(row[c]));
-    }
-    for (int bit = MASK_SHOWS; bit <= MASK_ADDS; bit *= 2)
-        effects |= any((lanes & bit) != 0) ? bit : 0;
-    return effects;
-}
-
-/* Transposes the mask of the keys first..first+count-1. */
-static inline void load_bias(const attn_head *head, const query_tile *tile, int first, int count, float *bias) {
-    const float factor = MASK_FLOAT ? tile->exponent_of_term : 1.0f;
-    for (int r = 0; r < BLOCK_Q; r += VW) {
-        const __global mask_element *rows = head->mask + (tile->row + r) * head->mask_row + first;
-        int c = 0;
-        for (; c + VW <= count; c += VW) {
-            vec lanes[VW];
-            UNROLL for (int i = 0; i < VW; i++) lanes[i] =
-                r + i < tile->rows ? mask_lanes(rows + i * head->mask_row + c) * factor : (vec)(0.0f);
-            transpose(lanes);
-            UNROLL for (int i = 0; i < VW; i++) VEC_AT(bias + (c + i) * BLOCK_Q + r) = lanes[i];
-        }
-        for (; c < count; c++)
-            for (int i = 0; i < VW; i++)
-                bias[c * BLOCK_Q + r + i] = r + i < tile->rows ? mask_value(rows[i * head->mask_row + c]) * factor : 0.0f;
-    }
-}
-
-/* The same where the mask has one row for all, or one column for all keys. */
-static inline void spread_bias(const attn_head *head, const query_tile *tile, int first, int count, float *bias) {
-    const float factor = MASK_FLOAT ? tile->exponent_of_term : 1.0f;
-    for (int i = 0; i < BLOCK_Q; i++) {
-        const int row = tile->row + min(i, tile->rows - 1);
-        for (int c = 0; c < count; c++)
-            bias[c * BLOCK_Q + i] =
-                mask_value(head->mask[row * head->mask_row + (clattn_i64)(first + c) * head->mask_column]) * factor;
-    }
-}
-
-/* Which of the keys first..end-1 there are for the tile, and what has to be done to their scores. */
-static inline void key_block_set(key_block *block, const attn_head *head, const query_tile *tile, int first, int end, bool always,
-                                 int *list, float *bias) {
-    block->first = block->bias_first = first;
-    block->count = end - first;
-    block->list = list;
-    block->bias = bias;
-    block->ranged = block->masked = false;
-    if (RANGES && !always) {
-        const int2 top = attn_range(head, tile->row), bottom = attn_range(head, tile->row + tile->rows - 1);
-        block->ranged = first < bottom.x || end > top.y;
-    }
-    block->partial = block->ranged;
-    if (MASK && !always)
-        end = max(first, min(end, head->mask_len));
-    if (KEY_LIST)
-        block->count = list_keys(head, first, end, always, list);
-    if (!MASK || always || block->count == 0)
-        return;
-
-    const bool own_rows = head->mask_row != 0;
-    const int effects = own_rows ? mask_effects(head, tile, first, end - first) : MASK_SHOWS | MASK_ADDS;
-    if (!(effects & MASK_SHOWS))
-        block->count = 0;
-    if (effects & MASK_HIDES)
-        block->partial = true;
-    block->masked = block->count > 0 && (effects & (MASK_FLOAT ? MASK_HIDES | MASK_ADDS : MASK_HIDES));
-    if (block->masked && own_rows && head->mask_column != 0)
-        load_bias(head, tile, first, end - first, bias);
-    else if (block->masked)
-        spread_bias(head, tile, first, end - first, bias);
-}
-
-/* Whether masks and ranges leave row i nothing. Only asked for rows whose maximum says that it may be so. */
-static inline bool row_is_empty(const attn_head *head, int i) {
-    const int2 range = attn_range(head, i);
-    if (ALWAYS_KEYS && head->always < head->kv_len)
-        return false;
-    if (!KEY_LIST)
-        return range.x >= range.y;
-    for (int j = range.x; j < range.y; j++)
-        if (attn_allowed(head, range, i, j))
-            return false;
-    return true;
-}
-
-/* ---- passes 1 and 2 ----------------------------------------------------------------------------------------------- */
-
-/* From <q', k> of the lanes' rows to the score in units of log2, ranges apart. */
-static inline vec with_terms(const attn_head *head, const query_tile *tile, const key_block *block, int key, int j, vec s) {
-    if (SOFTCAP && head->softcap > 0.0f)
-        s = vec_tanh(s) * (head->softcap * tile->exponent_of_term);
-    if (ALIBI) {
-        const float distance = (float)(key - (head->offset + tile->row)); /* of lane 0 of vector 0 */
-        s = muladd((vec)(head->slope * tile->exponent_of_term), distance - TO_VEC(LANE_NUMBERS + j * VW), s);
-    }
-    if (MASK && block->masked) {
-        const vec bias = VEC_AT(block->bias + (key - block->bias_first) * BLOCK_Q + j * VW);
-        s = bias == -INFINITY ? bias : MASK_FLOAT ? s + bias : s;
-    }
-    return s;
-}
-
-/* -inf where the key is out of the row's range. */
-static inline vec within_range(const query_tile *tile, int key, int j, vec s) {
-    s = key >= tile->end[j] ? (vec)(-INFINITY) : s;
-    if (WINDOW)
-        s = key < tile->first[j] ? (vec)(-INFINITY) : s;
-    return s;
-}
+/* ---- passes 1 and 2 ---------------------------------------------------------------------------------------------- */
 
 #if CONVERT
 /* converted: (KEY_STRIDE) for one key of a register tile. */
 static inline key_row key_row_of(const __global storage *k, float *converted) {
     int d = 0;
-    for (; d + VW <= HEAD_DIM; d += VW)
-        VEC_AT(converted + d) = load_lanes(k + d);
-    for (; d < HEAD_DIM; d++)
-        converted[d] = load1(k + d);
+    for (; d + VW <= HEAD_DIM; d += VW) VEC_AT(converted + d) = load_lanes(k + d);
+    for (; d < HEAD_DIM; d++) converted[d] = load1(k + d);
     return converted;
 }
 #else
@@ -328,7 +118,7 @@ static inline void score_block(const __global storage *k, /* (Sk, D) */
                                clattn_i64 stride, const attn_head *head, const query_tile *tile, const key_block *block,
                                const float *qt, /* (D, BLOCK_Q) */
                                float *p,        /* (BLOCK_KV, BLOCK_Q) */
-                               vec *top)        /* (NV) */ {
+                               vec *top) /* (NV) */ {
     float converted[CONVERT ? MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
     UNROLL for (int j = 0; j < NV; j++) top[j] = (vec)(-INFINITY);
     for (int c = 0; c < block->count; c += MR) {
@@ -347,14 +137,12 @@ static inline void score_block(const __global storage *k, /* (Sk, D) */
                 UNROLL for (int j = 0; j < NV; j++) s[i][j] = muladd(x, q[j], s[i][j]);
             }
         }
-        if (SOFTCAP || ALIBI || MASK)
-            UNROLL for (int i = 0; i < MR; i++)
-                UNROLL for (int j = 0; j < NV; j++)
-                    s[i][j] = with_terms(head, tile, block, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
+        if (TERMS)
+            UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] =
+                with_terms(head, tile, block, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
         if (RANGES && block->ranged)
-            UNROLL for (int i = 0; i < MR; i++)
-                UNROLL for (int j = 0; j < NV; j++)
-                    s[i][j] = within_range(tile, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
+            UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] =
+                within_range(tile, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
         UNROLL for (int i = 0; i < MR; i++) {
             UNROLL for (int j = 0; j < NV; j++) {
                 top[j] = vec_max(s[i][j], top[j]);
@@ -364,10 +152,10 @@ static inline void score_block(const __global storage *k, /* (Sk, D) */
     }
 }
 
-/* ---- pass 3 ------------------------------------------------------------------------------------------------------- */
+/* ---- pass 3 ------------------------------------------------------------------------------------------------------ */
 
-/* Scores in p become weights 2^(score - m); m and l move on; what was summed before has to be multiplied by rescale. While
- * a row's maximum is -inf, 0 is subtracted instead: its weights are 2^-inf = 0. */
+/* Scores in p become weights 2^(score - m); m and l move on; what was summed before has to be multiplied by rescale.
+ * While a row's maximum is -inf, 0 is subtracted instead: its weights are 2^-inf = 0. */
 static inline void weigh_block(const key_block *block, const vec *top, float *p, vec *m, vec *l, float *rescale) {
     vec base[NV], sum[NV];
     UNROLL for (int j = 0; j < NV; j++) {
@@ -389,7 +177,15 @@ static inline void weigh_block(const key_block *block, const vec *top, float *p,
     UNROLL for (int j = 0; j < NV; j++) l[j] += sum[j];
 }
 
-/* ---- pass 4 ------------------------------------------------------------------------------------------------------- */
+/* Dropout comes after the softmax: the sums are those of all weights. */
+static inline void drop_weights(const clattn_attn_args *a, int b, int h, const query_tile *tile, const key_block *block,
+                                float *p) {
+    for (int c = 0; c < block->count; c++)
+        for (int i = 0; i < tile->rows; i++)
+            p[c * BLOCK_Q + i] *= attn_dropout(a, b, h, tile->row + i, key_at(block, c));
+}
+
+/* ---- pass 4 ------------------------------------------------------------------------------------------------------ */
 
 /* Where the rows of V of one block are read: at row c, from the first column of a value tile on. */
 typedef struct value_source {
@@ -414,10 +210,8 @@ static inline void copy_values(const value_source *source, const key_block *bloc
         const __global storage *from = source->v + key_at(block, c) * source->stride + source->column;
         float *to = copied + c * TILE_COLUMNS;
         int d = 0;
-        for (; d + VW <= columns; d += VW)
-            VEC_AT(to + d) = load_lanes(from + d);
-        for (; d < TILE_COLUMNS; d++)
-            to[d] = d < columns ? load1(from + d) : 0.0f;
+        for (; d + VW <= columns; d += VW) VEC_AT(to + d) = load_lanes(from + d);
+        for (; d < TILE_COLUMNS; d++) to[d] = d < columns ? load1(from + d) : 0.0f;
     }
 }
 
@@ -439,12 +233,10 @@ static inline void add_values(const value_source *source, const attn_head *head,
                               float *acc) /* (BLOCK_Q, TILE_COLUMNS) */ {
     for (int r = 0; r < tile->rows; r += MV) {
         int count = block->count; /* without keys behind the last row's range: the diagonal of a causal tile */
-        if (RANGES && !KEY_LIST && block->ranged)
-            count = min(count, attn_range(head, tile->row + r + MV - 1).y - block->first);
+        if (CUT_ROWS && block->ranged) count = min(count, attn_range(head, tile->row + r + MV - 1).y - block->first);
         vec o[MV][NC];
-        UNROLL for (int i = 0; i < MV; i++)
-            UNROLL for (int j = 0; j < NC; j++)
-                o[i][j] = VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) * rescale[r + i];
+        UNROLL for (int i = 0; i < MV; i++) UNROLL for (int j = 0; j < NC; j++) o[i][j] =
+            VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) * rescale[r + i];
         for (int c = 0; c < count; c++) {
             const value_row row = value_row_of(source, block, c);
             vec x[NC];
@@ -454,8 +246,8 @@ static inline void add_values(const value_source *source, const attn_head *head,
                 UNROLL for (int j = 0; j < NC; j++) o[i][j] = muladd(weight, x[j], o[i][j]);
             }
         }
-        UNROLL for (int i = 0; i < MV; i++)
-            UNROLL for (int j = 0; j < NC; j++) VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) = o[i][j];
+        UNROLL for (int i = 0; i < MV; i++) UNROLL for (int j = 0; j < NC; j++)
+            VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) = o[i][j];
     }
 }
 
@@ -465,15 +257,12 @@ static inline void add_allowed_values(const value_source *source, const attn_hea
     for (int r = 0; r < tile->rows; r++) {
         const int2 range = attn_range(head, tile->row + r);
         float *o = acc + r * TILE_COLUMNS;
-        for (int d = 0; d < TILE_COLUMNS; d += VW)
-            VEC_AT(o + d) *= rescale[r];
+        for (int d = 0; d < TILE_COLUMNS; d += VW) VEC_AT(o + d) *= rescale[r];
         for (int c = 0; c < block->count; c++) {
-            if (!attn_allowed(head, range, tile->row + r, key_at(block, c)))
-                continue;
+            if (!attn_allowed(head, range, tile->row + r, key_at(block, c))) continue;
             const value_row row = value_row_of(source, block, c);
             const vec weight = (vec)(p[c * BLOCK_Q + r]);
-            for (int d = 0; d < TILE_COLUMNS; d += VW)
-                VEC_AT(o + d) = muladd(weight, LOAD(row + d), VEC_AT(o + d));
+            for (int d = 0; d < TILE_COLUMNS; d += VW) VEC_AT(o + d) = muladd(weight, LOAD(row + d), VEC_AT(o + d));
         }
     }
 }
@@ -483,15 +272,14 @@ static inline int tile_column(int t) {
     return COPY_VALUE ? t * TILE_COLUMNS : min(t * TILE_COLUMNS, VALUE_DIM - TILE_COLUMNS);
 }
 
-static inline void add_block(const __global storage *v, clattn_i64 stride, const attn_head *head, const query_tile *tile,
-                             const key_block *block, const float *p, const float *rescale,
+static inline void add_block(const __global storage *v, clattn_i64 stride, const attn_head *head,
+                             const query_tile *tile, const key_block *block, const float *p, const float *rescale,
                              float *acc) /* (VALUE_TILES, BLOCK_Q, TILE_COLUMNS) */ {
     float copied[COPY_VALUE ? BLOCK_KV * TILE_COLUMNS : 1] __attribute__((aligned(64)));
     for (int t = 0; t < VALUE_TILES; t++) {
         const value_source source = {v, stride, tile_column(t), copied};
         float *tile_acc = acc + t * BLOCK_Q * TILE_COLUMNS;
-        if (COPY_VALUE)
-            copy_values(&source, block, copied);
+        if (COPY_VALUE) copy_values(&source, block, copied);
         if (block->partial && is_poisoned(&source, block))
             add_allowed_values(&source, head, tile, block, p, rescale, tile_acc);
         else
@@ -499,11 +287,11 @@ static inline void add_block(const __global storage *v, clattn_i64 stride, const
     }
 }
 
-/* ---- pass 5 ------------------------------------------------------------------------------------------------------- */
+/* ---- pass 5 ------------------------------------------------------------------------------------------------------ */
 
 /* Turns each row's sum into the factor of its output, 0 for a row without keys, and writes its logsumexp. */
 static inline void close_rows(const attn_head *head, const query_tile *tile, float first_m, /* a sink's, or -inf */
-                              const vec *m, const vec *l, float *factors, /* (BLOCK_Q) */
+                              const vec *m, const vec *l, float *factors,                   /* (BLOCK_Q) */
                               __global float *lse) /* (rows) or unused */ {
     float highest[BLOCK_Q] __attribute__((aligned(64)));
     UNROLL for (int j = 0; j < NV; j++) {
@@ -514,11 +302,9 @@ static inline void close_rows(const attn_head *head, const query_tile *tile, flo
         float sum = factors[i];
         const bool untouched = highest[i] == -INFINITY || (highest[i] == first_m && sum == 1.0f);
         const bool empty = untouched && row_is_empty(head, tile->row + i);
-        if (highest[i] == -INFINITY)
-            sum = NAN; /* all allowed scores are -inf: 0 / 0, unless the row is empty */
+        if (highest[i] == -INFINITY) sum = NAN; /* all allowed scores are -inf: 0 / 0, unless the row is empty */
         factors[i] = empty ? 0.0f : 1.0f / sum;
-        if (LSE)
-            lse[i] = empty ? -INFINITY : muladd(highest[i], LN_2, log(sum));
+        if (LSE) lse[i] = empty ? -INFINITY : muladd(highest[i], LN_2, log(sum));
     }
 }
 
@@ -531,10 +317,8 @@ static inline void write_output(const query_tile *tile, const float *acc, const 
             const float *from = acc + (t * BLOCK_Q + i) * TILE_COLUMNS;
             __global storage *to = o + i * stride + column;
             int d = 0;
-            for (; d + VW <= columns; d += VW)
-                store_lanes(VEC_AT(from + d) * factors[i], to + d);
-            for (; d < columns; d++)
-                store1(from[d] * factors[i], to + d);
+            for (; d + VW <= columns; d += VW) store_lanes(VEC_AT(from + d) * factors[i], to + d);
+            for (; d < columns; d++) store1(from[d] * factors[i], to + d);
         }
     }
 }
@@ -542,12 +326,13 @@ static inline void write_output(const query_tile *tile, const float *acc, const 
 BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *a, const __global storage *query,
                    const __global storage *key, const __global storage *value, __global storage *output,
                    const __global mask_element *mask, const __global uchar *padding, const __global int *lengths,
-                   const __global float *alibi, const __global float *sinks, __global float *lse) {
-    float qt[HEAD_DIM * BLOCK_Q] __attribute__((aligned(64)));                        /* (D, BLOCK_Q) */
-    float p[BLOCK_KV * BLOCK_Q] __attribute__((aligned(64)));                         /* (BLOCK_KV, BLOCK_Q) */
-    float bias[MASK ? BLOCK_KV * BLOCK_Q : 1] __attribute__((aligned(64)));           /* (BLOCK_KV, BLOCK_Q) */
-    float acc[VALUE_TILES * BLOCK_Q * TILE_COLUMNS] __attribute__((aligned(64)));     /* sums of weight * value */
-    float factors[BLOCK_Q] __attribute__((aligned(64)));                              /* rescale, at last 1 / l */
+                   const __global float *alibi, const __global float *sinks, __global float *lse,
+                   const __global int *prefix, const __global int *query_documents, const __global int *key_documents) {
+    float qt[HEAD_DIM * BLOCK_Q] __attribute__((aligned(64)));                    /* (D, BLOCK_Q) */
+    float p[BLOCK_KV * BLOCK_Q] __attribute__((aligned(64)));                     /* (BLOCK_KV, BLOCK_Q) */
+    float bias[BIAS ? BLOCK_KV * BLOCK_Q : 1] __attribute__((aligned(64)));       /* (BLOCK_KV, BLOCK_Q) */
+    float acc[VALUE_TILES * BLOCK_Q * TILE_COLUMNS] __attribute__((aligned(64))); /* sums of weight * value */
+    float factors[BLOCK_Q] __attribute__((aligned(64)));                          /* rescale, at last 1 / l */
     int list[KEY_LIST ? BLOCK_KV : 1];
     vec top[NV], m[NV], l[NV]; /* of the scores: block's maximum, running maximum, running sum of weights */
 
@@ -555,21 +340,23 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
     query_tile tile;
     key_block block;
     attn_head_set(&head, a, b, h, mask, padding, lengths, alibi);
+    attn_head_set_features(&head, a, b, prefix, query_documents, key_documents);
     /* The last causal tile has the most keys: longest first, so that all cores end at the same time. */
-    query_tile_set(&tile, a, &head, BLOCK_Q * (CAUSAL ? groups - 1 - group : group));
+    const int first_row = BLOCK_Q * (CAUSAL ? groups - 1 - group : group);
+    if (VARLEN && first_row >= a->query_len) return;
+    query_tile_set(&tile, a, &head, first_row);
     const int kv_head = h / (a->query_heads / a->kv_heads);
     const __global storage *k = key + (a->key.offset + b * a->key.batch + kv_head * a->key.head);
     const __global storage *v = value + (a->value.offset + b * a->value.batch + kv_head * a->value.head);
-    load_query(query + (a->query.offset + b * a->query.batch + h * a->query.head + tile.row * a->query.row), a->query.row,
-               &tile, qt);
+    load_query(query + (a->query.offset + b * a->query.batch + h * a->query.head + tile.row * a->query.row),
+               a->query.row, &tile, qt);
 
     const float first_m = SINKS ? sinks[a->sinks_offset + h] * tile.exponent_of_term : -INFINITY;
     UNROLL for (int j = 0; j < NV; j++) {
         m[j] = (vec)(first_m);
         l[j] = (vec)(SINKS ? 1.0f : 0.0f);
     }
-    for (int i = 0; i < VALUE_TILES * BLOCK_Q * TILE_COLUMNS; i += VW)
-        VEC_AT(acc + i) = (vec)(0.0f);
+    for (int i = 0; i < VALUE_TILES * BLOCK_Q * TILE_COLUMNS; i += VW) VEC_AT(acc + i) = (vec)(0.0f);
 
     int at = attn_range(&head, tile.row).x, end = attn_range(&head, tile.row + tile.rows - 1).y;
     bool always = !ALWAYS_KEYS;
@@ -583,33 +370,44 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
         const int block_end = at + min(end - at, BLOCK_KV - at % BLOCK_KV);
         key_block_set(&block, &head, &tile, at, block_end, ALWAYS_KEYS && always, list, bias);
         at = block_end;
-        if (block.count == 0)
-            continue;
+        if (block.count == 0) continue;
         score_block(k, a->key.row, &head, &tile, &block, qt, p, top);
         weigh_block(&block, top, p, m, l, factors);
+        if (DROPOUT) drop_weights(a, b, h, &tile, &block, p);
         add_block(v, a->value.row, &head, &tile, &block, p, factors, acc);
     }
 
-    close_rows(&head, &tile, first_m, m, l, factors, lse + (a->lse_offset + b * a->lse_batch + h * a->lse_head + tile.row));
+    close_rows(&head, &tile, first_m, m, l, factors,
+               lse + (a->lse_offset + b * a->lse_batch + h * a->lse_head + tile.row));
     write_output(&tile, acc, factors,
                  output + (a->output.offset + b * a->output.batch + h * a->output.head + tile.row * a->output.row),
                  a->output.row);
 }
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-attn_cpu(const clattn_attn_args a,          /* by value             */
-         const __global storage *query,     /* (B, Hq,  Sq, D)      */
-         const __global storage *key,       /* (B, Hkv, Sk, D)      */
-         const __global storage *value,     /* (B, Hkv, Sk, Dv)     */
-         __global storage *output,          /* (B, Hq,  Sq, Dv)     */
-         const __global mask_element *mask, /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-         const __global uchar *padding,     /* (B, Sk) or NULL      */
-         const __global int *lengths,       /* (B) or NULL          */
-         const __global float *alibi,       /* (Hq) or NULL         */
-         const __global float *sinks,       /* (Hq) or NULL         */
-         __global float *lse,               /* (B, Hq, Sq) or NULL  */
-         __global float *weights,           /* not made here        */
-         __global float *scores) {          /* not made here        */
-    attn_cpu_body((int)get_group_id(0), (int)get_num_groups(0), (int)get_group_id(1), (int)get_group_id(2), &a, query, key,
-                  value, output, mask, padding, lengths, alibi, sinks, lse);
+attn_cpu(const clattn_attn_args all,          /* by value             */
+         const __global storage *query,       /* (B, Hq,  Sq, D)      */
+         const __global storage *key,         /* (B, Hkv, Sk, D)      */
+         const __global storage *value,       /* (B, Hkv, Sk, Dv)     */
+         __global storage *output,            /* (B, Hq,  Sq, Dv)     */
+         const __global mask_element *mask,   /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
+         const __global uchar *padding,       /* (B, Sk) or NULL      */
+         const __global int *lengths,         /* (B) or NULL          */
+         const __global float *alibi,         /* (Hq) or NULL         */
+         const __global float *sinks,         /* (Hq) or NULL         */
+         __global float *lse,                 /* (B, Hq, Sq) or NULL  */
+         __global float *weights,             /* not made here        */
+         __global float *scores,              /* not made here        */
+         const __global float *score_weight,  /* not read here        */
+         const __global float *score_bias,    /* not read here        */
+         const __global int *query_starts,    /* (B + 1) or NULL      */
+         const __global int *key_starts,      /* (B + 1) or NULL      */
+         const __global int *prefix,          /* (B) or NULL          */
+         const __global int *query_documents, /* (B, Sq) or NULL      */
+         const __global int *key_documents) { /* (B, Sk) or NULL      */
+    clattn_attn_args a = all;
+    attn_sequence_set(&a, (int)get_group_id(2), query_starts, key_starts);
+    attn_cpu_body((int)get_group_id(0), (int)get_num_groups(0), (int)get_group_id(1), (int)get_group_id(2), &a, query,
+                  key, value, output, mask, padding, lengths, alibi, sinks, lse, prefix, query_documents,
+                  key_documents);
 }

@@ -9,20 +9,14 @@
  * Scores are never kept, so memory does not grow with the number of keys. Made to be right and short; the tiled kernels
  * are for speed. Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and
  *   SCORES_MODE  a clattn_scores_output when SCORES is 1: 1 raw, 2 after softcap, 3 after masks, 4 weights. */
-#include "shared/args.h"
-#include "inc/types.clh"
+#include "inc/dropout.clh"
 #include "inc/mask.clh"
+#include "inc/score.clh"
+#include "inc/types.clh"
+#include "inc/varlen.clh"
+#include "shared/args.h"
 
 #define WANT_SCORES(mode) (SCORES && SCORES_MODE == (mode))
-
-/* Pass 1 without the scale. Four sums shorten the chains of roundings. */
-static float dot_product(const __global storage *q, /* (D) */
-                         const __global storage *k) /* (D) */ {
-    float4 sums = (float4)(0.0f);
-    for (int d = 0; d < HEAD_DIM; d += 4)
-        sums = fma(load4_part(q + d, HEAD_DIM - d), load4_part(k + d, HEAD_DIM - d), sums);
-    return (sums.x + sums.y) + (sums.z + sums.w);
-}
 
 /* One row's softmax: what the second walk needs of the first. */
 typedef struct row_softmax {
@@ -43,28 +37,39 @@ static void add_score(row_softmax *r, float s, float inverse_temperature, float 
     r->base = base;
 }
 
-__kernel void attn_naive(const clattn_attn_args a,
-                         const __global storage *query,     /* (B, Hq,  Sq, D)  */
-                         const __global storage *key,       /* (B, Hkv, Sk, D)  */
-                         const __global storage *value,     /* (B, Hkv, Sk, Dv) */
-                         __global storage *output,          /* (B, Hq,  Sq, Dv) */
-                         const __global mask_element *mask, /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-                         const __global uchar *padding,     /* (B, Sk) or NULL */
-                         const __global int *lengths,       /* (B)  or NULL */
-                         const __global float *alibi,       /* (Hq) or NULL */
-                         const __global float *sinks,       /* (Hq) or NULL */
-                         __global float *lse,               /* (B, Hq, Sq) or NULL */
-                         __global float *weights,           /* (B, Hq, Sq, Sk), averaged (B, Sq, Sk), or NULL */
-                         __global float *scores,            /* (B, Hq, Sq, Sk) or NULL */
-                         clattn_i64 first) {                /* item number of work-item 0: launches are cut in chunks */
-    const int heads = AVERAGED_WEIGHTS ? a.query_heads : 1; /* walked by this item */
+__kernel void attn_naive(const clattn_attn_args all,          /* sizes, strides, options */
+                         const __global storage *query,       /* (B, Hq,  Sq, D)  */
+                         const __global storage *key,         /* (B, Hkv, Sk, D)  */
+                         const __global storage *value,       /* (B, Hkv, Sk, Dv) */
+                         __global storage *output,            /* (B, Hq,  Sq, Dv) */
+                         const __global mask_element *mask,   /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
+                         const __global uchar *padding,       /* (B, Sk) or NULL */
+                         const __global int *lengths,         /* (B)  or NULL */
+                         const __global float *alibi,         /* (Hq) or NULL */
+                         const __global float *sinks,         /* (Hq) or NULL */
+                         __global float *lse,                 /* (B, Hq, Sq) or NULL */
+                         __global float *weights,             /* (B, Hq, Sq, Sk), averaged (B, Sq, Sk), or NULL */
+                         __global float *scores,              /* (B, Hq, Sq, Sk) or NULL */
+                         const __global float *score_weight,  /* (D) or NULL */
+                         const __global float *score_bias,    /* (D) or NULL */
+                         const __global int *query_starts,    /* (B + 1) or NULL */
+                         const __global int *key_starts,      /* (B + 1) or NULL */
+                         const __global int *prefix,          /* (B) or NULL */
+                         const __global int *query_documents, /* (B, Sq) or NULL */
+                         const __global int *key_documents,   /* (B, Sk) or NULL */
+                         clattn_i64 first) { /* item number of work-item 0: launches are cut in chunks */
+    const int heads = AVERAGED_WEIGHTS ? all.query_heads : 1; /* walked by this item */
     const clattn_i64 item = first + (clattn_i64)get_global_id(0);
-    const int i = (int)(item % a.query_len);
-    const clattn_i64 entry = item / a.query_len; /* b, or b * Hq + h */
-    const int b = (int)(AVERAGED_WEIGHTS ? entry : entry / a.query_heads);
-    const int first_head = (int)(AVERAGED_WEIGHTS ? 0 : entry % a.query_heads);
-    if (b >= a.batch)
-        return;
+    const int i = (int)(item % all.query_len);
+    const clattn_i64 entry = item / all.query_len; /* b, or b * Hq + h */
+    const int b = (int)(AVERAGED_WEIGHTS ? entry : entry / all.query_heads);
+    const int first_head = (int)(AVERAGED_WEIGHTS ? 0 : entry % all.query_heads);
+    clattn_attn_args a = all;
+    if (b >= a.batch) return;
+    attn_sequence_set(&a, b, query_starts, key_starts);
+    if (i >= a.query_len) return;
+    if (SCORE_WEIGHT) score_weight += a.score_weight_offset;
+    if (SCORE_BIAS) score_bias += a.score_bias_offset;
 
     for (int h = first_head; h < first_head + heads; h++) {
         const int kv_head = h / (a.query_heads / a.kv_heads);
@@ -72,56 +77,48 @@ __kernel void attn_naive(const clattn_attn_args a,
         const __global storage *k = key + (a.key.offset + b * a.key.batch + kv_head * a.key.head);
         const __global storage *v = value + (a.value.offset + b * a.value.batch + kv_head * a.value.head);
         __global float *score_row = scores;
-        if (SCORES)
-            score_row += a.scores.offset + b * a.scores.batch + h * a.scores.head + i * a.scores.row;
+        if (SCORES) score_row += a.scores.offset + b * a.scores.batch + h * a.scores.head + i * a.scores.row;
         attn_head head;
         attn_head_set(&head, &a, b, h, mask, padding, lengths, alibi);
+        attn_head_set_features(&head, &a, b, prefix, query_documents, key_documents);
         const int2 range = attn_range(&head, i);
         /* Scores are written for every key; otherwise only keys that may be allowed are looked at. */
         const int begin = SCORES ? 0 : range.x;
         const int end = SCORES || ALWAYS_KEYS ? a.kv_len : range.y;
 
         float sums[VALUE_DIM];
-        for (int c = 0; c < VALUE_DIM; c++)
-            sums[c] = 0.0f;
+        for (int c = 0; c < VALUE_DIM; c++) sums[c] = 0.0f;
         row_softmax r = {-INFINITY, 0.0f, 0.0f, 0};
         float rescale, weight;
-        if (SINKS)
-            add_score(&r, sinks[a.sinks_offset + h], a.inverse_temperature, &rescale, &weight);
+        if (SINKS) add_score(&r, sinks[a.sinks_offset + h], a.inverse_temperature, &rescale, &weight);
         for (int j = begin; j < end; j++) {
             const bool allowed = attn_allowed(&head, range, i, j);
             const bool computed = SCORES ? attn_exists(&head, j) : allowed;
             if (!computed) {
-                if (SCORES)
-                    score_row[j] = -INFINITY;
+                if (SCORES) score_row[j] = -INFINITY;
                 continue;
             }
-            float s = a.scale * dot_product(q, k + j * a.key.row); /* pass 1 */
-            if (WANT_SCORES(1))
-                score_row[j] = s;
+            float s = a.scale * attn_score(q, k + j * a.key.row, score_weight, score_bias); /* pass 1 */
+            if (WANT_SCORES(1)) score_row[j] = s;
             s = attn_softcap(&head, s); /* pass 2 */
-            if (WANT_SCORES(2))
-                score_row[j] = s;
+            if (WANT_SCORES(2)) score_row[j] = s;
             if (!allowed) {
-                if (WANT_SCORES(3))
-                    score_row[j] = -INFINITY;
+                if (WANT_SCORES(3)) score_row[j] = -INFINITY;
                 continue;
             }
             s = attn_terms(&head, i, j, s);
-            if (WANT_SCORES(3))
-                score_row[j] = s;
+            if (WANT_SCORES(3)) score_row[j] = s;
             add_score(&r, s, a.inverse_temperature, &rescale, &weight); /* pass 3 */
             r.allowed++;
-            const __global storage *row = v + j * a.value.row; /* pass 4 */
-            for (int c = 0; c < VALUE_DIM; c++)
-                sums[c] = fma(weight, load1(row + c), sums[c] * rescale);
+            weight *= attn_dropout(&a, b, h, i, j); /* pass 4 */
+            const __global storage *row = v + j * a.value.row;
+            for (int c = 0; c < VALUE_DIM; c++) sums[c] = fma(weight, load1(row + c), sums[c] * rescale);
         }
 
         /* pass 5 */
         const float inverse = r.allowed ? 1.0f / r.total : 0.0f;
         __global storage *o = output + (a.output.offset + b * a.output.batch + h * a.output.head + i * a.output.row);
-        for (int c = 0; c < VALUE_DIM; c++)
-            store1(r.allowed ? sums[c] * inverse : 0.0f, o + c);
+        for (int c = 0; c < VALUE_DIM; c++) store1(r.allowed ? sums[c] * inverse : 0.0f, o + c);
         if (LSE)
             lse[a.lse_offset + b * a.lse_batch + h * a.lse_head + i] =
                 r.allowed ? r.base * a.inverse_temperature + log(r.total) : -INFINITY;
@@ -129,23 +126,20 @@ __kernel void attn_naive(const clattn_attn_args a,
         /* The weights, now that the denominator is known: passes 1 and 2 again. */
         if (WEIGHTS || AVERAGED_WEIGHTS || WANT_SCORES(4)) {
             __global float *weight_row = weights;
-            if (WEIGHTS || AVERAGED_WEIGHTS)
-                weight_row += a.weights.offset + b * a.weights.batch + i * a.weights.row;
-            if (WEIGHTS)
-                weight_row += h * a.weights.head;
+            if (WEIGHTS || AVERAGED_WEIGHTS) weight_row += a.weights.offset + b * a.weights.batch + i * a.weights.row;
+            if (WEIGHTS) weight_row += h * a.weights.head;
             for (int j = 0; j < a.kv_len; j++) {
                 float p = 0.0f;
                 if (attn_allowed(&head, range, i, j)) {
-                    float s = attn_softcap(&head, a.scale * dot_product(q, k + j * a.key.row));
+                    const float raw = attn_score(q, k + j * a.key.row, score_weight, score_bias);
+                    float s = attn_softcap(&head, a.scale * raw);
                     s = attn_terms(&head, i, j, s);
                     p = exp((s - r.base) * a.inverse_temperature) * inverse;
                 }
-                if (WEIGHTS)
-                    weight_row[j] = p;
+                if (WEIGHTS) weight_row[j] = p;
                 if (AVERAGED_WEIGHTS)
                     weight_row[j] = p * a.weights_factor + (h > 0 || a.weights_accumulate ? weight_row[j] : 0.0f);
-                if (WANT_SCORES(4))
-                    score_row[j] = p;
+                if (WANT_SCORES(4)) score_row[j] = p;
             }
         }
     }

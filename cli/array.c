@@ -55,7 +55,7 @@ clattn_tensor cli_array_tensor(const cli_array *array) {
     return tensor;
 }
 
-/* ---- conversions -------------------------------------------------------------------------------------------------- */
+/* ---- conversions -------------------------------------------------------------------------------------------- */
 
 static float from_bits(uint32_t bits) {
     float value;
@@ -122,19 +122,13 @@ static bool convert(cli_array *array, clattn_dtype dtype, char why[256]) {
     return true;
 }
 
-bool cli_array_to_f32(cli_array *array, char why[256]) {
-    return convert(array, CLATTN_F32, why);
-}
+bool cli_array_to_f32(cli_array *array, char why[256]) { return convert(array, CLATTN_F32, why); }
 
-bool cli_array_to_bool(cli_array *array, char why[256]) {
-    return convert(array, CLATTN_BOOL, why);
-}
+bool cli_array_to_bool(cli_array *array, char why[256]) { return convert(array, CLATTN_BOOL, why); }
 
-bool cli_array_to_i32(cli_array *array, char why[256]) {
-    return convert(array, CLATTN_I32, why);
-}
+bool cli_array_to_i32(cli_array *array, char why[256]) { return convert(array, CLATTN_I32, why); }
 
-/* ---- by extension ------------------------------------------------------------------------------------------------- */
+/* ---- by extension ------------------------------------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *end) {
     size_t n = strlen(text), m = strlen(end);
@@ -168,8 +162,10 @@ bool cli_array_read(const char *path, cli_array *array, char why[512]) {
     if (!file) return cli_why(why, 512, "%s: no memory to read it", path);
     if (colon) file[colon - path + (int)strlen(".safetensors")] = '\0';
     bool good = cli_safetensors_read(file, &tensors, why);
-    if (good && colon) good = named_tensor(file, colon + strlen(".safetensors:"), &tensors, array, why);
-    else if (good) good = only_tensor(file, &tensors, array, why);
+    if (good && colon)
+        good = named_tensor(file, colon + strlen(".safetensors:"), &tensors, array, why);
+    else if (good)
+        good = only_tensor(file, &tensors, array, why);
     cli_tensors_free(&tensors);
     free(file);
     return good;

@@ -1,5 +1,5 @@
-/* Golden cases: a folder with case.json and one .npy per tensor. cmd_check.c finds and judges them; each operation has a
- * file of its own that turns a case into calls of the library. */
+/* Golden cases: a folder with case.json and one .npy per tensor. cmd_check.c finds them and reports; each operation has
+ * a file of its own that turns a case into calls of the library. */
 #ifndef CLI_CASE_H
 #define CLI_CASE_H
 
@@ -7,7 +7,7 @@
 
 #include "diff.h"
 
-enum { CASE_MAX_TENSORS = 24 };
+enum { CASE_MAX_TENSORS = 48 };
 
 typedef enum case_result {
     CASE_DONE = 0,        /* ran; the outputs can be compared */
@@ -33,7 +33,7 @@ typedef struct cli_case {
     char why[512];
 } cli_case;
 
-/* ---- cases.c: what the operations use ------------------------------------------------------------------------------ */
+/* ---- cases.c: what the operations use ------------------------------------------------------------------------ */
 
 /* Attributes of case.json. */
 double case_number(const cli_case *c, const char *name, double fallback);
@@ -53,7 +53,7 @@ case_result case_input(cli_case *c, const char *role, cli_array **array);
 case_result case_output(cli_case *c, const char *role, clattn_dtype dtype, cli_array **array);
 /* An array that the operation makes for itself, freed with the case; dense, of the given extents. */
 case_result case_scratch(cli_case *c, clattn_dtype dtype, int rank, const int64_t *shape, cli_array **array);
-/* A dense view with other extents; an error when the number of elements differs. An absent array gives an absent view. */
+/* A dense view with other extents; an error when the number of elements differs. Of an absent array an absent view. */
 case_result case_view(cli_case *c, const cli_array *array, int rank, const int64_t *shape, clattn_tensor *view);
 
 #define CASE_TRY(call)                                                                                                 \
@@ -62,18 +62,35 @@ case_result case_view(cli_case *c, const cli_array *array, int rank, const int64
         if (try_result != CASE_DONE) return try_result;                                                                \
     } while (0)
 
-/* ---- one file per operation ---------------------------------------------------------------------------------------- */
+/* ---- one file per operation ---------------------------------------------------------------------------------- */
 
 case_result case_attention(cli_case *c); /* case_attention.c */
 case_result case_mha(cli_case *c);       /* case_mha.c */
+case_result case_softmax(cli_case *c);   /* case_softmax.c */
+case_result case_softmax_cross_entropy(cli_case *c);
+case_result case_layernorm(cli_case *c); /* case_layers.c; residual_layernorm too */
+case_result case_batchnorm(cli_case *c);
+case_result case_positional_encoding(cli_case *c);
+case_result case_positional_encoding_shift(cli_case *c);
+case_result case_positional_encoding_dot(cli_case *c);
+case_result case_transformer_block(cli_case *c); /* case_block.c */
+case_result case_bert_encoder(cli_case *c);      /* case_bert.c */
 
-/* ---- cases.c: what cmd_check.c uses --------------------------------------------------------------------------------- */
+/* case_layers.c: one layer on (B, L, n) or (B, L, E) arrays; bias, residual, sum and weights of a norm may be NULL. */
+case_result case_run_linear(cli_case *c, const clattn_linear_weights *weights, clattn_activation activation,
+                            const cli_array *x, cli_array *y);
+case_result case_run_norm(cli_case *c, const clattn_norm_weights *weights, clattn_norm_kind kind, float eps,
+                          const cli_array *x, const cli_array *residual, cli_array *sum, cli_array *y);
+/* Runs a layer once, keeps the names of its kernels and destroys it; status is the one of its creation. */
+case_result case_run_layer(cli_case *c, clattn_status status, clattn_layer *layer, const clattn_layer_io *io);
+
+/* ---- cases.c: what cmd_check.c uses --------------------------------------------------------------------------- */
 
 typedef struct case_verdict {
     case_result result;
-    cli_diff diff;     /* over all outputs that were compared */
-    const char *role;  /* where diff is worst; a string of the case */
-    int gradients;     /* outputs named grad_*, which are not compared */
+    cli_diff diff;    /* over all outputs that were compared */
+    const char *role; /* where diff is worst; a string of the case */
+    int gradients;    /* outputs named grad_* that the operation does not make, so that they are not compared */
 } case_verdict;
 
 /* Runs the case in a folder. The case must be freed after its verdict was used, whatever the result. */

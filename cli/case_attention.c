@@ -14,10 +14,11 @@ typedef struct attention_case {
     clattn_attention_io io;
 } attention_case;
 
-/* ---- layouts -------------------------------------------------------------------------------------------------------- */
+/* ---- layouts -------------------------------------------------------------------------------------------------- */
 
 /* (batch, heads, length, size) in whatever way the layout stores it. */
-static case_result layout_view(cli_case *c, const char *role, const cli_array *array, int64_t heads, clattn_tensor *view) {
+static case_result layout_view(cli_case *c, const char *role, const cli_array *array, int64_t heads,
+                               clattn_tensor *view) {
     const char *layout = case_text(c, "layout");
     const int64_t *n = array->shape;
     *view = (clattn_tensor){.data = array->data, .dtype = array->dtype, .rank = 4};
@@ -37,7 +38,8 @@ static case_result layout_view(cli_case *c, const char *role, const cli_array *a
         memcpy(view->shape, shape, sizeof shape);
         return CASE_DONE;
     }
-    return case_error(c, "'%s' has a shape that does not fit the layout '%s' with %lld heads", role, layout, (long long)heads);
+    return case_error(c, "'%s' has a shape that does not fit the layout '%s' with %lld heads", role, layout,
+                      (long long)heads);
 }
 
 /* Element (b, h, i, d) of a view as bytes. */
@@ -63,13 +65,14 @@ static case_result append_to_past(cli_case *c, const char *present, const cli_ar
             for (int64_t j = 0; j < shape[2]; j++)
                 memcpy(place(&whole, b, h, j), j < n[2] ? place(&old, b, h, j) : place(view, b, h, j - n[2]), row);
     CASE_TRY(case_output(c, present, view->dtype, &expected));
-    if (expected && expected->bytes != joined->bytes) return case_error(c, "'%s' has another size than past and new rows", present);
+    if (expected && expected->bytes != joined->bytes)
+        return case_error(c, "'%s' has another size than past and new rows", present);
     if (expected) memcpy(expected->data, joined->data, joined->bytes);
     *view = whole;
     return CASE_DONE;
 }
 
-/* ---- masks ---------------------------------------------------------------------------------------------------------- */
+/* ---- masks ---------------------------------------------------------------------------------------------------- */
 
 /* Where query row i of batch entry b stands among the keys; causal masks and windows count from there. */
 static int64_t position(const attention_case *a, int64_t b, int64_t i) {
@@ -85,7 +88,8 @@ static bool in_reach(const cli_case *c, int64_t p, int64_t j) {
 }
 
 /* True when causal mask and window together need what the description cannot say. */
-static bool needs_built_mask(const cli_case *c, const attention_case *a, const cli_array *documents, const cli_array *dead) {
+static bool needs_built_mask(const cli_case *c, const attention_case *a, const cli_array *documents,
+                             const cli_array *dead) {
     bool window = case_number(c, "window_left", -1) >= 0 || case_number(c, "window_right", -1) >= 0;
     bool causal = case_flag(c, "is_causal");
     return documents || dead || (causal && case_number(c, "prefix_length", 0) > 0) ||
@@ -136,10 +140,14 @@ static case_result describe_causal(cli_case *c, attention_case *a) {
     if (!case_flag(c, "is_causal")) return CASE_DONE;
     const char *alignment = case_text(c, "causal_alignment");
     d->causal_offset = a->past;
-    if (strcmp(alignment, "offset") == 0) d->causal = CLATTN_CAUSAL_OFFSET;
-    else if (strcmp(alignment, "top_left") == 0) d->causal = CLATTN_CAUSAL_TOP_LEFT;
-    else if (strcmp(alignment, "bottom_right") == 0 || strcmp(alignment, "offset_per_batch") == 0) d->causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
-    else return case_unsupported(c, "causal_alignment '%s' is not supported", alignment);
+    if (strcmp(alignment, "offset") == 0)
+        d->causal = CLATTN_CAUSAL_OFFSET;
+    else if (strcmp(alignment, "top_left") == 0)
+        d->causal = CLATTN_CAUSAL_TOP_LEFT;
+    else if (strcmp(alignment, "bottom_right") == 0 || strcmp(alignment, "offset_per_batch") == 0)
+        d->causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
+    else
+        return case_unsupported(c, "causal_alignment '%s' is not supported", alignment);
     return CASE_DONE;
 }
 
@@ -149,7 +157,8 @@ static case_result given_mask(cli_case *c, attention_case *a) {
     if (!a->mask) return CASE_DONE;
     if (strcmp(case_text(c, "mask_true_means"), "masked") == 0)
         return case_unsupported(c, "a mask whose True means masked is not supported for this operation");
-    if (a->mask->dtype != CLATTN_BOOL && !cli_array_to_f32(a->mask, reason)) return case_error(c, "attn_mask: %s", reason);
+    if (a->mask->dtype != CLATTN_BOOL && !cli_array_to_f32(a->mask, reason))
+        return case_error(c, "attn_mask: %s", reason);
     return CASE_DONE;
 }
 
@@ -161,9 +170,12 @@ static case_result describe_masks(cli_case *c, attention_case *a) {
     CASE_TRY(case_input(c, "relative_bias", &bias));
     bool build = needs_built_mask(c, a, documents, dead);
     if ((a->mask != NULL) + build + (bias != NULL) > 1)
-        return case_unsupported(c, "more than one of attn_mask, relative_bias and a mask by prefix, document or position is not supported");
-    if (build) CASE_TRY(build_mask(c, a, documents, dead));
-    else CASE_TRY(describe_causal(c, a));
+        return case_unsupported(
+            c, "more than one of attn_mask, relative_bias and a mask by prefix, document or position is not supported");
+    if (build)
+        CASE_TRY(build_mask(c, a, documents, dead));
+    else
+        CASE_TRY(describe_causal(c, a));
     if (bias) CASE_TRY(build_bias(c, a, bias));
     if (!a->mask) return CASE_DONE;
     /* right-aligned to (B, H, L, T), but a batch without a head axis means (B, L, T) */
@@ -179,7 +191,7 @@ static case_result describe_masks(cli_case *c, attention_case *a) {
     return case_view(c, a->mask, 4, shape, &a->io.mask);
 }
 
-/* ---- the rest of the description ------------------------------------------------------------------------------------ */
+/* ---- the rest of the description ------------------------------------------------------------------------------ */
 
 static case_result load_inputs(cli_case *c, attention_case *a) {
     int64_t heads = (int64_t)case_number(c, "q_num_heads", 1), groups = (int64_t)case_number(c, "kv_num_heads", 1);
@@ -216,7 +228,8 @@ static case_result describe_sizes(cli_case *c, attention_case *a) {
     d->has_scale = !isnan(scale);
     d->scale = d->has_scale ? (float)scale : 0;
     d->softcap = (float)case_number(c, "softcap", 0);
-    if (case_number(c, "softmax_axis", -1) != -1) return case_unsupported(c, "softmax over the queries is not supported");
+    if (case_number(c, "softmax_axis", -1) != -1)
+        return case_unsupported(c, "softmax over the queries is not supported");
     if (!a->lengths) return CASE_DONE;
     if (a->lengths->dtype != CLATTN_I64 || a->lengths->rank != 1 || a->lengths->shape[0] != d->batch)
         return case_error(c, "nonpad_kv_seqlen is not int64 (B)");

@@ -1,5 +1,5 @@
-/* Golden cases of the operation "mha", which is torch.nn.MultiheadAttention. Sequence-first tensors become strided views;
- * its bool masks, where True means masked, are turned round.
+/* Golden cases of the operation "mha", which is torch.nn.MultiheadAttention. Sequence-first tensors become strided
+ * views; its bool masks, where True means masked, are turned round.
  * Letters: B batch, H heads, L query length, S keys of the input, T with appended keys, E features. */
 #include <math.h>
 #include <string.h>
@@ -12,16 +12,24 @@ typedef struct mha_case {
     clattn_mha_weights weights;
 } mha_case;
 
-/* ---- layouts -------------------------------------------------------------------------------------------------------- */
+/* ---- layouts -------------------------------------------------------------------------------------------------- */
 
 /* (batch, length, features), stored batch first, length first, or without a batch. */
 static case_result token_view(cli_case *c, const char *role, const cli_array *array, clattn_tensor *view) {
     bool batched = case_flag(c, "batched"), batch_first = case_flag(c, "batch_first");
     const int64_t *n = array->shape;
-    if (array->rank != (batched ? 3 : 2)) return case_error(c, "'%s' has rank %d; it must have rank %d", role, array->rank, batched ? 3 : 2);
-    if (!batched) *view = clattn_host(array->data, array->dtype, 3, 1, n[0], n[1], 0);
-    else if (batch_first) *view = clattn_host(array->data, array->dtype, 3, n[0], n[1], n[2], 0);
-    else *view = (clattn_tensor){.data = array->data, .dtype = array->dtype, .rank = 3, .shape = {n[1], n[0], n[2]}, .stride = {n[2], n[1] * n[2], 1}};
+    if (array->rank != (batched ? 3 : 2))
+        return case_error(c, "'%s' has rank %d; it must have rank %d", role, array->rank, batched ? 3 : 2);
+    if (!batched)
+        *view = clattn_host(array->data, array->dtype, 3, 1, n[0], n[1], 0);
+    else if (batch_first)
+        *view = clattn_host(array->data, array->dtype, 3, n[0], n[1], n[2], 0);
+    else
+        *view = (clattn_tensor){.data = array->data,
+                                .dtype = array->dtype,
+                                .rank = 3,
+                                .shape = {n[1], n[0], n[2]},
+                                .stride = {n[2], n[1] * n[2], 1}};
     return CASE_DONE;
 }
 
@@ -35,7 +43,8 @@ static case_result load_weight(cli_case *c, const char *role, bool vector, clatt
     cli_array *array;
     CASE_TRY(case_input(c, role, &array));
     if (!array) return CASE_DONE;
-    *view = vector ? clattn_host(array->data, array->dtype, 1, cli_array_elements(array), 0, 0, 0) : cli_array_tensor(array);
+    *view = vector ? clattn_host(array->data, array->dtype, 1, cli_array_elements(array), 0, 0, 0)
+                   : cli_array_tensor(array);
     return CASE_DONE;
 }
 
@@ -51,7 +60,7 @@ static case_result load_weights(cli_case *c, clattn_mha_weights *w) {
     return load_weight(c, "bias_v", true, &w->bias_v);
 }
 
-/* ---- masks ---------------------------------------------------------------------------------------------------------- */
+/* ---- masks ---------------------------------------------------------------------------------------------------- */
 
 static void turn_round(cli_array *mask) {
     uint8_t *bytes = mask->data;
@@ -65,16 +74,19 @@ static float addend(const cli_array *mask, int64_t i) {
 }
 
 /* mask (1 or B, 1 or H, L, S) or NULL, plus padding (B, S) in floats: one float mask (B, 1 or H, L, S). */
-static case_result merge_masks(cli_case *c, const clattn_mha_desc *d, const cli_array *padding, cli_array **mask, int64_t shape[4]) {
+static case_result merge_masks(cli_case *c, const clattn_mha_desc *d, const cli_array *padding, cli_array **mask,
+                               int64_t shape[4]) {
     const cli_array *old = *mask;
     bool per_batch = old && shape[0] > 1;
-    int64_t merged[4] = {d->batch, old ? shape[1] : 1, d->query_len, d->kv_len}, rows = merged[1] * merged[2], S = merged[3];
+    int64_t merged[4] = {d->batch, old ? shape[1] : 1, d->query_len, d->kv_len}, rows = merged[1] * merged[2],
+            S = merged[3];
     CASE_TRY(case_scratch(c, CLATTN_F32, 4, merged, mask));
     float *out = (*mask)->data;
     for (int64_t b = 0; b < d->batch; b++)
         for (int64_t row = 0; row < rows; row++)
             for (int64_t j = 0; j < S; j++)
-                *out++ = addend(padding, b * S + j) + (old ? addend(old, ((per_batch ? b : 0) * rows + row) * S + j) : 0);
+                *out++ =
+                    addend(padding, b * S + j) + (old ? addend(old, ((per_batch ? b : 0) * rows + row) * S + j) : 0);
     memcpy(shape, merged, sizeof merged);
     return CASE_DONE;
 }
@@ -94,7 +106,8 @@ static case_result describe_masks(cli_case *c, mha_case *m) {
     CASE_TRY(load_mask(c, "attn_mask", &mask));
     CASE_TRY(load_mask(c, "key_padding_mask", &padding));
     bool per_head = mask && mask->rank == 3; /* (B*H, L, S), batch-major */
-    int64_t shape[4] = {per_head ? d->batch : 1, per_head ? d->heads : 1, d->query_len, d->kv_len}, keys[2] = {d->batch, d->kv_len};
+    int64_t shape[4] = {per_head ? d->batch : 1, per_head ? d->heads : 1, d->query_len, d->kv_len},
+            keys[2] = {d->batch, d->kv_len};
     CASE_TRY(case_view(c, mask, 4, shape, &m->io.mask)); /* checks that the sizes fit before they are relied on */
     CASE_TRY(case_view(c, padding, 2, keys, &m->io.padding_mask));
     if (padding && padding->dtype == CLATTN_F32) {
@@ -108,7 +121,7 @@ static case_result describe_masks(cli_case *c, mha_case *m) {
     return CASE_DONE;
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------------------------- */
+/* ---- the rest ------------------------------------------------------------------------------------------------- */
 
 static case_result describe_sizes(cli_case *c, mha_case *m) {
     clattn_mha_desc *d = &m->desc;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "case.h"
-#include "file.h"
+#include "table.h"
 
 /* Later operations are a line each. */
 static const struct {
@@ -14,9 +14,19 @@ static const struct {
 } operations[] = {
     {"attention", case_attention},
     {"mha", case_mha},
+    {"layernorm", case_layernorm},
+    {"residual_layernorm", case_layernorm},
+    {"batchnorm", case_batchnorm},
+    {"positional_encoding", case_positional_encoding},
+    {"positional_encoding_shift", case_positional_encoding_shift},
+    {"positional_encoding_dot", case_positional_encoding_dot},
+    {"transformer_block", case_transformer_block},
+    {"bert_encoder", case_bert_encoder},
+    {"softmax", case_softmax},
+    {"softmax_cross_entropy", case_softmax_cross_entropy},
 };
 
-/* ---- messages and attributes --------------------------------------------------------------------------------------- */
+/* ---- messages and attributes --------------------------------------------------------------------------------- */
 
 case_result case_unsupported(cli_case *c, const char *format, ...) {
     va_list arguments;
@@ -58,7 +68,7 @@ const char *case_text(const cli_case *c, const char *name) {
     return cJSON_IsString(item) ? item->valuestring : "";
 }
 
-/* ---- tensors -------------------------------------------------------------------------------------------------------- */
+/* ---- tensors -------------------------------------------------------------------------------------------------- */
 
 /* The file of a role lies in the case's own folder, whatever the name says. */
 static case_result read_role(cli_case *c, const char *group, const char *role, cli_array *array, bool *present) {
@@ -79,7 +89,9 @@ static case_tensor *find(case_tensor *tensors, int count, const char *role) {
     return NULL;
 }
 
-static case_tensor *next_input(cli_case *c) { return c->input_count < CASE_MAX_TENSORS ? &c->inputs[c->input_count] : NULL; }
+static case_tensor *next_input(cli_case *c) {
+    return c->input_count < CASE_MAX_TENSORS ? &c->inputs[c->input_count] : NULL;
+}
 
 case_result case_input(cli_case *c, const char *role, cli_array **array) {
     bool present;
@@ -138,7 +150,7 @@ case_result case_view(cli_case *c, const cli_array *array, int rank, const int64
     return case_error(c, "a tensor has %lld elements where %lld are wanted", (long long)have, (long long)want);
 }
 
-/* ---- judging -------------------------------------------------------------------------------------------------------- */
+/* ---- judging -------------------------------------------------------------------------------------------------- */
 
 static bool is_gradient(const char *role) { return strncmp(role, "grad_", 5) == 0; }
 
@@ -157,7 +169,8 @@ static case_result all_used(cli_case *c) {
 }
 
 static double tolerance_of(const cli_case *c, const char *role, const char *kind) {
-    const cJSON *own = cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(c->root, "output_tolerances"), role);
+    const cJSON *own =
+        cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(c->root, "output_tolerances"), role);
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(own, kind);
     if (!item) item = cJSON_GetObjectItemCaseSensitive(c->root, kind);
     return cJSON_IsNumber(item) && item->valuedouble >= 0 ? item->valuedouble : NAN; /* NaN: nothing passes */
@@ -168,7 +181,8 @@ static case_result compare(cli_case *c, case_verdict *verdict) {
     for (int i = 0; i < c->output_count; i++) {
         case_tensor *t = &c->outputs[i];
         double rtol = tolerance_of(c, t->role, "rtol"), atol = tolerance_of(c, t->role, "atol");
-        if (isnan(rtol) || isnan(atol)) return case_error(c, "case.json: output '%s' has no rtol and atol of 0 or more", t->role);
+        if (isnan(rtol) || isnan(atol))
+            return case_error(c, "case.json: output '%s' has no rtol and atol of 0 or more", t->role);
         if (!cli_array_to_f32(&t->array, reason)) return case_error(c, "output '%s': %s", t->role, reason);
         const float *got = t->array.data, *want = t->want.data;
         cli_diff diff = {0};
@@ -178,28 +192,6 @@ static case_result compare(cli_case *c, case_verdict *verdict) {
         cli_diff_merge(&verdict->diff, &diff);
     }
     return c->output_count ? CASE_DONE : case_error(c, "case.json: there is no output to compare");
-}
-
-static cJSON *read_json(const char *folder, char why[512]) {
-    char path[4096];
-    FILE *file;
-    int64_t size;
-    if (snprintf(path, sizeof path, "%s/case.json", folder) >= (int)sizeof path) return cli_why(why, 512, "the path is too long"), NULL;
-    if (!cli_file_open(path, &file, &size, why)) return NULL;
-    char *text = size < 1 << 24 ? malloc((size_t)size + 1) : NULL;
-    cJSON *root = NULL;
-    if (!text) cli_why(why, 512, "%s: is too large", path);
-    else if (cli_file_read(file, path, "text", text, (size_t)size, why)) {
-        root = cJSON_ParseWithLength(text, (size_t)size);
-        if (!cJSON_IsObject(root)) {
-            cJSON_Delete(root);
-            root = NULL;
-            cli_why(why, 512, "%s: is not a JSON object", path);
-        }
-    }
-    free(text);
-    fclose(file);
-    return root;
 }
 
 static void copy_text(char *to, size_t size, const cJSON *from, const char *fallback) {
@@ -212,17 +204,25 @@ static case_result run_operation(cli_case *c) {
     return case_unsupported(c, "operation '%s' is not supported", c->op);
 }
 
-static int count_gradients(const cli_case *c) {
+/* Gradients that the operation did not make. */
+static int count_gradients(cli_case *c) {
     int count = 0;
     const cJSON *item;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(c->root, "outputs")) count += is_gradient(item->string);
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(c->root, "outputs")) {
+        count += is_gradient(item->string) && !find(c->outputs, c->output_count, item->string);
+    }
     return count;
 }
 
 case_verdict case_run(cli_case *c) {
     case_verdict verdict = {.result = CASE_ERROR};
     snprintf(c->name, sizeof c->name, "%.255s", c->folder);
-    c->root = read_json(c->folder, c->why);
+    char path[4096];
+    if (snprintf(path, sizeof path, "%s/case.json", c->folder) >= (int)sizeof path) {
+        verdict.result = case_error(c, "the path is too long");
+        return verdict;
+    }
+    c->root = cli_json_read(path, c->why);
     if (!c->root) return verdict;
     c->attributes = cJSON_GetObjectItemCaseSensitive(c->root, "attributes");
     copy_text(c->name, sizeof c->name, cJSON_GetObjectItemCaseSensitive(c->root, "name"), c->folder);
@@ -232,8 +232,8 @@ case_verdict case_run(cli_case *c) {
         verdict.result = case_error(c, "case.json: inputs or outputs is not an object");
         return verdict;
     }
-    verdict.gradients = count_gradients(c);
     verdict.result = run_operation(c);
+    verdict.gradients = count_gradients(c);
     if (verdict.result == CASE_DONE) verdict.result = all_used(c);
     if (verdict.result == CASE_DONE) verdict.result = compare(c, &verdict);
     return verdict;

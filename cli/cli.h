@@ -17,6 +17,8 @@ int cmd_check(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_embed(int argc, char **argv);
+int cmd_kernels(int argc, char **argv);
 
 /* common.c: options that every command with a device takes. Each command appends CLI_DEVICE_OPTIONS to its long options
  * and hands unknown-to-it values to cli_device_option first. */
@@ -27,10 +29,19 @@ typedef struct cli_device {
     clattn_verify_mode verify; /* --trust once|always|never */
     bool verbose;           /* -v, --verbose: log at info level and below to stderr */
 } cli_device;
-enum { CLI_OPT_DEVICE = 1000, CLI_OPT_CACHE, CLI_OPT_NO_CACHE, CLI_OPT_KERNEL_DIR, CLI_OPT_TRUST, CLI_OPT_VERBOSE, CLI_OPT_FIRST_OWN };
+enum {
+    CLI_OPT_DEVICE = 1000,
+    CLI_OPT_CACHE,
+    CLI_OPT_NO_CACHE,
+    CLI_OPT_KERNEL_DIR,
+    CLI_OPT_TRUST,
+    CLI_OPT_VERBOSE,
+    CLI_OPT_FIRST_OWN
+};
 #define CLI_DEVICE_OPTIONS                                                                                             \
     {"device", required_argument, NULL, CLI_OPT_DEVICE}, {"cache", required_argument, NULL, CLI_OPT_CACHE},            \
-        {"no-cache", no_argument, NULL, CLI_OPT_NO_CACHE}, {"kernel-dir", required_argument, NULL, CLI_OPT_KERNEL_DIR}, \
+        {"no-cache", no_argument, NULL, CLI_OPT_NO_CACHE},                                                             \
+        {"kernel-dir", required_argument, NULL, CLI_OPT_KERNEL_DIR},                                                   \
         {"trust", required_argument, NULL, CLI_OPT_TRUST}, {"verbose", no_argument, NULL, CLI_OPT_VERBOSE}
 #define CLI_DEVICE_HELP                                                                                                \
     "  --device SELECTOR    gpu, cpu, an index, uuid:HEX, or platform=,device=,vendor= pairs (default: the best)\n"    \
@@ -47,7 +58,8 @@ int cli_context(const cli_device *device, clattn_context **context);
 /* common.c: "clattn COMMAND: message" on stderr; returns the code, so that `return cli_fail(...)` reads as one line. */
 void cli_set_command(const char *name);
 int cli_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
-int cli_fail_status(clattn_status status, const char *doing); /* prints clattn_last_error(); code that fits the status */
+/* Prints clattn_last_error(); the code that fits the status. */
+int cli_fail_status(clattn_status status, const char *doing);
 int cli_usage_hint(void);                                     /* "try clattn COMMAND --help"; returns EXIT_USAGE */
 /* Whole-string integer and number parsers; false on rubbish or out of range. */
 bool cli_parse_int(const char *text, long long low, long long high, long long *value);
@@ -71,13 +83,13 @@ typedef struct cli_array {
 bool cli_array_new(cli_array *array, clattn_dtype dtype, int rank, const int64_t *shape, char why[512]);
 void cli_array_free(cli_array *array);
 int64_t cli_array_elements(const cli_array *array);
-/* Any dtype to float32 / to bool bytes / to int32, in place; false with a message in `why` (256 bytes) when values do not fit. */
+/* Any dtype to float32 / to bool bytes / to int32, in place; false with a message in `why` when values do not fit. */
 bool cli_array_to_f32(cli_array *array, char why[256]);
 bool cli_array_to_bool(cli_array *array, char why[256]);
 bool cli_array_to_i32(cli_array *array, char why[256]);
 clattn_tensor cli_array_tensor(const cli_array *array); /* dense host view; rank <= 4 */
 
-/* io_npy.c, io_safetensors.c: false with one sentence in `why` (512 bytes) that names the file, the field and the rule. */
+/* io_npy.c, io_safetensors.c: false with one sentence in `why` that names the file, the field and the rule. */
 bool cli_npy_read(const char *path, cli_array *array, char why[512]);
 bool cli_npy_write(const char *path, const cli_array *array, char why[512]); /* temporary file, then rename */
 typedef struct cli_tensors {
@@ -94,9 +106,11 @@ bool cli_array_write(const char *path, const cli_array *array, char why[512]);
 
 /* weights.c: finds a multi-head layer's weights by PyTorch (in_proj_weight ...), BERT (attention.self.query.weight ...)
  * and q_proj/k_proj/v_proj/out_proj names under a prefix. The tensors in *weights point into *tensors. */
-bool cli_weights_find(const cli_tensors *tensors, const char *prefix, clattn_mha_weights *weights, char *why, size_t why_size);
+bool cli_weights_find(const cli_tensors *tensors, const char *prefix, clattn_mha_weights *weights, char *why,
+                      size_t why_size);
 
 /* draw.c: attention weights (heads, rows, columns) as a grid of heatmaps, PNG through gnuplot; labels may be NULL. */
-bool cli_heatmap(const char *path, const float *weights, int heads, int rows, int columns, const char *const *labels, const char *title, char why[512]);
+bool cli_heatmap(const char *path, const float *weights, int heads, int rows, int columns, const char *const *labels,
+                 const char *title, char why[512]);
 
 #endif

@@ -23,9 +23,7 @@ static const char help[] =
     "  --allow-unsupported  exit with 0 although some cases are not supported\n"
     "  --kernel NAME        only this attention kernel\n"
     "  --quiet              only failures and the totals\n"
-    "  --json               one JSON document instead of lines\n"
-    CLI_DEVICE_HELP
-    "\n"
+    "  --json               one JSON document instead of lines\n" CLI_DEVICE_HELP "\n"
     "examples\n"
     "  clattn check tests/golden\n"
     "  clattn check --device cpu --kernel attn_tiled --allow-unsupported tests/golden/torch_sdpa\n"
@@ -38,7 +36,7 @@ typedef struct check_options {
     bool allow_unsupported, quiet, json;
 } check_options;
 
-/* ---- finding -------------------------------------------------------------------------------------------------------- */
+/* ---- finding -------------------------------------------------------------------------------------------------- */
 
 typedef struct path_list {
     char **items;
@@ -84,7 +82,8 @@ static int find_cases(const char *folder, int depth, path_list *list) {
         char path[4096];
         if (entry->d_name[0] == '.' || depth == MAX_DEPTH) continue;
         if (!look_at(folder, entry->d_name, &info) || !S_ISDIR(info.st_mode)) continue;
-        if (snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path) code = find_cases(path, depth + 1, list);
+        if (snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path)
+            code = find_cases(path, depth + 1, list);
     }
     closedir(directory);
     return code;
@@ -103,14 +102,16 @@ static int find_all(int count, char **folders, path_list *list) {
     qsort(list->items, list->count, sizeof *list->items, by_text);
     size_t kept = 1; /* the same folder given twice counts once */
     for (size_t i = 1; i < list->count; i++) {
-        if (strcmp(list->items[i], list->items[kept - 1]) == 0) free(list->items[i]);
-        else list->items[kept++] = list->items[i];
+        if (strcmp(list->items[i], list->items[kept - 1]) == 0)
+            free(list->items[i]);
+        else
+            list->items[kept++] = list->items[i];
     }
     list->count = kept;
     return EXIT_GOOD;
 }
 
-/* ---- reporting ------------------------------------------------------------------------------------------------------ */
+/* ---- reporting ------------------------------------------------------------------------------------------------ */
 
 typedef struct totals {
     int passed, failed, unsupported, gradients;
@@ -127,18 +128,25 @@ static int first_line(const char *text) { return (int)strcspn(text, "\n"); }
 static void print_line(const cli_case *c, const case_verdict *v) {
     const cli_diff *d = &v->diff;
     printf("%-11s %s", word_of(v), c->name);
-    if (v->result != CASE_DONE) printf(": %.*s\n", first_line(c->why), c->why);
-    else if (d->wrong == 0) printf(" error %.3g tolerance %.3g (%s)\n", d->error, d->tolerance, c->kernels);
+    if (v->result != CASE_DONE)
+        printf(": %.*s\n", first_line(c->why), c->why);
+    else if (d->wrong == 0)
+        printf(" error %.3g tolerance %.3g (%s)\n", d->error, d->tolerance, c->kernels);
     else
-        printf(" error %.3g tolerance %.3g (%s): %lld of %lld values are off, the worst is %s[%lld]: %.9g instead of %.9g\n",
-               d->error, d->tolerance, c->kernels, (long long)d->wrong, (long long)d->count, v->role, (long long)d->index, d->got, d->want);
+        printf(" error %.3g tolerance %.3g (%s): %lld of %lld values are off, the worst is %s[%lld]: %.9g instead of "
+               "%.9g\n",
+               d->error, d->tolerance, c->kernels, (long long)d->wrong, (long long)d->count, v->role,
+               (long long)d->index, d->got, d->want);
 }
 
 static void add_json(cJSON *cases, const cli_case *c, const case_verdict *v) {
     cJSON *o = cJSON_CreateObject();
     cJSON_AddItemToArray(cases, o);
     cJSON_AddStringToObject(o, "name", c->name);
-    cJSON_AddStringToObject(o, "result", v->result == CASE_DONE && v->diff.wrong ? "fail" : v->result == CASE_ERROR ? "fail" : word_of(v));
+    cJSON_AddStringToObject(o, "result",
+                            v->result == CASE_DONE && v->diff.wrong ? "fail"
+                            : v->result == CASE_ERROR               ? "fail"
+                                                                    : word_of(v));
     cJSON_AddNumberToObject(o, "gradients_not_checked", v->gradients);
     if (v->result != CASE_DONE) {
         cJSON_AddStringToObject(o, "why", c->why);
@@ -154,16 +162,19 @@ static void add_json(cJSON *cases, const cli_case *c, const case_verdict *v) {
 }
 
 static void count(totals *t, const case_verdict *v) {
-    if (v->result == CASE_UNSUPPORTED) t->unsupported++;
-    else if (v->result == CASE_DONE && v->diff.wrong == 0) t->passed++;
-    else t->failed++;
+    if (v->result == CASE_UNSUPPORTED)
+        t->unsupported++;
+    else if (v->result == CASE_DONE && v->diff.wrong == 0)
+        t->passed++;
+    else
+        t->failed++;
     t->gradients += v->gradients;
 }
 
 static int print_totals(const check_options *o, const totals *t, int cases, cJSON *json) {
     if (!o->json) {
-        printf("%d cases: %d passed, %d failed, %d unsupported (%d gradient outputs not checked)\n", cases, t->passed, t->failed,
-               t->unsupported, t->gradients);
+        printf("%d cases: %d passed, %d failed, %d unsupported (%d gradient outputs not checked)\n", cases, t->passed,
+               t->failed, t->unsupported, t->gradients);
         return EXIT_GOOD;
     }
     cJSON_AddNumberToObject(json, "passed", t->passed);
@@ -173,19 +184,22 @@ static int print_totals(const check_options *o, const totals *t, int cases, cJSO
     return cli_json_print(json);
 }
 
-/* ---- running -------------------------------------------------------------------------------------------------------- */
+/* ---- running -------------------------------------------------------------------------------------------------- */
 
 static int run_cases(const check_options *o, clattn_context *context, const path_list *list) {
     totals t = {0};
-    cJSON *json = o->json ? cJSON_CreateObject() : NULL, *cases = o->json ? cJSON_AddArrayToObject(json, "cases") : NULL;
+    cJSON *json = o->json ? cJSON_CreateObject() : NULL,
+          *cases = o->json ? cJSON_AddArrayToObject(json, "cases") : NULL;
     static cli_case c; /* large, and one at a time */
     for (size_t i = 0; i < list->count; i++) {
         cli_progress("case", (long)i, (long)list->count);
         c = (cli_case){.context = context, .kernel = o->kernel, .folder = list->items[i]};
         case_verdict v = case_run(&c);
         count(&t, &v);
-        if (o->json) add_json(cases, &c, &v);
-        else if (!o->quiet || strcmp(word_of(&v), "FAIL") == 0) print_line(&c, &v);
+        if (o->json)
+            add_json(cases, &c, &v);
+        else if (!o->quiet || strcmp(word_of(&v), "FAIL") == 0)
+            print_line(&c, &v);
         case_free(&c);
     }
     cli_progress("case", (long)list->count, (long)list->count);
@@ -210,11 +224,16 @@ int cmd_check(int argc, char **argv) {
         if (handled < 0) return EXIT_USAGE;
         if (handled > 0) continue;
         if (option == 'h') return fputs(help, stdout), EXIT_GOOD;
-        if (option == OPT_ALLOW) o.allow_unsupported = true;
-        else if (option == OPT_KERNEL) o.kernel = optarg;
-        else if (option == OPT_QUIET) o.quiet = true;
-        else if (option == OPT_JSON) o.json = true;
-        else return cli_usage_hint();
+        if (option == OPT_ALLOW)
+            o.allow_unsupported = true;
+        else if (option == OPT_KERNEL)
+            o.kernel = optarg;
+        else if (option == OPT_QUIET)
+            o.quiet = true;
+        else if (option == OPT_JSON)
+            o.json = true;
+        else
+            return cli_usage_hint();
     }
     if (optind == argc) return cli_fail(EXIT_USAGE, "DIR is missing"), cli_usage_hint();
     path_list list = {0};

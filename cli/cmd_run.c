@@ -44,9 +44,7 @@ static const char help[] =
     "  --memory-limit SIZE  bytes for intermediate buffers, with K, M or G (default: no limit)\n"
     "  --kernel NAME        only this attention kernel\n"
     "  --gemm NAME          only this kernel for the projections\n"
-    "  --repeat N           warm runs to time (default: for 0.05 s, at least 3)\n"
-    CLI_DEVICE_HELP
-    "\n"
+    "  --repeat N           warm runs to time (default: for 0.02 s, at least 3)\n" CLI_DEVICE_HELP "\n"
     "examples\n"
     "  clattn run --weights examples/data/minilm-layer0.safetensors --heads 12 --query examples/data/hidden.npy \\\n"
     "      --padding-mask examples/data/padding.npy --expect examples/data/attention-out.npy --out y.npy\n"
@@ -110,7 +108,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"help", no_argument, NULL, 'h'},
                                              {0}};
 
-/* ---- option values ------------------------------------------------------------------------------------------------ */
+/* ---- option values ------------------------------------------------------------------------------------------ */
 
 static bool take_int(const char *option, const char *text, long long low, long long high, long long *value) {
     if (cli_parse_int(text, low, high, value)) return true;
@@ -160,21 +158,36 @@ static bool take_reference(const char *text, run_reference *value) {
 /* Options whose value is kept as it is. */
 static const char **text_option(run_options *o, int option) {
     switch (option) {
-    case OPT_WEIGHTS: return &o->weights;
-    case OPT_PREFIX: return &o->prefix;
-    case OPT_QUERY: return &o->query;
-    case OPT_KEY: return &o->key;
-    case OPT_VALUE: return &o->value;
-    case OPT_PADDING: return &o->padding_mask;
-    case OPT_MASK: return &o->mask;
-    case OPT_OUT: return &o->out;
-    case OPT_WEIGHTS_OUT: return &o->weights_out;
-    case OPT_HEATMAP: return &o->heatmap;
-    case OPT_LABELS: return &o->labels;
-    case OPT_EXPECT: return &o->expect;
-    case OPT_KERNEL: return &o->kernel;
-    case OPT_GEMM: return &o->gemm;
-    default: return NULL;
+    case OPT_WEIGHTS:
+        return &o->weights;
+    case OPT_PREFIX:
+        return &o->prefix;
+    case OPT_QUERY:
+        return &o->query;
+    case OPT_KEY:
+        return &o->key;
+    case OPT_VALUE:
+        return &o->value;
+    case OPT_PADDING:
+        return &o->padding_mask;
+    case OPT_MASK:
+        return &o->mask;
+    case OPT_OUT:
+        return &o->out;
+    case OPT_WEIGHTS_OUT:
+        return &o->weights_out;
+    case OPT_HEATMAP:
+        return &o->heatmap;
+    case OPT_LABELS:
+        return &o->labels;
+    case OPT_EXPECT:
+        return &o->expect;
+    case OPT_KERNEL:
+        return &o->kernel;
+    case OPT_GEMM:
+        return &o->gemm;
+    default:
+        return NULL;
     }
 }
 
@@ -183,28 +196,43 @@ static bool take_option(run_options *o, int option, const char *value) {
     const char **text = text_option(o, option);
     if (text) return *text = value, true;
     switch (option) {
-    case OPT_HEADS: return take_int("--heads", value, 1, 1 << 28, &o->heads);
-    case OPT_ENTRY: return take_int("--batch-index", value, 0, 1 << 28, &o->entry);
-    case OPT_REPEAT: return take_int("--repeat", value, 1, 1000000, &o->repeat);
-    case OPT_TOLERANCE: return take_tolerance(value, &o->tolerance);
-    case OPT_REFERENCE: return take_reference(value, &o->reference);
-    case OPT_MEMORY_LIMIT: return take_size(value, &o->memory_limit);
-    case OPT_CAUSAL_OFFSET: return take_causal_offset(value, o);
+    case OPT_HEADS:
+        return take_int("--heads", value, 1, 1 << 28, &o->heads);
+    case OPT_ENTRY:
+        return take_int("--batch-index", value, 0, 1 << 28, &o->entry);
+    case OPT_REPEAT:
+        return take_int("--repeat", value, 1, 1000000, &o->repeat);
+    case OPT_TOLERANCE:
+        return take_tolerance(value, &o->tolerance);
+    case OPT_REFERENCE:
+        return take_reference(value, &o->reference);
+    case OPT_MEMORY_LIMIT:
+        return take_size(value, &o->memory_limit);
+    case OPT_CAUSAL_OFFSET:
+        return take_causal_offset(value, o);
     case OPT_CAUSAL:
         if (o->causal == CLATTN_CAUSAL_NONE) o->causal = CLATTN_CAUSAL_TOP_LEFT;
         return true;
-    case OPT_ZERO_ATTN: return o->zero_attn = true;
-    case OPT_JSON: return o->json = true;
-    default: return cli_usage_hint(), false; /* getopt has said what is wrong */
+    case OPT_ZERO_ATTN:
+        return o->zero_attn = true;
+    case OPT_JSON:
+        return o->json = true;
+    default:
+        return cli_usage_hint(), false; /* getopt has said what is wrong */
     }
 }
 
 static int check_options(const run_options *o) {
-    if (!o->weights) cli_fail(EXIT_USAGE, "--weights FILE is missing");
-    else if (!o->heads) cli_fail(EXIT_USAGE, "--heads N is missing");
-    else if (!o->query) cli_fail(EXIT_USAGE, "--query FILE is missing");
-    else if (o->labels && !o->heatmap) cli_fail(EXIT_USAGE, "--labels is given without --heatmap; it labels the picture");
-    else return EXIT_GOOD;
+    if (!o->weights)
+        cli_fail(EXIT_USAGE, "--weights FILE is missing");
+    else if (!o->heads)
+        cli_fail(EXIT_USAGE, "--heads N is missing");
+    else if (!o->query)
+        cli_fail(EXIT_USAGE, "--query FILE is missing");
+    else if (o->labels && !o->heatmap)
+        cli_fail(EXIT_USAGE, "--labels is given without --heatmap; it labels the picture");
+    else
+        return EXIT_GOOD;
     return cli_usage_hint();
 }
 
@@ -224,7 +252,7 @@ static int parse(int argc, char **argv, run_options *o) {
     return code == EXIT_GOOD ? -1 : code;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------------------ */
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
@@ -239,7 +267,8 @@ static int run_timed(run_job *job, clattn_mha *mha) {
     if (status != CLATTN_OK) return cli_fail_status(status, "running the layer");
     job->cold_ms = 1e3 * (cli_seconds() - start);
     long long wanted = job->options.repeat, done = 0;
-    for (start = begun = cli_seconds(); wanted ? done < wanted : done < 3 || (begun - start < 0.05 && done < MOST); done++) {
+    for (start = begun = cli_seconds(); wanted ? done < wanted : done < 3 || (begun - start < 0.02 && done < MOST);
+         done++) {
         status = clattn_mha_run(mha, &job->io);
         if (status != CLATTN_OK) return cli_fail_status(status, "running the layer");
         double now = cli_seconds();
@@ -266,7 +295,8 @@ static int run_weights(run_job *job, clattn_context *context) {
     job->attention_entry = o->weights_out ? 0 : o->entry;
     int64_t shape[4] = {desc.batch, desc.heads, desc.query_len, job->all_keys};
     int64_t output_shape[3] = {desc.batch, desc.query_len, desc.embed_dim};
-    if (!cli_array_new(&job->attention, CLATTN_F32, 4, shape, why) || !cli_array_new(&output, CLATTN_F32, 3, output_shape, why))
+    if (!cli_array_new(&job->attention, CLATTN_F32, 4, shape, why) ||
+        !cli_array_new(&output, CLATTN_F32, 3, output_shape, why))
         return cli_fail(EXIT_NOT_SUPPORTED, "attention weights: %s", why);
     io.output = cli_array_tensor(&output);
     io.weights = cli_array_tensor(&job->attention);
@@ -283,7 +313,8 @@ static int write_outputs(const run_job *job) {
     const run_options *o = &job->options;
     char why[512];
     if (o->out && !cli_array_write(o->out, &job->output, why)) return cli_fail(EXIT_USAGE, "--out %s", why);
-    if (o->weights_out && !cli_array_write(o->weights_out, &job->attention, why)) return cli_fail(EXIT_USAGE, "--weights-out %s", why);
+    if (o->weights_out && !cli_array_write(o->weights_out, &job->attention, why))
+        return cli_fail(EXIT_USAGE, "--weights-out %s", why);
     return EXIT_GOOD;
 }
 
@@ -292,10 +323,12 @@ static int draw(run_job *job) {
     if (!o->heatmap) return EXIT_GOOD;
     char title[128], why[512];
     const int64_t *shape = job->attention.shape; /* (B or 1, H, L, T) */
-    const float *weights = (const float *)job->attention.data + (o->entry - job->attention_entry) * shape[1] * shape[2] * shape[3];
-    snprintf(title, sizeof title, "Attention weights%s, batch entry %lld of %lld", o->causal ? ", causal" : "", o->entry,
-             (long long)job->desc.batch);
-    job->picture_drawn = cli_heatmap(o->heatmap, weights, (int)shape[1], (int)shape[2], (int)shape[3], job->labels.words, title, why);
+    const float *weights =
+        (const float *)job->attention.data + (o->entry - job->attention_entry) * shape[1] * shape[2] * shape[3];
+    snprintf(title, sizeof title, "Attention weights%s, batch entry %lld of %lld", o->causal ? ", causal" : "",
+             o->entry, (long long)job->desc.batch);
+    job->picture_drawn =
+        cli_heatmap(o->heatmap, weights, (int)shape[1], (int)shape[2], (int)shape[3], job->labels.words, title, why);
     return job->picture_drawn ? EXIT_GOOD : cli_fail(EXIT_USAGE, "--heatmap: %s", why);
 }
 

@@ -12,9 +12,7 @@
 
 static const char *command_name; /* NULL before a command is known */
 
-void cli_set_command(const char *name) {
-    command_name = name;
-}
+void cli_set_command(const char *name) { command_name = name; }
 
 int cli_fail(int code, const char *format, ...) {
     fflush(stdout);
@@ -55,12 +53,14 @@ int cli_fail_status(clattn_status status, const char *doing) {
 }
 
 int cli_usage_hint(void) {
-    if (command_name) fprintf(stderr, "try clattn %s --help\n", command_name);
-    else fputs("try clattn --help\n", stderr);
+    if (command_name)
+        fprintf(stderr, "try clattn %s --help\n", command_name);
+    else
+        fputs("try clattn --help\n", stderr);
     return EXIT_USAGE;
 }
 
-/* ---- device options ----------------------------------------------------------------------------------------------- */
+/* ---- device options ----------------------------------------------------------------------------------------- */
 
 void cli_device_init(cli_device *device) {
     *device = (cli_device){.selector = getenv("CLATTN_DEVICE"),
@@ -108,7 +108,8 @@ static void log_line(void *user, clattn_log_level level, const char *message) {
     static const char *const names[] = {"error", "warning", "info", "debug"};
     const cli_device *device = user;
     if (!device->verbose && level != CLATTN_LOG_WARNING) return;
-    fprintf(stderr, "clattn: %s: %s\n", level >= CLATTN_LOG_ERROR && level <= CLATTN_LOG_DEBUG ? names[level] : "log", message);
+    fprintf(stderr, "clattn: %s: %s\n", level >= CLATTN_LOG_ERROR && level <= CLATTN_LOG_DEBUG ? names[level] : "log",
+            message);
 }
 
 int cli_context(const cli_device *device, clattn_context **context) {
@@ -127,7 +128,7 @@ int cli_context(const cli_device *device, clattn_context **context) {
     return status == CLATTN_OK ? EXIT_GOOD : cli_fail_status(status, "opening the device");
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------- */
+/* ---- values ------------------------------------------------------------------------------------------------- */
 
 bool cli_parse_int(const char *text, long long low, long long high, long long *value) {
     char *end;
@@ -158,8 +159,10 @@ bool cli_parse_shape(const char *text, int count, long long *values, bool *causa
         word[length] = '\0';
         if (!cli_parse_int(word, 0, INT64_MAX, &values[i])) return false;
         text += length;
-        if (*text == ',' && i + 1 < count) text++;
-        else if (i + 1 < count) return false;
+        if (*text == ',' && i + 1 < count)
+            text++;
+        else if (i + 1 < count)
+            return false;
     }
     *causal = strcmp(text, ",causal") == 0;
     return *causal || *text == '\0';

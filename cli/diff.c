@@ -5,7 +5,7 @@
 void cli_diff_add(cli_diff *diff, double got, double want, double tolerance, int64_t index) {
     bool equal = got == want || (isnan(got) && isnan(want));
     double error = equal ? 0 : fabs(got - want);
-    if (!(error < INFINITY)) error = INFINITY; /* NaN is the greatest error and not the least */
+    if (!(error < INFINITY)) error = INFINITY;           /* NaN is the greatest error and not the least */
     bool right = error < INFINITY && error <= tolerance; /* a tolerance of infinity or NaN lets nothing pass */
     if (error == 0) right = true;
     double fraction = error == 0 ? 0 : error < INFINITY ? error / tolerance : INFINITY;

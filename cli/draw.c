@@ -16,7 +16,7 @@ extern char **environ;
 
 enum { MAX_LABELS = 48 }; /* more would overlap; numbers are shown instead */
 
-/* ---- the folder --------------------------------------------------------------------------------------------------- */
+/* ---- the folder --------------------------------------------------------------------------------------------- */
 
 typedef struct workshop {
     char folder[256];
@@ -27,7 +27,8 @@ static bool workshop_open(workshop *w, char why[512]) {
     const char *parent = getenv("TMPDIR");
     int length = snprintf(w->folder, sizeof w->folder, "%s/clattn-XXXXXX", parent && parent[0] ? parent : "/tmp");
     if (length >= (int)sizeof w->folder || !mkdtemp(w->folder))
-        return cli_why(why, 512, "%s: cannot make a temporary folder: %s", parent && parent[0] ? parent : "/tmp", strerror(errno));
+        return cli_why(why, 512, "%s: cannot make a temporary folder: %s", parent && parent[0] ? parent : "/tmp",
+                       strerror(errno));
     snprintf(w->script, sizeof w->script, "%s/script", w->folder);
     snprintf(w->data, sizeof w->data, "%s/data", w->folder);
     snprintf(w->picture, sizeof w->picture, "%s/picture", w->folder);
@@ -43,7 +44,7 @@ static void workshop_close(workshop *w) {
     rmdir(w->folder);
 }
 
-/* ---- the script --------------------------------------------------------------------------------------------------- */
+/* ---- the script --------------------------------------------------------------------------------------------- */
 
 /* A gnuplot string. Single quotes switch off every substitution; a quote inside is doubled. */
 static void put_string(FILE *out, const char *text, int most) {
@@ -79,8 +80,10 @@ typedef struct picture {
 /* Labels and numbers stand at the left and at the bottom of the grid only. */
 static void put_axis(FILE *out, const picture *p, const char *axis, int count, bool outer, const char *style) {
     bool named = p->labels && count == p->columns && count <= MAX_LABELS;
-    if (named && outer) put_tics(out, axis, p->labels, count, style);
-    else fprintf(out, "set %stics norotate %s\n", axis, named ? "0,1" : "autofreq");
+    if (named && outer)
+        put_tics(out, axis, p->labels, count, style);
+    else
+        fprintf(out, "set %stics norotate %s\n", axis, named ? "0,1" : "autofreq");
     fprintf(out, "set format %s '%s'\n", axis, outer ? "%g" : "");
 }
 
@@ -92,14 +95,14 @@ static void put_layout(FILE *out, const picture *p) {
     int width = left + right + p->grid_columns * side + (p->grid_columns - 1) * gap;
     int height = bottom + top + p->grid_rows * side + (p->grid_rows - 1) * gap;
     fprintf(out, "set terminal png truecolor noenhanced size %d,%d\n", width, height);
-    fprintf(out, "set multiplot layout %d,%d margins screen %.4f,%.4f,%.4f,%.4f spacing screen %.4f,%.4f title ", p->grid_rows,
-            p->grid_columns, (double)left / width, 1 - (double)right / width, (double)bottom / height, 1 - (double)top / height,
-            (double)gap / width, (double)gap / height);
+    fprintf(out, "set multiplot layout %d,%d margins screen %.4f,%.4f,%.4f,%.4f spacing screen %.4f,%.4f title ",
+            p->grid_rows, p->grid_columns, (double)left / width, 1 - (double)right / width, (double)bottom / height,
+            1 - (double)top / height, (double)gap / width, (double)gap / height);
     char title[256];
     snprintf(title, sizeof title, "%.200s (rows: queries, columns: keys)", p->title);
     put_string(out, title, sizeof title);
-    fprintf(out, "\nset colorbox user origin screen %.4f,%.4f size screen %.4f,%.4f\n", 1 - 60.0 / width, (double)bottom / height,
-            14.0 / width, 1 - (double)(bottom + top) / height);
+    fprintf(out, "\nset colorbox user origin screen %.4f,%.4f size screen %.4f,%.4f\n", 1 - 60.0 / width,
+            (double)bottom / height, 14.0 / width, 1 - (double)(bottom + top) / height);
 }
 
 static void put_head(FILE *out, const picture *p, int head, const workshop *w) {
@@ -121,13 +124,14 @@ static void put_script(FILE *out, const picture *p, const workshop *w) {
     fputs("set palette defined (0 '#ffffff', 0.15 '#d6e6f4', 0.4 '#6aaed6', 0.7 '#2070b4', 1 '#08306b')\n"
           "set tics out nomirror scale 0.3\n",
           out);
-    fprintf(out, "set cbrange [0:%.9g]\nset xrange [-0.5:%d.5]\nset yrange [%d.5:-0.5]\n", (double)p->most, p->columns - 1, p->rows - 1);
+    fprintf(out, "set cbrange [0:%.9g]\nset xrange [-0.5:%d.5]\nset yrange [%d.5:-0.5]\n", (double)p->most,
+            p->columns - 1, p->rows - 1);
     put_layout(out, p);
     for (int head = 0; head < p->heads; head++) put_head(out, p, head, w);
     fputs("unset multiplot\nset output\n", out);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------------------ */
 
 static void first_line(const char *path, char *line, size_t size) {
     FILE *file = fopen(path, "r");
@@ -150,7 +154,9 @@ static bool run_gnuplot(const workshop *w, char why[512]) {
     int error = posix_spawnp(&child, "gnuplot", &actions, NULL, arguments, environ);
     posix_spawn_file_actions_destroy(&actions);
     if (error == ENOENT)
-        return cli_why(why, 512, "gnuplot is not installed or not in PATH, and pictures need it (on Debian and Ubuntu: apt install gnuplot-nox)");
+        return cli_why(why, 512,
+                       "gnuplot is not installed or not in PATH, and pictures need it (on Debian and Ubuntu: apt "
+                       "install gnuplot-nox)");
     if (error) return cli_why(why, 512, "gnuplot cannot be started: %s", strerror(error));
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR) return cli_why(why, 512, "gnuplot was lost: %s", strerror(errno));

@@ -19,8 +19,8 @@ bool cli_file_read(FILE *file, const char *path, const char *field, void *data, 
  * pipe, /dev/null) is written directly. */
 typedef struct cli_writer {
     FILE *file;
-    const char *path;    /* borrowed */
-    char *temporary;     /* NULL: written directly */
+    const char *path; /* borrowed */
+    char *temporary;  /* NULL: written directly */
 } cli_writer;
 bool cli_writer_open(cli_writer *writer, const char *path, char why[512]);
 /* `good` false drops what was written. Always frees; true when the file is in place. */

@@ -92,7 +92,8 @@ static bool parse_shape(cursor *c, npy_header *header) {
 
 static bool parse_entry(cursor *c, npy_header *header) {
     char key[32];
-    if (!take_string(c, key, sizeof key)) return BAD(c, "%s: header is not a dictionary: a key is no short string", c->path);
+    if (!take_string(c, key, sizeof key))
+        return BAD(c, "%s: header is not a dictionary: a key is no short string", c->path);
     if (!take(c, ':')) return BAD(c, "%s: header is not a dictionary: no colon after '%s'", c->path, key);
     bool *seen = strcmp(key, "descr") == 0           ? &header->has_descr
                  : strcmp(key, "fortran_order") == 0 ? &header->has_order
@@ -135,7 +136,7 @@ typedef struct npy_type {
     size_t file_size; /* bytes per element in the file */
 } npy_type;
 
-static const npy_type types[] = {{"<f4", CLATTN_F32, 4}, {"<f2", CLATTN_F16, 2},  {"<f8", CLATTN_F32, 8},
+static const npy_type types[] = {{"<f4", CLATTN_F32, 4}, {"<f2", CLATTN_F16, 2}, {"<f8", CLATTN_F32, 8},
                                  {"<i4", CLATTN_I32, 4}, {"<i8", CLATTN_I64, 8}, {"|b1", CLATTN_BOOL, 1}};
 
 static const npy_type *find_type(const char *descr) {
@@ -145,10 +146,12 @@ static const npy_type *find_type(const char *descr) {
 }
 
 /* The header's text, NUL-terminated, in malloc'ed memory; *data_size is what follows it in the file. */
-static char *read_header(FILE *file, const char *path, int64_t size, size_t *length, int64_t *data_size, char why[512]) {
+static char *read_header(FILE *file, const char *path, int64_t size, size_t *length, int64_t *data_size,
+                         char why[512]) {
     unsigned char start[12];
     if (!cli_file_read(file, path, "magic number and version", start, 8, why)) return NULL;
-    if (memcmp(start, magic, sizeof magic) != 0) return cli_why(why, 512, "%s: is not a .npy file: wrong magic number", path), NULL;
+    if (memcmp(start, magic, sizeof magic) != 0)
+        return cli_why(why, 512, "%s: is not a .npy file: wrong magic number", path), NULL;
     int major = start[6], minor = start[7], width = major == 1 ? 2 : 4;
     if (major < 1 || major > 3 || minor != 0)
         return cli_why(why, 512, "%s: version is %d.%d; it must be 1.0, 2.0 or 3.0", path, major, minor), NULL;
@@ -157,7 +160,9 @@ static char *read_header(FILE *file, const char *path, int64_t size, size_t *len
     for (int i = width - 1; i >= 0; i--) *length = *length << 8 | start[8 + i];
     *data_size = size - 8 - width - (int64_t)*length;
     if (*data_size < 0)
-        return cli_why(why, 512, "%s: is truncated: the header length is %zu, the file has %lld bytes", path, *length, (long long)size), NULL;
+        return cli_why(why, 512, "%s: is truncated: the header length is %zu, the file has %lld bytes", path, *length,
+                       (long long)size),
+               NULL;
     if (*length > MAX_HEADER)
         return cli_why(why, 512, "%s: header length is %zu; it must be at most %d", path, *length, MAX_HEADER), NULL;
     char *text = malloc(*length + 1);
@@ -187,12 +192,15 @@ static bool describe(const npy_header *header, const char *path, int64_t data_si
         elements *= header->shape[i];
     }
     if (header->fortran_order && long_axes > 1)
-        return cli_why(why, 512, "%s: fortran_order is True; it must be False (save it with numpy.ascontiguousarray)", path);
+        return cli_why(why, 512, "%s: fortran_order is True; it must be False (save it with numpy.ascontiguousarray)",
+                       path);
     int64_t wanted = elements * (int64_t)(*type)->file_size;
     if (wanted > data_size)
-        return cli_why(why, 512, "%s: is truncated: shape and descr need %lld bytes of data, the file has %lld", path, (long long)wanted, (long long)data_size);
+        return cli_why(why, 512, "%s: is truncated: shape and descr need %lld bytes of data, the file has %lld", path,
+                       (long long)wanted, (long long)data_size);
     if (wanted < data_size)
-        return cli_why(why, 512, "%s: has %lld bytes behind the data that shape and descr describe", path, (long long)(data_size - wanted));
+        return cli_why(why, 512, "%s: has %lld bytes behind the data that shape and descr describe", path,
+                       (long long)(data_size - wanted));
     return true;
 }
 
@@ -205,7 +213,8 @@ static bool read_doubles(FILE *file, const char *path, cli_array *array, char wh
         if (!cli_file_read(file, path, "data", block, count * sizeof *block, why)) return false;
         for (size_t i = 0; i < count; i++) {
             if (isfinite(block[i]) && fabs(block[i]) > FLT_MAX)
-                return cli_why(why, 512, "%s: element %lld is %g; it does not fit float32", path, (long long)(done + (int64_t)i), block[i]);
+                return cli_why(why, 512, "%s: element %lld is %g; it does not fit float32", path,
+                               (long long)(done + (int64_t)i), block[i]);
             out[done + (int64_t)i] = (float)block[i];
         }
         left -= (int64_t)count;
@@ -245,13 +254,14 @@ bool cli_npy_read(const char *path, cli_array *array, char why[512]) {
 bool cli_npy_write(const char *path, const cli_array *array, char why[512]) {
     const char *descr = NULL;
     for (size_t i = 0; i < sizeof types / sizeof types[0] && !descr; i++)
-        if (types[i].dtype == array->dtype && types[i].file_size == clattn_dtype_size(array->dtype)) descr = types[i].descr;
+        if (types[i].dtype == array->dtype && types[i].file_size == clattn_dtype_size(array->dtype))
+            descr = types[i].descr;
     if (!descr) return cli_why(why, 512, "%s: .npy has no element type for %s", path, clattn_dtype_name(array->dtype));
     char text[256];
     int length = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
     for (int i = 0; i < array->rank; i++)
-        length += snprintf(text + length, sizeof text - (size_t)length, i + 1 < array->rank || i == 0 ? "%lld, " : "%lld",
-                           (long long)array->shape[i]);
+        length += snprintf(text + length, sizeof text - (size_t)length,
+                           i + 1 < array->rank || i == 0 ? "%lld, " : "%lld", (long long)array->shape[i]);
     length += snprintf(text + length, sizeof text - (size_t)length, "), }");
     int padded = (10 + length + 1 + 63) / 64 * 64 - 10; /* the data starts on a multiple of 64 */
     unsigned char start[10] = {0, 0, 0, 0, 0, 0, 1, 0, (unsigned char)(padded & 255), (unsigned char)(padded >> 8)};

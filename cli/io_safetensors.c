@@ -1,4 +1,4 @@
-/* The safetensors format: 8 bytes with the length of a JSON header, the header, then the tensors' bytes without gaps. */
+/* The safetensors format: 8 bytes with the length of a JSON header, the header, the tensors' bytes without gaps. */
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +46,8 @@ static bool read_dtype(loader *l, const cJSON *entry, cli_array *array) {
     if (!cJSON_IsString(dtype)) return BAD(l, "%s: tensor '%s' has no dtype", l->path, array->name);
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++)
         if (strcmp(types[i].name, dtype->valuestring) == 0) return array->dtype = types[i].dtype, true;
-    return BAD(l, "%s: tensor '%s' has dtype '%.32s'; it must be F32, F16, BF16, I64, I32 or BOOL", l->path, array->name, dtype->valuestring);
+    return BAD(l, "%s: tensor '%s' has dtype '%.32s'; it must be F32, F16, BF16, I64, I32 or BOOL", l->path,
+               array->name, dtype->valuestring);
 }
 
 static bool read_shape(loader *l, const cJSON *entry, cli_array *array) {
@@ -54,12 +55,15 @@ static bool read_shape(loader *l, const cJSON *entry, cli_array *array) {
     if (!cJSON_IsArray(shape)) return BAD(l, "%s: tensor '%s' has no shape", l->path, array->name);
     int64_t elements = 1;
     cJSON_ArrayForEach(item, shape) {
-        if (array->rank == MAX_RANK) return BAD(l, "%s: tensor '%s': shape has more than %d extents", l->path, array->name, MAX_RANK);
+        if (array->rank == MAX_RANK)
+            return BAD(l, "%s: tensor '%s': shape has more than %d extents", l->path, array->name, MAX_RANK);
         int64_t *n = &array->shape[array->rank];
         if (!whole_number(item, n))
-            return BAD(l, "%s: tensor '%s': shape[%d] is not a whole number in 0..2^53", l->path, array->name, array->rank);
+            return BAD(l, "%s: tensor '%s': shape[%d] is not a whole number in 0..2^53", l->path, array->name,
+                       array->rank);
         if (*n > 0 && elements > ((int64_t)1 << 56) / *n)
-            return BAD(l, "%s: tensor '%s': shape is too large: the product of its extents overflows", l->path, array->name);
+            return BAD(l, "%s: tensor '%s': shape is too large: the product of its extents overflows", l->path,
+                       array->name);
         elements *= *n;
         array->rank++;
     }
@@ -74,13 +78,14 @@ static bool read_offsets(loader *l, const cJSON *entry, const cli_array *array, 
         return BAD(l, "%s: tensor '%s': data_offsets is not a pair of whole numbers", l->path, array->name);
     const char *name = array->name;
     long long begin = place->begin, end = place->end;
-    if (begin > end) return BAD(l, "%s: tensor '%s': data_offsets [%lld, %lld] do not ascend", l->path, name, begin, end);
+    if (begin > end)
+        return BAD(l, "%s: tensor '%s': data_offsets [%lld, %lld] do not ascend", l->path, name, begin, end);
     if (end > l->data_size)
-        return BAD(l, "%s: tensor '%s': data_offsets [%lld, %lld] reach beyond the file's %lld bytes of data", l->path, name,
-                   begin, end, (long long)l->data_size);
+        return BAD(l, "%s: tensor '%s': data_offsets [%lld, %lld] reach beyond the file's %lld bytes of data", l->path,
+                   name, begin, end, (long long)l->data_size);
     if ((size_t)(end - begin) != array->bytes)
-        return BAD(l, "%s: tensor '%s': data_offsets span %lld bytes; shape and dtype need %zu", l->path, name, end - begin,
-                   array->bytes);
+        return BAD(l, "%s: tensor '%s': data_offsets span %lld bytes; shape and dtype need %zu", l->path, name,
+                   end - begin, array->bytes);
     return true;
 }
 
@@ -89,7 +94,8 @@ static bool read_entry(loader *l, const cJSON *entry) {
     cli_array *array = &l->tensors->items[index];
     *array = (cli_array){0};
     if (strlen(entry->string) >= sizeof array->name)
-        return BAD(l, "%s: a tensor's name is longer than %zu bytes: '%.64s...'", l->path, sizeof array->name - 1, entry->string);
+        return BAD(l, "%s: a tensor's name is longer than %zu bytes: '%.64s...'", l->path, sizeof array->name - 1,
+                   entry->string);
     strcpy(array->name, entry->string);
     if (!cJSON_IsObject(entry)) return BAD(l, "%s: the entry of tensor '%s' is not an object", l->path, array->name);
     if (!read_dtype(l, entry, array) || !read_shape(l, entry, array)) return false;
@@ -105,9 +111,7 @@ static int by_place(const void *a, const void *b) {
     return x->end < y->end ? -1 : x->end > y->end;
 }
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
+static int by_name(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
 static bool names_are_unique(loader *l) {
     int count = l->tensors->count;
@@ -130,7 +134,9 @@ static bool places_are_dense(loader *l) {
         const extent *e = &l->extents[i];
         const char *name = l->tensors->items[e->item].name;
         if (e->begin < at) return BAD(l, "%s: tensor '%s': data_offsets overlap the tensor before it", l->path, name);
-        if (e->begin > at) return BAD(l, "%s: tensor '%s': data_offsets leave a gap of %lld bytes before it", l->path, name, (long long)(e->begin - at));
+        if (e->begin > at)
+            return BAD(l, "%s: tensor '%s': data_offsets leave a gap of %lld bytes before it", l->path, name,
+                       (long long)(e->begin - at));
         at = e->end;
     }
     if (at != l->data_size)
@@ -142,7 +148,8 @@ static bool load_data(loader *l) {
     char reason[256];
     for (int i = 0; i < l->tensors->count; i++) { /* in file order: one pass, no seeking */
         cli_array *array = &l->tensors->items[l->extents[i].item];
-        if (!cli_array_allocate(array, reason, sizeof reason)) return BAD(l, "%s: tensor '%s': %s", l->path, array->name, reason);
+        if (!cli_array_allocate(array, reason, sizeof reason))
+            return BAD(l, "%s: tensor '%s': %s", l->path, array->name, reason);
         if (!cli_file_read(l->file, l->path, "data", array->data, array->bytes, l->why)) return false;
     }
     return true;
@@ -173,9 +180,11 @@ static bool read_open_file(loader *l, int64_t size) {
     uint64_t length = 0;
     for (int i = 7; i >= 0; i--) length = length << 8 | start[i];
     if (length > (uint64_t)size - 8)
-        return BAD(l, "%s: header length is %llu; the file has %lld bytes behind it", l->path, (unsigned long long)length, (long long)size - 8);
+        return BAD(l, "%s: header length is %llu; the file has %lld bytes behind it", l->path,
+                   (unsigned long long)length, (long long)size - 8);
     if (length > MAX_HEADER)
-        return BAD(l, "%s: header length is %llu; it must be at most %d", l->path, (unsigned long long)length, MAX_HEADER);
+        return BAD(l, "%s: header length is %llu; it must be at most %d", l->path, (unsigned long long)length,
+                   MAX_HEADER);
     l->data_start = 8 + (int64_t)length;
     l->data_size = size - l->data_start;
     char *text = malloc((size_t)length + 1);
@@ -216,7 +225,7 @@ cli_array *cli_tensors_find(const cli_tensors *tensors, const char *name) {
     return NULL;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------------------------------------------ */
 
 static cJSON *entry_json(const cli_array *array, int64_t begin) {
     cJSON *entry = cJSON_CreateObject();

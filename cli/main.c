@@ -10,9 +10,11 @@ static const struct {
 } commands[] = {
     {"devices", cmd_devices, "list the OpenCL devices and say which one would be used, and why"},
     {"run", cmd_run, "run a multi-head attention layer on tensor files and compare the result"},
+    {"embed", cmd_embed, "turn token ids into sentence embeddings with a BERT model"},
     {"check", cmd_check, "run golden cases from folders and compare"},
     {"verify", cmd_verify, "compare every kernel with the scalar reference on a device"},
     {"explain", cmd_explain, "say how a problem would be computed: kernels, tiles, memory"},
+    {"kernels", cmd_kernels, "list the kernels and the features that each one serves"},
     {"bench", cmd_bench, "measure attention or a layer"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
@@ -56,9 +58,12 @@ int main(int argc, char **argv) {
         usage(stderr);
         return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) usage(stdout);
-    else if (strcmp(argv[1], "--version") == 0) printf("clattn %s\n", clattn_version());
-    else code = run_command(argc, argv);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        usage(stdout);
+    else if (strcmp(argv[1], "--version") == 0)
+        printf("clattn %s\n", clattn_version());
+    else
+        code = run_command(argc, argv);
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == EXIT_GOOD)
         code = cli_fail(EXIT_USAGE, "standard output cannot be written");
     return code;

@@ -38,8 +38,8 @@ typedef struct run_job {
     run_labels labels;
     clattn_mha_desc desc;
     clattn_mha_io io;
-    int64_t all_keys; /* keys of the input and those that the layer appends */
-    cli_array output, attention; /* attention: (B or 1, H, L, T) for --weights-out and --heatmap */
+    int64_t all_keys;                          /* keys of the input and those that the layer appends */
+    cli_array output, attention;               /* attention: (B or 1, H, L, T) for --weights-out and --heatmap */
     double open_ms, plan_ms, cold_ms, warm_ms; /* device, plan, first run, median of the later ones */
     int warm_runs;
     cli_diff reference, expected, attention_diff;
@@ -52,14 +52,15 @@ typedef struct run_job {
 int run_load(run_job *job);
 void run_free(run_job *job);
 /* The same layer on one batch entry and on query rows [first, first + rows) of it; output and weights are left out. */
-void run_narrow(const run_job *job, int64_t entry, int64_t first, int64_t rows, clattn_mha_desc *desc, clattn_mha_io *io);
+void run_narrow(const run_job *job, int64_t entry, int64_t first, int64_t rows, clattn_mha_desc *desc,
+                clattn_mha_io *io);
 
 /* Attention weights are at most 1; the reference gives no tolerance for them. */
 #define RUN_WEIGHTS_TOLERANCE 5e-5
 
 /* run_check.c: fills job->reference, and job->attention_diff for the entries that job->attention holds. Everything is
- * compared when that is cheap or asked for, else a sample: evenly spread batch entries and the one of the picture, or of
- * only one entry a run of query rows from its middle. */
+ * compared when that is cheap or asked for, else a sample: evenly spread batch entries and the one of the picture, or
+ * of only one entry a run of query rows from its middle. */
 int run_check_reference(run_job *job);
 void run_check_expected(run_job *job);
 

@@ -1,4 +1,4 @@
-/* The output against the scalar reference, on as many threads as there are processors, and against the expected values. */
+/* The output against the scalar reference, on as many threads as there are processors, and against expected values. */
 #define _POSIX_C_SOURCE 200809L /* sysconf */
 
 #include <math.h>
@@ -14,7 +14,7 @@ static const double budget = 4e7;
 enum { MAX_THREADS = 16 };
 
 typedef struct sample {
-    int64_t entries; /* how many batch entries */
+    int64_t entries;     /* how many batch entries */
     int64_t first, rows; /* query rows of each */
     int threads;
 } sample;
@@ -68,7 +68,8 @@ static void compare_output(const check *c, int64_t entry, const float *want, con
     const clattn_mha_desc *d = &c->job->desc;
     int64_t start = (entry * d->query_len + c->sample.first) * d->embed_dim;
     const float *got = (const float *)c->job->output.data + start;
-    for (int64_t i = 0; i < c->sample.rows * d->embed_dim; i++) cli_diff_add(diff, got[i], want[i], tolerance[i], start + i);
+    for (int64_t i = 0; i < c->sample.rows * d->embed_dim; i++)
+        cli_diff_add(diff, got[i], want[i], tolerance[i], start + i);
 }
 
 static void compare_attention(const check *c, const float *got, const float *want, cli_diff *diff) {

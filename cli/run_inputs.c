@@ -7,7 +7,7 @@
 #include "file.h"
 #include "run.h"
 
-/* ---- arrays ------------------------------------------------------------------------------------------------------- */
+/* ---- arrays ------------------------------------------------------------------------------------------------- */
 
 static int bad_input(const char *why) { return cli_fail(EXIT_USAGE, "%s", why); }
 
@@ -27,9 +27,11 @@ static int read_input(const char *option, const char *path, cli_array *array) {
     int code = read_array(path, array);
     if (code != EXIT_GOOD) return code;
     if (array->dtype != CLATTN_F32 && array->dtype != CLATTN_F16 && array->dtype != CLATTN_BF16)
-        return cli_fail(EXIT_USAGE, "%s %s: has element type %s; it must be a float type", option, path, clattn_dtype_name(array->dtype));
+        return cli_fail(EXIT_USAGE, "%s %s: has element type %s; it must be a float type", option, path,
+                        clattn_dtype_name(array->dtype));
     if (array->rank != 2 && array->rank != 3)
-        return cli_fail(EXIT_USAGE, "%s %s: has rank %d; it must be (batch, length, features) or (length, features)", option, path, array->rank);
+        return cli_fail(EXIT_USAGE, "%s %s: has rank %d; it must be (batch, length, features) or (length, features)",
+                        option, path, array->rank);
     code = convert(option, path, array, cli_array_to_f32);
     return code;
 }
@@ -51,11 +53,12 @@ static int read_padding(run_job *job) {
     if (mask->rank != 2 && !(mask->rank == 1 && job->desc.batch == 1))
         return cli_fail(EXIT_USAGE, "--padding-mask %s: has rank %d; it must be (batch, keys)", path, mask->rank);
     job->desc.padding_mask = 1;
-    job->io.padding_mask = clattn_host(mask->data, CLATTN_BOOL, 2, mask->rank == 2 ? mask->shape[0] : 1, extent(mask, 1), 0, 0);
+    job->io.padding_mask =
+        clattn_host(mask->data, CLATTN_BOOL, 2, mask->rank == 2 ? mask->shape[0] : 1, extent(mask, 1), 0, 0);
     return EXIT_GOOD;
 }
 
-/* Right-aligned: (keys), (L, S), (heads, L, S) or (batch, heads, L, S). Floats are added, everything else is true or false. */
+/* Right-aligned: (keys), (L, S), (heads, L, S) or (batch, heads, L, S). Floats are added, all else is true or false. */
 static int read_mask(run_job *job) {
     const char *path = job->options.mask;
     cli_array *mask = &job->mask;
@@ -74,7 +77,7 @@ static int read_mask(run_job *job) {
     return EXIT_GOOD;
 }
 
-/* ---- the layer ---------------------------------------------------------------------------------------------------- */
+/* ---- the layer ---------------------------------------------------------------------------------------------- */
 
 static int load_weights(run_job *job) {
     char why[512], story[2048];
@@ -99,8 +102,10 @@ static int load_inputs(run_job *job) {
     d->value_dim = extent(value, 1);
     d->inputs = o->value ? CLATTN_MHA_SEPARATE : o->key ? CLATTN_MHA_CROSS : CLATTN_MHA_SELF;
     job->io.query = input_tensor(&job->query);
-    if (o->key) job->io.key = input_tensor(&job->key);
-    else if (o->value) job->io.key = job->io.query;
+    if (o->key)
+        job->io.key = input_tensor(&job->key);
+    else if (o->value)
+        job->io.key = job->io.query;
     if (o->value) job->io.value = input_tensor(&job->value);
     return EXIT_GOOD;
 }
@@ -125,14 +130,15 @@ static int load_expected(run_job *job) {
     if (code == EXIT_GOOD) code = convert("--expect", path, &job->expect, cli_array_to_f32);
     if (code != EXIT_GOOD) return code;
     const cli_array *got = &job->output, *want = &job->expect;
-    if (got->rank == want->rank && memcmp(got->shape, want->shape, sizeof *got->shape * (size_t)got->rank) == 0) return EXIT_GOOD;
+    if (got->rank == want->rank && memcmp(got->shape, want->shape, sizeof *got->shape * (size_t)got->rank) == 0)
+        return EXIT_GOOD;
     char is[128], must[128];
     shape_text(want, is);
     shape_text(got, must);
     return cli_fail(EXIT_USAGE, "--expect %s: has shape (%s); the output has (%s)", path, is, must);
 }
 
-/* ---- labels ------------------------------------------------------------------------------------------------------- */
+/* ---- labels ------------------------------------------------------------------------------------------------- */
 
 static bool read_line(const char *path, long long wanted, char **line, char why[512]) {
     FILE *file;
@@ -160,15 +166,15 @@ static int load_labels(run_job *job) {
         count++;
     }
     if (count > job->desc.kv_len)
-        return cli_fail(EXIT_USAGE, "--labels %s: line %lld has %lld tokens; the keys are %lld", path, job->options.entry + 1,
-                        (long long)count, (long long)job->desc.kv_len);
+        return cli_fail(EXIT_USAGE, "--labels %s: line %lld has %lld tokens; the keys are %lld", path,
+                        job->options.entry + 1, (long long)count, (long long)job->desc.kv_len);
     for (; count < job->desc.kv_len; count++) labels->words[count] = "";
     if (job->weights.bias_k.data) labels->words[count++] = "(bias)";
     if (job->desc.add_zero_attn) labels->words[count++] = "(zero)";
     return EXIT_GOOD;
 }
 
-/* ---- all ---------------------------------------------------------------------------------------------------------- */
+/* ---- all ---------------------------------------------------------------------------------------------------- */
 
 static int check_entry(const run_job *job) {
     if (!job->options.heatmap || job->options.entry < job->desc.batch) return EXIT_GOOD;
@@ -201,15 +207,15 @@ int run_load(run_job *job) {
 }
 
 void run_free(run_job *job) {
-    cli_array *const arrays[] = {&job->query, &job->key, &job->value, &job->padding_mask, &job->mask, &job->expect,
-                                 &job->output, &job->attention};
+    cli_array *const arrays[] = {&job->query, &job->key,    &job->value,  &job->padding_mask,
+                                 &job->mask,  &job->expect, &job->output, &job->attention};
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) cli_array_free(arrays[i]);
     cli_tensors_free(&job->tensors);
     free(job->labels.text);
     free(job->labels.words);
 }
 
-/* ---- a part of the job -------------------------------------------------------------------------------------------- */
+/* ---- a part of the job -------------------------------------------------------------------------------------- */
 
 /* Keeps [first, first + count) of one axis of a dense or strided view. */
 static void keep(clattn_tensor *t, int axis, int64_t first, int64_t count) {
@@ -221,7 +227,8 @@ static void keep(clattn_tensor *t, int axis, int64_t first, int64_t count) {
     t->shape[axis] = t->shape[axis] > 1 ? count : 1;
 }
 
-void run_narrow(const run_job *job, int64_t entry, int64_t first, int64_t rows, clattn_mha_desc *desc, clattn_mha_io *io) {
+void run_narrow(const run_job *job, int64_t entry, int64_t first, int64_t rows, clattn_mha_desc *desc,
+                clattn_mha_io *io) {
     *desc = job->desc;
     *io = job->io;
     memset(&io->output, 0, sizeof io->output);
@@ -229,7 +236,8 @@ void run_narrow(const run_job *job, int64_t entry, int64_t first, int64_t rows, 
     desc->query_len = rows;
     if (rows != job->desc.query_len) { /* rows of a longer query: the mask must know where they stood */
         if (desc->causal == CLATTN_CAUSAL_TOP_LEFT) desc->causal_offset = first;
-        if (desc->causal == CLATTN_CAUSAL_BOTTOM_RIGHT) desc->causal_offset = first + job->desc.kv_len - job->desc.query_len;
+        if (desc->causal == CLATTN_CAUSAL_BOTTOM_RIGHT)
+            desc->causal_offset = first + job->desc.kv_len - job->desc.query_len;
         if (desc->causal == CLATTN_CAUSAL_OFFSET) desc->causal_offset += first;
         if (desc->causal != CLATTN_CAUSAL_NONE) desc->causal = CLATTN_CAUSAL_OFFSET;
         if (desc->inputs == CLATTN_MHA_SELF) {

@@ -10,26 +10,32 @@ static size_t saved_bytes(const clattn_plan_info *info) {
     return info->unshared_bytes > info->arena_bytes ? info->unshared_bytes - info->arena_bytes : 0;
 }
 
-/* ---- for people --------------------------------------------------------------------------------------------------- */
+/* ---- for people --------------------------------------------------------------------------------------------- */
 
 static void print_diff(const char *title, const cli_diff *diff, const char *what) {
     printf("%-11s%s: greatest error %.3g, ", title, diff->wrong ? "DIFFERS" : "agrees", diff->error);
     if (diff->wrong)
         printf("%lld of %lld values are off; the worst is element %lld: %.9g instead of %.9g, tolerance %.3g",
-               (long long)diff->wrong, (long long)diff->count, (long long)diff->index, diff->got, diff->want, diff->tolerance);
-    else printf("at most %.0f%% of its tolerance (%.3g there)", 100 * diff->fraction, diff->tolerance);
+               (long long)diff->wrong, (long long)diff->count, (long long)diff->index, diff->got, diff->want,
+               diff->tolerance);
+    else
+        printf("at most %.0f%% of its tolerance (%.3g there)", 100 * diff->fraction, diff->tolerance);
     printf("; %s\n", what);
 }
 
 static void print_checks(const run_job *job) {
     const clattn_mha_desc *d = &job->desc;
     char what[160];
-    snprintf(what, sizeof what, "compared %lld of %lld batch entries, %lld of %lld query rows each", (long long)job->entries_checked,
-             (long long)d->batch, (long long)job->rows_checked, (long long)d->query_len);
-    if (job->options.reference == RUN_REFERENCE_NONE) puts("reference  not compared");
-    else print_diff("reference", &job->reference, what);
+    snprintf(what, sizeof what, "compared %lld of %lld batch entries, %lld of %lld query rows each",
+             (long long)job->entries_checked, (long long)d->batch, (long long)job->rows_checked,
+             (long long)d->query_len);
+    if (job->options.reference == RUN_REFERENCE_NONE)
+        puts("reference  not compared");
+    else
+        print_diff("reference", &job->reference, what);
     if (job->options.expect) print_diff("expected", &job->expected, job->options.expect);
-    if (job->attention_diff.count) print_diff("weights", &job->attention_diff, "attention weights against the reference");
+    if (job->attention_diff.count)
+        print_diff("weights", &job->attention_diff, "attention weights against the reference");
 }
 
 static void print_files(const run_job *job) {
@@ -44,10 +50,12 @@ static void print_trust(clattn_context *context) {
     if (clattn_context_trust(context, &verified, &quarantined) != CLATTN_OK) return;
     printf("trust      %d kernel variants verified on this device, %d quarantined\n", verified, quarantined);
     const char *reason;
-    for (int i = 0; (reason = clattn_context_quarantined(context, i)) != NULL; i++) printf("           not used: %s\n", reason);
+    for (int i = 0; (reason = clattn_context_quarantined(context, i)) != NULL; i++)
+        printf("           not used: %s\n", reason);
 }
 
-static void print_text(const run_job *job, clattn_context *context, const clattn_device_info *device, const clattn_plan_info *info) {
+static void print_text(const run_job *job, clattn_context *context, const clattn_device_info *device,
+                       const clattn_plan_info *info) {
     const clattn_mha_desc *d = &job->desc;
     char arena[32], saved[32], held[32];
     printf("layer      batch %lld, %lld queries, %lld keys, %lld features, %lld heads\n", (long long)d->batch,
@@ -57,16 +65,17 @@ static void print_text(const run_job *job, clattn_context *context, const clattn
     printf("kernels    %s\n", info->kernels);
     printf("tiles      %s\n", info->tiles);
     print_trust(context);
-    printf("memory     %s peak of the arena, %s saved by sharing, %s held in all\n", cli_bytes_text(info->arena_bytes, arena),
-           cli_bytes_text(saved_bytes(info), saved), cli_bytes_text(info->held_bytes, held));
-    printf("time       first run %.3f ms, then %.3f ms (median of %d); before: device %.1f ms, plan %.1f ms\n", job->cold_ms,
-           job->warm_ms, job->warm_runs, job->open_ms, job->plan_ms);
+    printf("memory     %s peak of the arena, %s saved by sharing, %s held in all\n",
+           cli_bytes_text(info->arena_bytes, arena), cli_bytes_text(saved_bytes(info), saved),
+           cli_bytes_text(info->held_bytes, held));
+    printf("time       first run %.3f ms, then %.3f ms (median of %d); before: device %.1f ms, plan %.1f ms\n",
+           job->cold_ms, job->warm_ms, job->warm_runs, job->open_ms, job->plan_ms);
     printf("speed      %.2f GFLOP/s (%.4g MFLOP per run)\n", gflops(info, job->warm_ms), info->flops * 1e-6);
     print_checks(job);
     print_files(job);
 }
 
-/* ---- for machines ------------------------------------------------------------------------------------------------- */
+/* ---- for machines ------------------------------------------------------------------------------------------- */
 
 static void add_diff(cJSON *root, const char *name, const cli_diff *diff) {
     cJSON *o = cJSON_AddObjectToObject(root, name);
@@ -126,10 +135,12 @@ static void add_figures(cJSON *root, const run_job *job, const clattn_plan_info 
         {"flops", info->flops},
         {"gflops", gflops(info, job->warm_ms)},
     };
-    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) cli_json_number(root, figures[i].name, figures[i].value);
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++)
+        cli_json_number(root, figures[i].name, figures[i].value);
 }
 
-static int print_json(const run_job *job, clattn_context *context, const clattn_device_info *device, const clattn_plan_info *info) {
+static int print_json(const run_job *job, clattn_context *context, const clattn_device_info *device,
+                      const clattn_plan_info *info) {
     const run_options *o = &job->options;
     cJSON *root = cJSON_CreateObject();
     add_device(root, context, device);

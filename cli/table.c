@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "file.h"
+
 void cli_table_start(cli_table *table, const char *const *titles, const char *align) {
     memset(table, 0, sizeof *table);
     table->titles = titles;
@@ -92,6 +94,27 @@ void cli_json_number(cJSON *object, const char *name, double value) {
         cJSON_AddNumberToObject(object, name, value);
     else
         cJSON_AddNullToObject(object, name);
+}
+
+cJSON *cli_json_read(const char *path, char why[512]) {
+    FILE *file;
+    int64_t size;
+    if (!cli_file_open(path, &file, &size, why)) return NULL;
+    char *text = size < 1 << 24 ? malloc((size_t)size + 1) : NULL;
+    cJSON *root = NULL;
+    if (!text)
+        cli_why(why, 512, "%s: is too large", path);
+    else if (cli_file_read(file, path, "text", text, (size_t)size, why)) {
+        root = cJSON_ParseWithLength(text, (size_t)size);
+        if (!cJSON_IsObject(root)) {
+            cJSON_Delete(root);
+            root = NULL;
+            cli_why(why, 512, "%s: is not a JSON object", path);
+        }
+    }
+    free(text);
+    fclose(file);
+    return root;
 }
 
 const char *cli_bytes_text(uint64_t bytes, char text[32]) {

@@ -25,6 +25,8 @@ void cli_table_free(cli_table *table);
 int cli_json_print(cJSON *root);
 /* cJSON stores numbers as double; NaN and infinity become null, as JSON has no word for them. */
 void cli_json_number(cJSON *object, const char *name, double value);
+/* The object in a file of at most 16 MiB; NULL with one sentence in `why`. */
+cJSON *cli_json_read(const char *path, char why[512]);
 
 /* "512 B", "4.0 KiB", "1.5 GiB". */
 const char *cli_bytes_text(uint64_t bytes, char text[32]);

@@ -14,11 +14,12 @@ typedef struct role {
 } role;
 
 #define FIELD(name) offsetof(clattn_mha_weights, name)
-#define BIAS(name, field) {name, NULL, FIELD(field), true, true}
+#define BIAS(name, field)                                                                                              \
+    { name, NULL, FIELD(field), true, true }
 #define OUT_PROJ                                                                                                       \
     {"out_proj.weight", "out_proj_weight", FIELD(out_proj_weight), false, false},                                      \
-        {"out_proj.bias", "out_proj_bias", FIELD(out_proj_bias), true, true},                                          \
-        BIAS("bias_k", bias_k), BIAS("bias_v", bias_v)
+        {"out_proj.bias", "out_proj_bias", FIELD(out_proj_bias), true, true}, BIAS("bias_k", bias_k),                  \
+        BIAS("bias_v", bias_v)
 
 /* The first role of a scheme is the one by which its layers are recognised. */
 static const struct scheme {
@@ -60,15 +61,17 @@ typedef struct candidate {
     size_t prefix;
 } candidate;
 
-/* ---- messages that list things ------------------------------------------------------------------------------------ */
+/* ---- messages that list things ------------------------------------------------------------------------------ */
 
 /* Adds to a list in `text`; what does not fit is replaced by dots once. */
 static void list_item(char *text, size_t size, const char *separator, const char *item, size_t length) {
     static const char more[] = ", ...";
     size_t at = strlen(text), wanted = strlen(separator) + length;
     if (at >= sizeof more && strcmp(text + at + 1 - sizeof more, more) == 0) return;
-    if (at + wanted + sizeof more <= size) snprintf(text + at, size - at, "%s%.*s", separator, (int)length, item);
-    else if (at + sizeof more <= size) memcpy(text + at, more, sizeof more);
+    if (at + wanted + sizeof more <= size)
+        snprintf(text + at, size - at, "%s%.*s", separator, (int)length, item);
+    else if (at + sizeof more <= size)
+        memcpy(text + at, more, sizeof more);
 }
 
 static void list_names(const cli_tensors *tensors, char *text, size_t size) {
@@ -84,9 +87,9 @@ static void list_prefixes(const candidate *found, int count, char *text, size_t 
     }
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------------ */
+/* ---- finding ------------------------------------------------------------------------------------------------ */
 
-/* The length of what stands before `suffix` in `name`, or -1 when it does not end so or the prefix ends inside a word. */
+/* The length of what stands before `suffix` in `name`; -1 when it does not end so or the prefix ends inside a word. */
 static long prefix_before(const char *name, const char *suffix) {
     size_t n = strlen(name), m = strlen(suffix);
     if (n < m || strcmp(name + n - m, suffix) != 0) return -1;
@@ -129,15 +132,16 @@ static bool take_role(const cli_tensors *tensors, const candidate *layer, const 
     if (!array) array = find_role(tensors, layer, r->other);
     if (!array && r->optional) return true;
     if (!array) {
-        cli_why(why, size, "the layer (%s names) lacks '%.*s%s'%s%s; the file holds ", layer->scheme->title, (int)layer->prefix,
-                layer->name, r->name, r->other ? " or " : "", r->other ? r->other : "");
+        cli_why(why, size, "the layer (%s names) lacks '%.*s%s'%s%s; the file holds ", layer->scheme->title,
+                (int)layer->prefix, layer->name, r->name, r->other ? " or " : "", r->other ? r->other : "");
         list_names(tensors, why, size);
         return false;
     }
     char reason[256];
     if (!cli_array_to_f32(array, reason)) return cli_why(why, size, "tensor '%s': %s", array->name, reason);
     if (array->rank > CLATTN_MAX_RANK)
-        return cli_why(why, size, "tensor '%s' has rank %d; it must be at most %d", array->name, array->rank, CLATTN_MAX_RANK);
+        return cli_why(why, size, "tensor '%s' has rank %d; it must be at most %d", array->name, array->rank,
+                       CLATTN_MAX_RANK);
     clattn_tensor tensor = cli_array_tensor(array);
     if (r->vector && tensor.rank > 1 && tensor.shape[tensor.rank - 1] == cli_array_elements(array))
         tensor = clattn_host(array->data, CLATTN_F32, 1, cli_array_elements(array), 0, 0, 0);
@@ -145,7 +149,8 @@ static bool take_role(const cli_tensors *tensors, const candidate *layer, const 
     return true;
 }
 
-bool cli_weights_find(const cli_tensors *tensors, const char *prefix, clattn_mha_weights *weights, char *why, size_t size) {
+bool cli_weights_find(const cli_tensors *tensors, const char *prefix, clattn_mha_weights *weights, char *why,
+                      size_t size) {
     candidate found[MAX_CANDIDATES];
     memset(weights, 0, sizeof *weights);
     int count = find_candidates(tensors, prefix, found);
@@ -156,12 +161,16 @@ bool cli_weights_find(const cli_tensors *tensors, const char *prefix, clattn_mha
     }
     if (count == 0) {
         int all = find_candidates(tensors, NULL, found);
-        cli_why(why, size, "no multi-head layer%s%s%s found by name; ", prefix ? " under the prefix '" : "", prefix ? prefix : "",
-                prefix ? "'" : "");
-        if (all > 0) list_item(why, size, "", "there are layers under ", strlen("there are layers under "));
-        else list_item(why, size, "", "the file holds ", strlen("the file holds "));
-        if (all > 0) list_prefixes(found, all, why, size);
-        else list_names(tensors, why, size);
+        cli_why(why, size, "no multi-head layer%s%s%s found by name; ", prefix ? " under the prefix '" : "",
+                prefix ? prefix : "", prefix ? "'" : "");
+        if (all > 0)
+            list_item(why, size, "", "there are layers under ", strlen("there are layers under "));
+        else
+            list_item(why, size, "", "the file holds ", strlen("the file holds "));
+        if (all > 0)
+            list_prefixes(found, all, why, size);
+        else
+            list_names(tensors, why, size);
         return false;
     }
     for (int i = 0; i < MAX_ROLES && found[0].scheme->roles[i].name; i++)

@@ -1,8 +1,9 @@
-/* The attention cases: variants (what shapes a binary: features, dimensions, element type) times shapes (what does not).
- * A variant costs a compilation per kernel, a shape next to nothing, so there are few of the former and many of the latter.
+/* The attention cases: variants (what shapes a binary: features, dimensions, element type) times shapes (what does
+ * not). A variant costs a compilation per kernel, a shape next to nothing, so there are few of the former and many of
+ * the latter.
  *
- * Mask axes: the letters b, h, q, k name the axes that the mask has (the others are 1); s instead of k: fewer keys than
- * kv_len, the missing ones are forbidden. */
+ * Mask axes: the letters b, h, q, k name the axes that the mask has (the others are 1); s instead of k: fewer keys
+ * than kv_len, the missing ones are forbidden. */
 #ifndef CLATTN_TEST_CASES_H
 #define CLATTN_TEST_CASES_H
 
@@ -57,6 +58,9 @@ typedef enum case_data {
     DATA_BIG_VALUES  /* values about 1e30 */
 } case_data;
 
+/* shapes of a variant that only CLATTN_TEST_FULL=1 runs: a device compiler may take seconds for each */
+enum { FULL_ONLY = 0 };
+
 /* Zero means off or the usual value, but for the window, which is stored plus 1. */
 typedef struct case_variant {
     const char *suite; /* the test that runs it */
@@ -85,25 +89,26 @@ typedef struct case_variant {
 
 static const case_variant case_variants[] = {
     {"sizes", "plain d64", SHAPES_ALL, D64},
-    {"sizes", "causal d64", SHAPES_ALL, D64, .causal = CLATTN_CAUSAL_TOP_LEFT},
+    {"sizes", "causal d64", SHAPES_MIXED | SHAPES_SQUARE, D64, .causal = CLATTN_CAUSAL_TOP_LEFT},
 
-    {"dims", "d1", SHAPES_FEW, .head_dim = 1, .value_dim = 1},
+    {"dims", "d1", FULL_ONLY, .head_dim = 1, .value_dim = 1},
     {"dims", "d5", SHAPES_MIXED, .head_dim = 5, .value_dim = 5},
-    {"dims", "d32", SHAPES_FEW, D32},
-    {"dims", "d33", SHAPES_FEW, .head_dim = 33, .value_dim = 33},
+    {"dims", "d32", FULL_ONLY, D32},
+    {"dims", "d33", FULL_ONLY, .head_dim = 33, .value_dim = 33},
     {"dims", "d80", SHAPES_FEW, .head_dim = 80, .value_dim = 80},
     {"dims", "d128", SHAPES_MIXED, .head_dim = 128, .value_dim = 128},
     {"dims", "d512", SHAPES_FEW, .head_dim = 512, .value_dim = 512},
-    {"dims", "d64 dv32", SHAPES_FEW, .head_dim = 64, .value_dim = 32},
-    {"dims", "d5 dv80", SHAPES_FEW, .head_dim = 5, .value_dim = 80},
-    {"dims", "d128 dv1", SHAPES_FEW, .head_dim = 128, .value_dim = 1},
+    {"dims", "d33 dv128", SHAPES_FEW, .head_dim = 33, .value_dim = 128},
+    {"dims", "d64 dv32", FULL_ONLY, .head_dim = 64, .value_dim = 32},
+    {"dims", "d5 dv80", FULL_ONLY, .head_dim = 5, .value_dim = 80},
+    {"dims", "d128 dv1", FULL_ONLY, .head_dim = 128, .value_dim = 1},
     {"dims", "d1 dv512", SHAPES_FEW, .head_dim = 1, .value_dim = 512},
 
     {"layouts", "bshd", SHAPES_MIXED, D64, .layout = LAYOUT_BSHD},
     {"layouts", "sbhd", SHAPES_MIXED, D64, .layout = LAYOUT_SBHD},
     {"layouts", "gaps", SHAPES_MIXED, D64, .layout = LAYOUT_GAPS},
-    {"layouts", "gaps d33 all tensors", SHAPES_MIXED, D33, .layout = LAYOUT_GAPS, .mask = CLATTN_MASK_FLOAT, .mask_axes = "bhqk",
-     .padding = 1, .lse = 1},
+    {"layouts", "gaps d33 all tensors", SHAPES_MIXED, D33, .layout = LAYOUT_GAPS, .mask = CLATTN_MASK_FLOAT,
+     .mask_axes = "bhqk", .padding = 1, .lse = 1},
     {"layouts", "gaps weights", SHAPES_FEW, D33, .layout = LAYOUT_GAPS, .weights = CLATTN_WEIGHTS_PER_HEAD},
     {"layouts", "gaps averaged weights", SHAPES_FEW, D33, .layout = LAYOUT_GAPS, .weights = CLATTN_WEIGHTS_AVERAGED},
     {"layouts", "gaps scores", SHAPES_FEW, D33, .layout = LAYOUT_GAPS, .scores = CLATTN_SCORES_RAW},
@@ -120,7 +125,8 @@ static const case_variant case_variants[] = {
     {"extremes", "logits near 1000", SHAPES_MIXED, D64, .data = DATA_PLUS_1000},
     {"extremes", "logits near -1000", SHAPES_MIXED, D64, .data = DATA_MINUS_1000},
     {"extremes", "values 1e30", SHAPES_FEW, D64, .data = DATA_BIG_VALUES},
-    {"extremes", "logits 1e4, masks", SHAPES_MIXED, D32, .data = DATA_LARGE, .mask = CLATTN_MASK_FLOAT, .mask_axes = "qk", .lse = 1},
+    {"extremes", "logits 1e4, masks", SHAPES_MIXED, D33, .data = DATA_LARGE, .mask = CLATTN_MASK_FLOAT,
+     .mask_axes = "qk", .lse = 1},
 
     {"causal", "top left", SHAPES_SQUARE, D32, .causal = CLATTN_CAUSAL_TOP_LEFT, .lse = 1},
     {"causal", "bottom right", SHAPES_SQUARE | SHAPES_MIXED, D32, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .lse = 1},
@@ -133,9 +139,12 @@ static const case_variant case_variants[] = {
     {"window", "2 right", SHAPES_SQUARE, D32, .window_right_plus_1 = 3, .lse = 1},
     {"window", "70 left, 5 right", SHAPES_SQUARE, D32, .window_left_plus_1 = 71, .window_right_plus_1 = 6, .lse = 1},
     {"window", "own key only", SHAPES_SQUARE, D32, .window_left_plus_1 = 1, .window_right_plus_1 = 1, .lse = 1},
-    {"window", "causal, 16 left", SHAPES_SQUARE, D32, .causal = CLATTN_CAUSAL_TOP_LEFT, .window_left_plus_1 = 17, .lse = 1},
-    {"window", "bottom right, 4 left", SHAPES_SQUARE, D32, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .window_left_plus_1 = 5, .lse = 1},
-    {"window", "offset -7, 9 left", SHAPES_SQUARE, D32, .causal = CLATTN_CAUSAL_OFFSET, .offset = -7, .window_left_plus_1 = 10, .lse = 1},
+    {"window", "causal, 16 left", SHAPES_SQUARE, D32, .causal = CLATTN_CAUSAL_TOP_LEFT, .window_left_plus_1 = 17,
+     .lse = 1},
+    {"window", "bottom right, 4 left", SHAPES_SQUARE, D32, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT,
+     .window_left_plus_1 = 5, .lse = 1},
+    {"window", "offset -7, 9 left", SHAPES_SQUARE, D32, .causal = CLATTN_CAUSAL_OFFSET, .offset = -7,
+     .window_left_plus_1 = 10, .lse = 1},
 
     {"masks", "bool qk", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "qk", .lse = 1},
     {"masks", "bool bhqk", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "bhqk", .lse = 1},
@@ -143,49 +152,62 @@ static const case_variant case_variants[] = {
     {"masks", "bool hq", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "hq", .lse = 1},
     {"masks", "bool b", SHAPES_FEW, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "b", .lse = 1},
     {"masks", "bool short", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "qs", .lse = 1},
-    {"masks", "bool k, NaN behind", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "k", .lse = 1, .nan_in_masked = 1},
-    {"masks", "bool short, NaN behind", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "bs", .lse = 1, .nan_in_masked = 1},
+    {"masks", "bool k, NaN behind", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "k", .lse = 1,
+     .nan_in_masked = 1},
+    {"masks", "bool short, NaN behind", SHAPES_MIXED, D33, .mask = CLATTN_MASK_BOOL, .mask_axes = "bs", .lse = 1,
+     .nan_in_masked = 1},
     {"masks", "float qk", SHAPES_MIXED, D33, .mask = CLATTN_MASK_FLOAT, .mask_axes = "qk", .lse = 1},
     {"masks", "float bhqk", SHAPES_MIXED, D33, .mask = CLATTN_MASK_FLOAT, .mask_axes = "bhqk", .lse = 1},
     {"masks", "float bhk", SHAPES_MIXED, D33, .mask = CLATTN_MASK_FLOAT, .mask_axes = "bhk", .lse = 1},
     {"masks", "float q", SHAPES_MIXED, D33, .mask = CLATTN_MASK_FLOAT, .mask_axes = "q", .lse = 1},
     {"masks", "float short", SHAPES_MIXED, D33, .mask = CLATTN_MASK_FLOAT, .mask_axes = "hs", .lse = 1},
-    {"masks", "float k, NaN behind", SHAPES_MIXED, D33, .mask = CLATTN_MASK_FLOAT, .mask_axes = "k", .lse = 1, .nan_in_masked = 1},
+    {"masks", "float k, NaN behind", SHAPES_MIXED, D33, .mask = CLATTN_MASK_FLOAT, .mask_axes = "k", .lse = 1,
+     .nan_in_masked = 1},
 
-    {"lengths", "padding", SHAPES_MIXED, D32, .padding = 1, .lse = 1},
     {"lengths", "padding and causal", SHAPES_MIXED, D32, .padding = 1, .causal = CLATTN_CAUSAL_TOP_LEFT, .lse = 1},
-    {"lengths", "padding and bool mask", SHAPES_MIXED, D32, .padding = 1, .mask = CLATTN_MASK_BOOL, .mask_axes = "qk", .lse = 1},
+    {"lengths", "padding, everything behind", SHAPES_MIXED, D32, .padding = 1, .causal = CLATTN_CAUSAL_OFFSET,
+     .offset = 5000, .lse = 1},
+    {"lengths", "padding", FULL_ONLY, D32, .padding = 1, .lse = 1},
+    {"lengths", "padding and bool mask", FULL_ONLY, D32, .padding = 1, .mask = CLATTN_MASK_BOOL, .mask_axes = "qk",
+     .lse = 1},
     {"lengths", "kv lengths", SHAPES_MIXED, D32, .lengths = 1, .lse = 1},
-    {"lengths", "kv lengths, bottom right", SHAPES_MIXED, D32, .lengths = 1, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .lse = 1},
-    {"lengths", "kv lengths, causal, short float mask", SHAPES_MIXED, D32, .lengths = 1, .causal = CLATTN_CAUSAL_TOP_LEFT,
+    {"lengths", "kv lengths, bottom right", SHAPES_MIXED, D32, .lengths = 1, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT,
+     .lse = 1},
+    {"lengths", "kv lengths, causal, short float mask", FULL_ONLY, D32, .lengths = 1, .causal = CLATTN_CAUSAL_TOP_LEFT,
      .mask = CLATTN_MASK_FLOAT, .mask_axes = "qs", .lse = 1},
 
     {"terms", "softcap", SHAPES_MIXED, D32, .softcap = 2.5f, .lse = 1},
     {"terms", "softcap, logits 1e4", SHAPES_FEW, D32, .softcap = 30, .data = DATA_LARGE, .lse = 1},
-    {"terms", "alibi", SHAPES_MIXED, D32, .alibi = 1, .lse = 1},
+    {"terms", "alibi", FULL_ONLY, D32, .alibi = 1, .lse = 1},
     {"terms", "alibi, bottom right", SHAPES_MIXED, D32, .alibi = 1, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .lse = 1},
-    {"terms", "sinks", SHAPES_MIXED, D32, .sinks = 1, .lse = 1},
-    {"terms", "sinks, temperature, logits 1e4", SHAPES_FEW, D32, .sinks = 1, .temperature = 3, .data = DATA_LARGE, .lse = 1},
-    {"terms", "sinks, causal offset -5", SHAPES_FEW, D32, .sinks = 1, .causal = CLATTN_CAUSAL_OFFSET, .offset = -5, .lse = 1},
+    {"terms", "sinks", FULL_ONLY, D32, .sinks = 1, .lse = 1},
+    {"terms", "sinks, causal", SHAPES_MIXED, D32, .sinks = 1, .causal = CLATTN_CAUSAL_TOP_LEFT, .lse = 1},
+    {"terms", "sinks, offset -5", SHAPES_FEW, D32, .sinks = 1, .causal = CLATTN_CAUSAL_OFFSET, .offset = -5, .lse = 1},
+    {"terms", "sinks, temperature, logits 1e4", SHAPES_FEW, D32, .sinks = 1, .causal = CLATTN_CAUSAL_OFFSET,
+     .offset = 5000, .temperature = 3, .data = DATA_LARGE, .lse = 1},
     {"terms", "everything", SHAPES_MIXED, D33, .softcap = 5, .alibi = 1, .sinks = 1, .temperature = 0.5f, .padding = 1,
-     .mask = CLATTN_MASK_FLOAT, .mask_axes = "bhqk", .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .window_left_plus_1 = 41, .lse = 1},
+     .mask = CLATTN_MASK_FLOAT, .mask_axes = "bhqk", .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .window_left_plus_1 = 41,
+     .lse = 1},
 
     {"outputs", "weights", SHAPES_MIXED, D32, .weights = CLATTN_WEIGHTS_PER_HEAD},
-    {"outputs", "weights, masks", SHAPES_MIXED, D32, .weights = CLATTN_WEIGHTS_PER_HEAD, .mask = CLATTN_MASK_BOOL, .mask_axes = "hqk",
-     .causal = CLATTN_CAUSAL_TOP_LEFT, .padding = 1},
-    {"outputs", "averaged weights", SHAPES_MIXED, D32, .weights = CLATTN_WEIGHTS_AVERAGED, .causal = CLATTN_CAUSAL_TOP_LEFT},
+    {"outputs", "weights, masks", SHAPES_MIXED, D32, .weights = CLATTN_WEIGHTS_PER_HEAD, .mask = CLATTN_MASK_BOOL,
+     .mask_axes = "hqk", .causal = CLATTN_CAUSAL_TOP_LEFT, .padding = 1},
+    {"outputs", "averaged weights", SHAPES_MIXED, D32, .weights = CLATTN_WEIGHTS_AVERAGED,
+     .causal = CLATTN_CAUSAL_TOP_LEFT},
     {"outputs", "weights with sinks", SHAPES_FEW, D32, .weights = CLATTN_WEIGHTS_PER_HEAD, .sinks = 1},
     {"outputs", "raw scores", SHAPES_MIXED, D32, .scores = CLATTN_SCORES_RAW, .softcap = 2, .padding = 1},
-    {"outputs", "capped scores", SHAPES_FEW, D32, .scores = CLATTN_SCORES_SOFTCAP, .softcap = 2, .causal = CLATTN_CAUSAL_TOP_LEFT},
-    {"outputs", "masked scores", SHAPES_MIXED, D32, .scores = CLATTN_SCORES_MASKED, .softcap = 2, .mask = CLATTN_MASK_FLOAT,
-     .mask_axes = "qk", .causal = CLATTN_CAUSAL_TOP_LEFT},
+    {"outputs", "capped scores", SHAPES_FEW, D32, .scores = CLATTN_SCORES_SOFTCAP, .softcap = 2,
+     .causal = CLATTN_CAUSAL_TOP_LEFT},
+    {"outputs", "masked scores", SHAPES_MIXED, D32, .scores = CLATTN_SCORES_MASKED, .softcap = 2,
+     .mask = CLATTN_MASK_FLOAT, .mask_axes = "qk", .causal = CLATTN_CAUSAL_TOP_LEFT},
     {"outputs", "masked scores, lengths", SHAPES_MIXED, D32, .scores = CLATTN_SCORES_MASKED, .lengths = 1, .alibi = 1},
-    {"outputs", "softmax scores and weights", SHAPES_FEW, D32, .scores = CLATTN_SCORES_SOFTMAX, .weights = CLATTN_WEIGHTS_PER_HEAD, .lse = 1},
+    {"outputs", "softmax scores and weights", SHAPES_FEW, D32, .scores = CLATTN_SCORES_SOFTMAX,
+     .weights = CLATTN_WEIGHTS_PER_HEAD, .lse = 1},
 
     {"storage", "float16", SHAPES_MIXED, D64, .dtype = CLATTN_F16},
     {"storage", "bfloat16", SHAPES_MIXED, D64, .dtype = CLATTN_BF16},
-    {"storage", "float16 d33, masks", SHAPES_MIXED, D33, .dtype = CLATTN_F16, .mask = CLATTN_MASK_FLOAT, .mask_axes = "qk",
-     .padding = 1, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .lse = 1, .layout = LAYOUT_GAPS},
+    {"storage", "float16 d33, masks", SHAPES_MIXED, D33, .dtype = CLATTN_F16, .mask = CLATTN_MASK_FLOAT,
+     .mask_axes = "qk", .padding = 1, .causal = CLATTN_CAUSAL_BOTTOM_RIGHT, .lse = 1, .layout = LAYOUT_GAPS},
 };
 
 #undef D32

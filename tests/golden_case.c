@@ -8,7 +8,7 @@
 #include "harness.h"
 #include "ref/ref.h"
 
-/* ---- loading ------------------------------------------------------------------------------------------------------ */
+/* ---- loading --------------------------------------------------------------------------------------------------- */
 
 static char *read_text(const char *path) {
     FILE *file = fopen(path, "rb");
@@ -90,7 +90,7 @@ const char *golden_text(const golden_case *c, const char *attribute) {
     return text ? text : "";
 }
 
-/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+/* ---- tensors --------------------------------------------------------------------------------------------------- */
 
 static void *own(golden_problem *p, void *buffer) {
     if (!buffer || p->buffer_count == GOLDEN_BUFFERS) abort(); /* a test without memory cannot go on */
@@ -105,7 +105,9 @@ void golden_problem_free(golden_problem *p) {
     memset(p, 0, sizeof *p);
 }
 
-static int64_t extent(const cli_array *array, int from_the_right) { return array->shape[array->rank - 1 - from_the_right]; }
+static int64_t extent(const cli_array *array, int from_the_right) {
+    return array->shape[array->rank - 1 - from_the_right];
+}
 
 /* Stored as (B, H, S, D), (B, S, H*D) or (S, D): seen as (B, H, S, D). */
 static clattn_tensor heads_view(void *data, clattn_dtype dtype, const cli_array *array, int64_t heads) {
@@ -143,7 +145,7 @@ static double mask_at(const mask_source *mask, int64_t b, int64_t h, int64_t i, 
     return element(mask->array, index);
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------------- */
 
 /* What flex_attention expresses as functions of the indices, as one float mask (B, Hq, Sq, Sk): 0, a bias, or -inf. */
 typedef struct flex_mask {
@@ -194,8 +196,8 @@ static void add_mask(const golden_case *c, golden_problem *p) {
     }
     p->attention.mask = is_bool ? CLATTN_MASK_BOOL : CLATTN_MASK_FLOAT;
     memcpy(p->attention.mask_shape, mask.shape, sizeof mask.shape);
-    p->attention_io.mask = clattn_host(data, is_bool ? CLATTN_BOOL : CLATTN_F32, 4, mask.shape[0], mask.shape[1], mask.shape[2],
-                                       mask.shape[3]);
+    p->attention_io.mask = clattn_host(data, is_bool ? CLATTN_BOOL : CLATTN_F32, 4, mask.shape[0], mask.shape[1],
+                                       mask.shape[2], mask.shape[3]);
 }
 
 /* present = past, then new, on the sequence axis. */
@@ -293,7 +295,7 @@ bool golden_attention(const golden_case *c, golden_problem *p, char why[512]) {
     return true;
 }
 
-/* ---- the multi-head layer ----------------------------------------------------------------------------------------- */
+/* ---- the multi-head layer -------------------------------------------------------------------------------------- */
 
 /* Stored as (B, L, E), (L, B, E) or (L, E): seen as (B, L, E). */
 static clattn_tensor sequence_view(void *data, const cli_array *array, bool batch_first) {
@@ -310,12 +312,14 @@ static clattn_tensor sequence_view(void *data, const cli_array *array, bool batc
 static clattn_tensor dense_view(const cli_array *array) {
     clattn_tensor none = {0};
     if (!array) return none;
-    if (array->rank == 3) return clattn_host(array->data, CLATTN_F32, 1, extent(array, 0), 0, 0, 0); /* bias_k (1, 1, E) */
-    return clattn_host(array->data, CLATTN_F32, array->rank, array->shape[0], array->rank > 1 ? array->shape[1] : 0, 0, 0);
+    if (array->rank == 3)
+        return clattn_host(array->data, CLATTN_F32, 1, extent(array, 0), 0, 0, 0); /* bias_k (1, 1, E) */
+    return clattn_host(array->data, CLATTN_F32, array->rank, array->shape[0], array->rank > 1 ? array->shape[1] : 0, 0,
+                       0);
 }
 
-/* Stored: bool true = masked, or a float that is added. Both masks may come as floats, so one float mask takes them all;
- * a bool key padding mask alone goes the short way. */
+/* Stored: bool true = masked, or a float that is added. Both masks may come as floats, so one float mask takes them
+ * all; a bool key padding mask alone goes the short way. */
 static void add_layer_masks(const golden_case *c, golden_problem *p) {
     clattn_mha_desc *d = &p->mha;
     const cli_array *mask = golden_find(c, "attn_mask"), *padding = golden_find(c, "key_padding_mask");
@@ -334,7 +338,8 @@ static void add_layer_masks(const golden_case *c, golden_problem *p) {
         for (int64_t x = 0; x < cli_array_elements(mask); x++) attend[x] = element(mask, x) == 0;
         d->mask = CLATTN_MASK_BOOL;
         memcpy(d->mask_shape, source.shape, sizeof source.shape);
-        p->mha_io.mask = clattn_host(attend, CLATTN_BOOL, 4, source.shape[0], source.shape[1], source.shape[2], source.shape[3]);
+        p->mha_io.mask =
+            clattn_host(attend, CLATTN_BOOL, 4, source.shape[0], source.shape[1], source.shape[2], source.shape[3]);
         return;
     }
     float *sum = own_floats(p, B * H * L * S);
@@ -388,19 +393,25 @@ bool golden_mha(const golden_case *c, golden_problem *p, char why[512]) {
     const struct {
         const char *role;
         clattn_tensor *tensor;
-    } rows[] = {{"in_proj_weight", &w->in_proj_weight}, {"q_proj_weight", &w->q_proj_weight},
-                {"k_proj_weight", &w->k_proj_weight},   {"v_proj_weight", &w->v_proj_weight},
-                {"in_proj_bias", &w->in_proj_bias},     {"out_proj_weight", &w->out_proj_weight},
-                {"out_proj_bias", &w->out_proj_bias},   {"bias_k", &w->bias_k},
+    } rows[] = {{"in_proj_weight", &w->in_proj_weight},
+                {"q_proj_weight", &w->q_proj_weight},
+                {"k_proj_weight", &w->k_proj_weight},
+                {"v_proj_weight", &w->v_proj_weight},
+                {"in_proj_bias", &w->in_proj_bias},
+                {"out_proj_weight", &w->out_proj_weight},
+                {"out_proj_bias", &w->out_proj_bias},
+                {"bias_k", &w->bias_k},
                 {"bias_v", &w->bias_v}};
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) *rows[i].tensor = dense_view(golden_find(c, rows[i].role));
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        *rows[i].tensor = dense_view(golden_find(c, rows[i].role));
     return true;
 }
 
-/* ---- comparison --------------------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------------------------ */
 
 static double tolerance_number(const golden_case *c, const char *role, const char *name) {
-    const cJSON *own_one = cJSON_GetObjectItem(cJSON_GetObjectItem(cJSON_GetObjectItem(c->json, "output_tolerances"), role), name);
+    const cJSON *own_one =
+        cJSON_GetObjectItem(cJSON_GetObjectItem(cJSON_GetObjectItem(c->json, "output_tolerances"), role), name);
     const cJSON *item = own_one ? own_one : cJSON_GetObjectItem(c->json, name);
     return cJSON_IsNumber(item) ? item->valuedouble : 0;
 }
@@ -418,6 +429,7 @@ void golden_check(const golden_case *c, const char *role, const clattn_tensor *g
         bad++;
     }
     CHECK(bad == 0, "%s: %lld of %lld elements of %s differ, the first at %lld: got %.9g, want %.9g (rtol %g, atol %g)",
-          cJSON_GetStringValue(cJSON_GetObjectItem(c->json, "name")), (long long)bad, (long long)cli_array_elements(want), role,
-          (long long)first, first < 0 ? 0 : element(&flat, first), first < 0 ? 0 : element(want, first), rtol, atol);
+          cJSON_GetStringValue(cJSON_GetObjectItem(c->json, "name")), (long long)bad,
+          (long long)cli_array_elements(want), role, (long long)first, first < 0 ? 0 : element(&flat, first),
+          first < 0 ? 0 : element(want, first), rtol, atol);
 }

@@ -5,8 +5,8 @@
 
 #include <cjson/cJSON.h>
 
-#include "clattn/clattn.h"
 #include "../cli/cli.h"
+#include "clattn/clattn.h"
 
 enum { GOLDEN_TENSORS = 32, GOLDEN_BUFFERS = 16 };
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running --------------------------------------------------------------------------------------------------- */
 
 enum { MESSAGES_PER_TEST = 12 }; /* further failures of one test are counted, not printed */
 
@@ -115,7 +115,7 @@ int clattn_test_main(const clattn_test_suite *suites, int argc, char **argv) {
     return ran && state.failed == 0 && state.passed > 0 ? 0 : 1;
 }
 
-/* ---- random numbers ----------------------------------------------------------------------------------------------- */
+/* ---- random numbers -------------------------------------------------------------------------------------------- */
 
 uint64_t clattn_random_next(clattn_random *random) {
     uint64_t z = random->state += 0x9E3779B97F4A7C15u;
@@ -146,7 +146,7 @@ void clattn_fill_uniform(clattn_random *random, float *values, int64_t count, do
     for (int64_t i = 0; i < count; i++) values[i] = (float)clattn_random_uniform(random, low, high);
 }
 
-/* ---- comparison --------------------------------------------------------------------------------------------------- */
+/* ---- comparison ------------------------------------------------------------------------------------------------ */
 
 bool clattn_close(double got, double want, double tolerance) {
     return got == want || fabs(got - want) <= tolerance || (isnan(got) && isnan(want));
@@ -159,7 +159,8 @@ static double error_ratio(double got, double want, double tolerance) {
     return isnan(ratio) ? INFINITY : ratio;
 }
 
-clattn_diff clattn_compare(const float *got, const float *want, const float *tolerances, double tolerance, int64_t count) {
+clattn_diff clattn_compare(const float *got, const float *want, const float *tolerances, double tolerance,
+                           int64_t count) {
     clattn_diff diff = {.count = count, .worst = -1};
     for (int64_t i = 0; i < count; i++) {
         double allowed = tolerances ? tolerances[i] : tolerance;
@@ -179,14 +180,15 @@ clattn_diff clattn_compare(const float *got, const float *want, const float *tol
 bool clattn_check_close(const float *got, const float *want, const float *tolerances, double tolerance, int64_t count,
                         const char *what) {
     clattn_diff diff = clattn_compare(got, want, tolerances, tolerance, count);
-    return CHECK(diff.bad == 0, "%s: %lld of %lld differ; worst at %lld: got %.9g, want %.9g, tolerance %.3g (%.3g times)", what,
+    return CHECK(diff.bad == 0,
+                 "%s: %lld of %lld differ; worst at %lld: got %.9g, want %.9g, tolerance %.3g (%.3g times)", what,
                  (long long)diff.bad, (long long)diff.count, (long long)diff.worst, diff.got, diff.want, diff.tolerance,
                  diff.ratio);
 }
 
-/* ---- guarded memory ----------------------------------------------------------------------------------------------- */
+/* ---- guarded memory -------------------------------------------------------------------------------------------- */
 
-enum { ZONE = 256 };                        /* bytes before and behind */
+enum { ZONE = 256 };                                  /* bytes before and behind */
 static const unsigned char pattern[2] = {0xFF, 0x7F}; /* 0x7FFF7FFF and 0x7FFF are NaN in every float format */
 
 void clattn_poison(void *at, size_t bytes) {

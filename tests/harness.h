@@ -17,9 +17,9 @@ typedef struct {
     const clattn_test *tests; /* ends with name NULL */
 } clattn_test_suite;
 
-/* Runs the suites (the last one has name NULL). Arguments: parts of "suite/test" names, any of which selects; none: all.
- * The last line on standard output is "clattn-tests: P passed, F failed, S skipped"; 0 when nothing failed and something
- * passed, else 1. */
+/* Runs the suites (the last one has name NULL). Arguments: parts of "suite/test" names, any of which selects; none:
+ * all. The last line on standard output is "clattn-tests: P passed, F failed, S skipped"; 0 when nothing failed and
+ * something passed, else 1. */
 int clattn_test_main(const clattn_test_suite *suites, int argc, char **argv);
 
 /* Marks the running test as skipped; the test then returns. */
@@ -65,7 +65,8 @@ typedef struct clattn_diff {
     double got, want, tolerance, ratio; /* there; ratio is NaN or > 1 for a failure */
 } clattn_diff;
 /* tolerances: one per element, or NULL for the single one. */
-clattn_diff clattn_compare(const float *got, const float *want, const float *tolerances, double tolerance, int64_t count);
+clattn_diff clattn_compare(const float *got, const float *want, const float *tolerances, double tolerance,
+                           int64_t count);
 /* Compares and reports place, values, tolerance and the parameters in `what`. */
 bool clattn_check_close(const float *got, const float *want, const float *tolerances, double tolerance, int64_t count,
                         const char *what);

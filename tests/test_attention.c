@@ -1,6 +1,6 @@
 /* Every attention kernel against the scalar reference, over the case table, through the public functions.
- * CLATTN_TEST_FULL=1: every variant with every shape. CLATTN_DEVICE: selector of the device. CLATTN_TEST_KERNEL: only the
- * kernels that this names. */
+ * CLATTN_TEST_FULL=1: every variant with every shape. CLATTN_DEVICE: selector of the device. CLATTN_TEST_KERNEL: only
+ * the kernels that this names. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +16,7 @@
 
 static clattn_context *context; /* one for all tests */
 
-/* ---- tensors in guarded memory ------------------------------------------------------------------------------------- */
+/* ---- tensors in guarded memory --------------------------------------------------------------------------------- */
 
 typedef struct guarded {
     clattn_tensor view;
@@ -56,7 +56,9 @@ static guarded make_tensor(clattn_dtype dtype, int rank, const int64_t *shape, c
     static const int dense[4] = {0, 1, 2, 3}, bshd[4] = {0, 2, 1, 3}, sbhd[4] = {2, 0, 1, 3};
     guarded g = {.view = {.dtype = dtype, .rank = rank}};
     memcpy(g.view.shape, shape, sizeof *shape * (size_t)rank);
-    const int *order = rank < 4 || layout == LAYOUT_BHSD || layout == LAYOUT_GAPS ? dense : layout == LAYOUT_BSHD ? bshd : sbhd;
+    const int *order = dense;
+    if (rank == 4 && layout == LAYOUT_BSHD) order = bshd;
+    if (rank == 4 && layout == LAYOUT_SBHD) order = sbhd;
     set_strides(&g.view, order, layout == LAYOUT_GAPS ? 3 : 0);
     g.view.offset = layout == LAYOUT_GAPS ? 5 : 0;
     g.elements = elements_of(&g.view);
@@ -67,8 +69,12 @@ static guarded make_tensor(clattn_dtype dtype, int rank, const int64_t *shape, c
     return g;
 }
 
-static double get(const guarded *g, int64_t i) { return clattn__ref_load(g->memory, g->view.dtype, place_of(&g->view, i)); }
-static void set(guarded *g, int64_t i, double value) { clattn__ref_store(g->memory, g->view.dtype, place_of(&g->view, i), value); }
+static double get(const guarded *g, int64_t i) {
+    return clattn__ref_load(g->memory, g->view.dtype, place_of(&g->view, i));
+}
+static void set(guarded *g, int64_t i, double value) {
+    clattn__ref_store(g->memory, g->view.dtype, place_of(&g->view, i), value);
+}
 
 static void remember(guarded *g) {
     if (!g->memory) return;
@@ -95,11 +101,26 @@ static bool gaps_untouched(const guarded *g) {
     return untouched;
 }
 
-/* ---- one case ------------------------------------------------------------------------------------------------------ */
+/* ---- one case -------------------------------------------------------------------------------------------------- */
 
-enum { QUERY, KEY, VALUE, MASK, PADDING, LENGTHS, ALIBI, SINKS, INPUTS, OUTPUT = INPUTS, LSE, WEIGHTS, SCORES, TENSORS };
-static const char *const tensor_names[TENSORS] = {"query", "key", "value", "mask", "padding_mask", "kv_lengths",
-                                                  "alibi", "sinks", "output", "logsumexp", "weights", "scores"};
+enum {
+    QUERY,
+    KEY,
+    VALUE,
+    MASK,
+    PADDING,
+    LENGTHS,
+    ALIBI,
+    SINKS,
+    INPUTS,
+    OUTPUT = INPUTS,
+    LSE,
+    WEIGHTS,
+    SCORES,
+    TENSORS
+};
+static const char *const tensor_names[TENSORS] = {"query", "key",   "value",  "mask",      "padding_mask", "kv_lengths",
+                                                  "alibi", "sinks", "output", "logsumexp", "weights",      "scores"};
 
 typedef struct test_case {
     char name[192];
@@ -110,10 +131,18 @@ typedef struct test_case {
 } test_case;
 
 static clattn_attention_io io_of(const guarded tensors[TENSORS]) {
-    const clattn_attention_io io = {.query = tensors[QUERY].view, .key = tensors[KEY].view, .value = tensors[VALUE].view,
-                                    .mask = tensors[MASK].view, .padding_mask = tensors[PADDING].view, .kv_lengths = tensors[LENGTHS].view,
-                                    .alibi = tensors[ALIBI].view, .sinks = tensors[SINKS].view, .output = tensors[OUTPUT].view,
-                                    .logsumexp = tensors[LSE].view, .weights = tensors[WEIGHTS].view, .scores = tensors[SCORES].view};
+    const clattn_attention_io io = {.query = tensors[QUERY].view,
+                                    .key = tensors[KEY].view,
+                                    .value = tensors[VALUE].view,
+                                    .mask = tensors[MASK].view,
+                                    .padding_mask = tensors[PADDING].view,
+                                    .kv_lengths = tensors[LENGTHS].view,
+                                    .alibi = tensors[ALIBI].view,
+                                    .sinks = tensors[SINKS].view,
+                                    .output = tensors[OUTPUT].view,
+                                    .logsumexp = tensors[LSE].view,
+                                    .weights = tensors[WEIGHTS].view,
+                                    .scores = tensors[SCORES].view};
     return io;
 }
 
@@ -139,7 +168,8 @@ static void describe(const case_variant *v, const case_shape *shape, clattn_atte
     const char axes[4] = {'b', 'h', 'q', 'k'};
     const int64_t full[4] = {d->batch, d->query_heads, d->query_len, d->kv_len};
     for (int i = 0; i < 4; i++) d->mask_shape[i] = v->mask_axes && strchr(v->mask_axes, axes[i]) ? full[i] : 1;
-    if (v->mask_axes && strchr(v->mask_axes, 's')) d->mask_shape[3] = d->kv_len > 3 ? d->kv_len - d->kv_len / 3 : d->kv_len;
+    if (v->mask_axes && strchr(v->mask_axes, 's'))
+        d->mask_shape[3] = d->kv_len > 3 ? d->kv_len - d->kv_len / 3 : d->kv_len;
     d->padding_mask = v->padding;
     d->kv_lengths = v->lengths;
     d->alibi = v->alibi;
@@ -166,16 +196,22 @@ static void make_tensors(test_case *c) {
         [QUERY] = {true, d->dtype, 4, {B, Hq, Sq, d->head_dim}, moved},
         [KEY] = {true, d->dtype, 4, {B, Hkv, Sk, d->head_dim}, moved},
         [VALUE] = {true, d->dtype, 4, {B, Hkv, Sk, d->value_dim}, moved},
-        [MASK] = {d->mask != CLATTN_MASK_NONE, d->mask == CLATTN_MASK_BOOL ? CLATTN_BOOL : CLATTN_F32, 4,
-                  {d->mask_shape[0], d->mask_shape[1], d->mask_shape[2], d->mask_shape[3]}, rows},
+        [MASK] = {d->mask != CLATTN_MASK_NONE,
+                  d->mask == CLATTN_MASK_BOOL ? CLATTN_BOOL : CLATTN_F32,
+                  4,
+                  {d->mask_shape[0], d->mask_shape[1], d->mask_shape[2], d->mask_shape[3]},
+                  rows},
         [PADDING] = {d->padding_mask, CLATTN_BOOL, 2, {B, Sk}, rows},
         [LENGTHS] = {d->kv_lengths, CLATTN_I32, 1, {B}, LAYOUT_BHSD},
         [ALIBI] = {d->alibi, CLATTN_F32, 1, {Hq}, LAYOUT_BHSD},
         [SINKS] = {d->sinks, CLATTN_F32, 1, {Hq}, LAYOUT_BHSD},
         [OUTPUT] = {true, d->dtype, 4, {B, Hq, Sq, d->value_dim}, moved},
         [LSE] = {d->logsumexp, CLATTN_F32, 3, {B, Hq, Sq}, rows},
-        [WEIGHTS] = {d->weights != CLATTN_WEIGHTS_NONE, CLATTN_F32, averaged ? 3 : 4,
-                     {B, averaged ? Sq : Hq, averaged ? Sk : Sq, Sk}, rows},
+        [WEIGHTS] = {d->weights != CLATTN_WEIGHTS_NONE,
+                     CLATTN_F32,
+                     averaged ? 3 : 4,
+                     {B, averaged ? Sq : Hq, averaged ? Sk : Sq, Sk},
+                     rows},
         [SCORES] = {d->scores != CLATTN_SCORES_NONE, CLATTN_F32, 4, {B, Hq, Sq, Sk}, rows},
     };
     for (int t = 0; t < TENSORS; t++)
@@ -209,7 +245,8 @@ static void fill_mask(test_case *c, clattn_random *random) {
     const int64_t *shape = mask->view.shape;
     for (int64_t i = 0; i < mask->elements; i++) {
         int64_t row = i / shape[3] % shape[2], b = i / shape[3] / shape[2] / shape[1];
-        bool attend = clattn_random_below(random, 10) < 7 && !(shape[2] > 1 && row % 5 == 2) && !(shape[0] > 1 && b == shape[0] - 1);
+        bool attend = clattn_random_below(random, 10) < 7 && !(shape[2] > 1 && row % 5 == 2) &&
+                      !(shape[0] > 1 && b == shape[0] - 1);
         double term = clattn_random_normal(random);
         set(mask, i, c->desc.mask == CLATTN_MASK_BOOL ? attend : attend ? 2 * term : -INFINITY);
     }
@@ -228,7 +265,8 @@ static void poison_key(test_case *c, int64_t b, int64_t j) {
     }
 }
 
-/* Padding and lengths: some keys in the middle or at the end, in the last of several entries all. What is hidden is NaN. */
+/* Padding and lengths: some keys in the middle or at the end, in the last of several entries all. What is hidden is
+ * NaN. */
 static void fill_lengths(test_case *c, clattn_random *random) {
     const int64_t B = c->desc.batch, Sk = c->desc.kv_len;
     for (int64_t b = 0; b < B; b++) {
@@ -250,7 +288,8 @@ static void fill_masked_keys(test_case *c) {
     const double hidden = c->desc.mask == CLATTN_MASK_BOOL ? 0 : -INFINITY;
     for (int64_t b = 0; b < c->desc.batch; b++)
         for (int64_t j = 0; j < c->desc.kv_len; j++)
-            if (j >= columns || get(mask, (mask->view.shape[0] > 1 ? b : 0) * columns + j) == hidden) poison_key(c, b, j);
+            if (j >= columns || get(mask, (mask->view.shape[0] > 1 ? b : 0) * columns + j) == hidden)
+                poison_key(c, b, j);
 }
 
 static void fill_case(test_case *c, uint64_t seed) {
@@ -271,13 +310,15 @@ static void make_expectation(test_case *c) {
     memcpy(tensors, c->tensors, sizeof tensors);
     for (int t = OUTPUT; t < TENSORS; t++) {
         if (!c->tensors[t].memory) continue;
-        tensors[t] = make_tensor(c->tensors[t].view.dtype, c->tensors[t].view.rank, c->tensors[t].view.shape, LAYOUT_BHSD);
+        tensors[t] =
+            make_tensor(c->tensors[t].view.dtype, c->tensors[t].view.rank, c->tensors[t].view.shape, LAYOUT_BHSD);
         c->want[t] = calloc((size_t)tensors[t].elements + 1, sizeof(float));
         c->tolerance[t] = calloc((size_t)tensors[t].elements + 1, sizeof(float));
         if (!c->want[t] || !c->tolerance[t]) abort();
     }
     const clattn_attention_io io = io_of(tensors);
-    const clattn__tolerances tolerances = {c->tolerance[OUTPUT], c->tolerance[LSE], c->tolerance[WEIGHTS], c->tolerance[SCORES]};
+    const clattn__tolerances tolerances = {c->tolerance[OUTPUT], c->tolerance[LSE], c->tolerance[WEIGHTS],
+                                           c->tolerance[SCORES]};
     clattn_status status = clattn__reference_attention(&c->desc, &io, &tolerances);
     CHECK(status == CLATTN_OK, "%s: reference: %s", c->name, clattn_last_error());
     for (int t = OUTPUT; t < TENSORS; t++) {
@@ -289,9 +330,9 @@ static void make_expectation(test_case *c) {
 static void case_create(test_case *c, const case_variant *variant, const case_shape *shape, uint64_t seed) {
     memset(c, 0, sizeof *c);
     c->variant = variant;
-    snprintf(c->name, sizeof c->name, "%s (B %d, Hq %d, Hkv %d, Sq %d, Sk %d, D %d, Dv %d, seed %llu)", variant->name, shape->batch,
-             shape->query_heads, shape->kv_heads, shape->query_len, shape->kv_len, variant->head_dim, variant->value_dim,
-             (unsigned long long)seed);
+    snprintf(c->name, sizeof c->name, "%s (B %d, Hq %d, Hkv %d, Sq %d, Sk %d, D %d, Dv %d, seed %llu)", variant->name,
+             shape->batch, shape->query_heads, shape->kv_heads, shape->query_len, shape->kv_len, variant->head_dim,
+             variant->value_dim, (unsigned long long)seed);
     describe(variant, shape, &c->desc);
     make_tensors(c);
     fill_case(c, seed);
@@ -306,9 +347,10 @@ static void case_free(test_case *c) {
     }
 }
 
-/* ---- kernels ------------------------------------------------------------------------------------------------------ */
+/* ---- kernels --------------------------------------------------------------------------------------------------- */
 
-static const clattn__attn_impl *const kernels[] = {&clattn__attn_cpu, &clattn__attn_tiled, &clattn__attn_naive, &clattn__attn_host};
+static const clattn__attn_impl *const kernels[] = {&clattn__attn_cpu, &clattn__attn_tiled, &clattn__attn_naive,
+                                                   &clattn__attn_host};
 enum { KERNELS = sizeof kernels / sizeof kernels[0] };
 
 typedef struct kernel_tally {
@@ -373,8 +415,8 @@ static void run_twice(test_case *c, clattn_attention *plan, const char *what, ke
         check_outputs(c, what, tally);
         if (run_once(c, plan, what, NULL))
             for (int t = OUTPUT; t < TENSORS; t++)
-                CHECK(!first[t] || memcmp(first[t], c->tensors[t].memory, c->tensors[t].bytes) == 0, "%s: two runs differ in %s", what,
-                      tensor_names[t]);
+                CHECK(!first[t] || memcmp(first[t], c->tensors[t].memory, c->tensors[t].bytes) == 0,
+                      "%s: two runs differ in %s", what, tensor_names[t]);
         check_inputs(c, what);
     }
     for (int t = OUTPUT; t < TENSORS; t++) free(first[t]);
@@ -388,7 +430,8 @@ static void run_kernel(test_case *c, const clattn__attn_impl *impl, kernel_tally
     snprintf(what, sizeof what, "%s: %s", impl->name, c->name);
     clattn_status status = clattn_attention_create(&plan, context, &desc);
     if (may_refuse(impl, &desc)) {
-        CHECK(status == CLATTN_UNSUPPORTED && !plan, "%s: gave %s, but does not list all features", what, clattn_status_name(status));
+        CHECK(status == CLATTN_UNSUPPORTED && !plan, "%s: gave %s, but does not list all features", what,
+              clattn_status_name(status));
         tally->refused++;
     } else if (CHECK(status == CLATTN_OK, "%s: %s: %s", what, clattn_status_name(status), clattn_last_error())) {
         run_twice(c, plan, what, tally);
@@ -412,6 +455,9 @@ static bool has_context(void) {
     clattn_status status = clattn_context_create(&context, &options);
     if (status == CLATTN_NO_DEVICE) clattn_test_skip(clattn_last_error());
     CHECK(status == CLATTN_OK || status == CLATTN_NO_DEVICE, "%s: %s", clattn_status_name(status), clattn_last_error());
+    clattn_device_info device;
+    if (status == CLATTN_OK && clattn_context_device(context, &device) == CLATTN_OK)
+        clattn_test_note("device: %s, %s, driver %s", device.name, device.platform, device.driver);
     return status == CLATTN_OK;
 }
 
@@ -430,8 +476,8 @@ static void run_suite(const char *suite) {
         }
     int run = 0;
     for (int k = 0; k < KERNELS; k++) {
-        clattn_test_note("%-10s %3d cases, %d not served; greatest error %.3g of its tolerance", kernels[k]->name, tallies[k].run,
-                         tallies[k].refused, tallies[k].worst);
+        clattn_test_note("%-10s %3d cases, %d not served; greatest error %.3g of its tolerance", kernels[k]->name,
+                         tallies[k].run, tallies[k].refused, tallies[k].worst);
         run += tallies[k].run;
     }
     CHECK(run > 0, "no case ran");
@@ -477,28 +523,40 @@ static void test_batch_independence(void) {
         case_create(&c, &variant, &both, 3);
         case_create(&alone, &variant, &one, 4);
         for (int t = QUERY; t <= VALUE; t++) /* the second entry */
-            memcpy(alone.tensors[t].memory, (char *)c.tensors[t].memory + alone.tensors[t].bytes, alone.tensors[t].bytes);
+            memcpy(alone.tensors[t].memory, (char *)c.tensors[t].memory + alone.tensors[t].bytes,
+                   alone.tensors[t].bytes);
         test_case *const runs[] = {&c, &alone};
         for (int r = 0; r < 2; r++) {
             clattn_attention_desc desc = runs[r]->desc;
             desc.kernel = kernels[k]->name;
             if (may_refuse(kernels[k], &desc)) continue;
             clattn_status status = clattn_attention_create(&plan, context, &desc);
-            if (CHECK(status == CLATTN_OK, "%s: %s", kernels[k]->name, clattn_last_error())) run_once(runs[r], plan, kernels[k]->name, NULL);
+            if (CHECK(status == CLATTN_OK, "%s: %s", kernels[k]->name, clattn_last_error()))
+                run_once(runs[r], plan, kernels[k]->name, NULL);
             clattn_attention_destroy(&plan);
         }
         const char *second = (char *)c.tensors[OUTPUT].memory + alone.tensors[OUTPUT].bytes;
-        CHECK(memcmp(second, alone.tensors[OUTPUT].memory, alone.tensors[OUTPUT].bytes) == 0, "%s: the batch changes a row", kernels[k]->name);
+        CHECK(memcmp(second, alone.tensors[OUTPUT].memory, alone.tensors[OUTPUT].bytes) == 0,
+              "%s: the batch changes a row", kernels[k]->name);
         case_free(&c);
         case_free(&alone);
     }
 }
 
-static const clattn_test attention_tests[] = {{"sizes", test_sizes},       {"dims", test_dims},       {"layouts", test_layouts},
-                                              {"scale", test_scale},       {"extremes", test_extremes}, {"causal", test_causal},
-                                              {"window", test_window},     {"masks", test_masks},     {"lengths", test_lengths},
-                                              {"terms", test_terms},       {"outputs", test_outputs}, {"storage", test_storage},
-                                              {"zero_sizes", test_zero_sizes}, {"batch_independence", test_batch_independence},
+static const clattn_test attention_tests[] = {{"sizes", test_sizes},
+                                              {"dims", test_dims},
+                                              {"layouts", test_layouts},
+                                              {"scale", test_scale},
+                                              {"extremes", test_extremes},
+                                              {"causal", test_causal},
+                                              {"window", test_window},
+                                              {"masks", test_masks},
+                                              {"lengths", test_lengths},
+                                              {"terms", test_terms},
+                                              {"outputs", test_outputs},
+                                              {"storage", test_storage},
+                                              {"zero_sizes", test_zero_sizes},
+                                              {"batch_independence", test_batch_independence},
                                               {NULL, NULL}};
 static const clattn_test_suite suites[] = {{"attention", attention_tests}, {NULL, NULL}};
 

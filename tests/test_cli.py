@@ -4,16 +4,18 @@
 
 Needs nothing but Python. The last line is "clattn-tests: P passed, F failed, S skipped".
 """
-import array
 import json
 import math
 import os
-import random
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+
+sys.dont_write_bytecode = True  # the source tree stays as it is
+from cli_files import (B, BIAS, E, H, L, S, basics, bert, npy, npy_bytes, numbers, packed, q_proj, read_npy,
+                       safetensors, separate, write, W)
 
 BINARY, ROOT = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 ONLY = sys.argv[3] if len(sys.argv) > 3 else ""
@@ -28,7 +30,7 @@ class Skip(Exception):
 
 def run(*args, env=None, out=subprocess.PIPE):
     r = subprocess.run([BINARY, *map(str, args)], stdout=out, stderr=subprocess.PIPE, timeout=300,
-                       env={**os.environ, **(env or {})}, cwd=TMP)
+                       env={**os.environ, **(env or {})})
     r.out = (r.stdout or b"").decode("utf-8", "replace")
     r.err = r.stderr.decode("utf-8", "replace")
     return r
@@ -52,97 +54,7 @@ def must_run(*args, env=None):
     return r
 
 
-# ---- files ------------------------------------------------------------------------------------------------------------
-
-def path(name):
-    return os.path.join(TMP, name)
-
-
-def write(name, data):
-    with open(path(name), "wb") as f:
-        f.write(data)
-    return path(name)
-
-
-def npy_bytes(descr, shape, data, order="False"):
-    head = "{'descr': '%s', 'fortran_order': %s, 'shape': (%s), }" % (descr, order, "".join("%d, " % n for n in shape))
-    return b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + data
-
-
-def npy(name, shape, values, kind="f"):
-    descr = {"f": "<f4", "?": "|b1", "q": "<i8", "i": "<i4"}[kind]
-    return write(name, npy_bytes(descr, shape, struct.pack("<%d%s" % (len(values), kind), *values)))
-
-
-def read_npy(name):
-    with open(path(name), "rb") as f:
-        data = f.read()
-    must(data[:8] == b"\x93NUMPY\1\0", name, "is not .npy")
-    end = 10 + struct.unpack("<H", data[8:10])[0]
-    head = eval(data[10:end].decode(), {"__builtins__": {}})  # written by the tool under test
-    must(head["descr"] == "<f4" and not head["fortran_order"], head)
-    values = array.array("f")
-    values.frombytes(data[end:])
-    must(len(values) == math.prod(head["shape"]), "size of", name)
-    return head["shape"], values
-
-
-def safetensors(name, tensors):
-    head, data = {}, b""
-    for key, (shape, values) in tensors.items():
-        raw = struct.pack("<%df" % len(values), *values)
-        head[key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(head).encode()
-    return write(name, struct.pack("<Q", len(text)) + text + data)
-
-
-def numbers(count, seed):
-    r = random.Random(seed)
-    return [r.uniform(-1, 1) for _ in range(count)]
-
-
-E, H, B, L, S = 8, 2, 2, 3, 5
-W = [numbers(E * E, i) for i in range(4)]
-BIAS = [numbers(E, 10 + i) for i in range(4)]
-
-
-def packed(prefix=""):
-    return {prefix + "in_proj_weight": ((3 * E, E), W[0] + W[1] + W[2]), prefix + "in_proj_bias": ((3 * E,), BIAS[0] + BIAS[1] + BIAS[2]),
-            prefix + "out_proj.weight": ((E, E), W[3]), prefix + "out_proj.bias": ((E,), BIAS[3])}
-
-
-def bert(prefix=""):
-    t = {}
-    for i, n in enumerate(("self.query", "self.key", "self.value", "output.dense")):
-        t["%sattention.%s.weight" % (prefix, n)] = ((E, E), W[i])
-        t["%sattention.%s.bias" % (prefix, n)] = ((E,), BIAS[i])
-    return t
-
-
-def q_proj(prefix="", out="out_proj"):
-    t = {}
-    for i, n in enumerate(("q_proj", "k_proj", "v_proj", out)):
-        t["%s%s.weight" % (prefix, n)] = ((E, E), W[i])
-        t["%s%s.bias" % (prefix, n)] = ((E,), BIAS[i])
-    return t
-
-
-def separate(prefix=""):
-    t = packed(prefix)
-    del t[prefix + "in_proj_weight"]
-    for i, n in enumerate("qkv"):
-        t["%s%s_proj_weight" % (prefix, n)] = ((E, E), W[i])
-    return t
-
-
-def basics():
-    safetensors("w.safetensors", packed())
-    npy("q.npy", (B, L, E), numbers(B * L * E, 20))
-    npy("k.npy", (B, S, E), numbers(B * S * E, 21))
-    npy("v.npy", (B, S, E), numbers(B * S * E, 22))
-
-
+DEMO = ("run", "--weights", DATA + "/minilm-layer0.safetensors", "--heads", 12)
 LAYER = ("run", "--weights", "w.safetensors", "--heads", H)
 SELF = LAYER + ("--query", "q.npy")
 CROSS = SELF + ("--key", "k.npy", "--value", "v.npy")
@@ -159,7 +71,7 @@ def output(*args):
     return read_npy("o.npy")
 
 
-# ---- the tool itself ----------------------------------------------------------------------------------------------------
+# ---- the tool itself -------------------------------------------------------------------------------------------------
 
 COMMANDS = ("devices", "run", "check", "verify", "explain", "bench")
 
@@ -197,7 +109,7 @@ def test_full_disk():
 
 
 def test_no_platform():
-    none = {"OCL_ICD_VENDORS": path("no-icds"), "OCL_ICD_FILENAMES": ""}
+    none = {"OCL_ICD_VENDORS": os.path.abspath("no-icds"), "OCL_ICD_FILENAMES": ""}
     for args in (SELF, ("devices",), ("check", os.path.join(GOLDEN, "onnx", "attention_3d"))):
         r = run(*args, env=none)
         must(r.returncode == NO_DEVICE and r.err, "exit code", r.returncode, r.err, args)
@@ -208,7 +120,7 @@ def test_no_such_device():
     must_fail(USAGE, "--trust is 'blindly'", *SELF, "--trust", "blindly")
 
 
-# ---- bad input ----------------------------------------------------------------------------------------------------------
+# ---- bad input -------------------------------------------------------------------------------------------------------
 
 F4 = struct.pack("<24f", *numbers(24, 1))
 
@@ -265,8 +177,10 @@ def bad_inputs():
     yield "heads 0", "--heads is '0'", ("run", "--weights", "w.safetensors", "--heads", 0, "--query", "q.npy")
     yield "heads -2", "--heads is '-2'", ("run", "--weights", "w.safetensors", "--heads=-2", "--query", "q.npy")
     yield "heads text", "--heads is '2x'", ("run", "--weights", "w.safetensors", "--heads", "2x", "--query", "q.npy")
-    yield "heads overflow", "--heads is '99999999999999999999'", ("run", "--weights", "w.safetensors", "--heads", "99999999999999999999", "--query", "q.npy")
-    yield "heads do not divide", "multiple of heads", ("run", "--weights", "w.safetensors", "--heads", 3, "--query", "q.npy")
+    yield ("heads overflow", "--heads is '99999999999999999999'",
+           ("run", "--weights", "w.safetensors", "--heads", "99999999999999999999", "--query", "q.npy"))
+    yield ("heads do not divide", "multiple of heads",
+           ("run", "--weights", "w.safetensors", "--heads", 3, "--query", "q.npy"))
     yield "missing file", "absent.npy: cannot be opened: No such file", q + ("absent.npy",)
     yield "missing weights file", "absent.safetensors: cannot be opened", w("absent.safetensors")
     yield "folder", "is not a regular file", q + ("folder.npy",)
@@ -297,22 +211,29 @@ def bad_inputs():
     yield "cut data", "reach beyond the file's", w("cut.safetensors")
     yield "span", "tensor 'in_proj_weight': data_offsets span 768 bytes", w("span.safetensors")
     yield "no layer", "the file holds embedding.weight", w("none.safetensors")
-    yield "ambiguous", "2 layers match, choose one with --prefix: 'encoder.0.attn.', 'encoder.1.attn.'", w("two.safetensors")
-    yield "wrong prefix", "under the prefix 'decoder' found by name; there are layers under 'encoder.0.attn.'", w("two.safetensors") + ("--prefix", "decoder")
-    yield "missing tensor", "lacks 'a.out_proj.weight' or out_proj_weight; the file holds a.in_proj_weight, a.in_proj_bias", w("lacks.safetensors")
+    yield ("ambiguous", "2 layers match, choose one with --prefix: 'encoder.0.attn.', 'encoder.1.attn.'",
+           w("two.safetensors"))
+    yield ("wrong prefix", "under the prefix 'decoder' found by name; there are layers under 'encoder.0.attn.'",
+           w("two.safetensors") + ("--prefix", "decoder"))
+    yield ("missing tensor",
+           "lacks 'a.out_proj.weight' or out_proj_weight; the file holds a.in_proj_weight, a.in_proj_bias",
+           w("lacks.safetensors"))
     yield "weight shape", "in_proj_weight has shape (16, 8)", w("shape.safetensors")
     yield "one bias", "bias_k and bias_v", w("one-bias.safetensors")
-    yield "expected shape", "--expect k.npy: has shape (2, 5, 8); the output has (2, 3, 8)", SELF + ("--expect", "k.npy")
+    yield ("expected shape", "--expect k.npy: has shape (2, 5, 8); the output has (2, 3, 8)",
+           SELF + ("--expect", "k.npy"))
     yield "tolerance", "--tolerance is 'nan'", SELF + ("--tolerance", "nan")
     yield "negative tolerance", "--tolerance is '-1'", SELF + ("--tolerance=-1",)
     yield "memory limit", "--memory-limit is '12Q'", SELF + ("--memory-limit", "12Q")
     yield "memory limit 0", "--memory-limit is '0'", SELF + ("--memory-limit", "0")
-    yield "memory limit overflow", "--memory-limit is '9223372036854775807G'", SELF + ("--memory-limit", "9223372036854775807G")
+    yield ("memory limit overflow", "--memory-limit is '9223372036854775807G'",
+           SELF + ("--memory-limit", "9223372036854775807G"))
     yield "memory limit too small", "the least that works is", SELF + ("--memory-limit", "16")
     yield "causal offset", "--causal-offset is 'right'", SELF + ("--causal-offset", "right")
     yield "repeat", "--repeat is '0'", SELF + ("--repeat", "0")
     yield "reference", "--reference is 'some'", SELF + ("--reference", "some")
-    yield "batch index", "--batch-index is 2; the batch has 2 entries", SELF + ("--heatmap", "h.png", "--batch-index", "2")
+    yield ("batch index", "--batch-index is 2; the batch has 2 entries",
+           SELF + ("--heatmap", "h.png", "--batch-index", "2"))
     yield "labels alone", "--labels is given without --heatmap", SELF + ("--labels", "x.txt")
     yield "no labels", "x.txt: has 0 lines", SELF + ("--heatmap", "h.png", "--labels", "x.txt")
     yield "unwritable output", "cannot be written", SELF + ("--out", "absent/o.npy")
@@ -321,7 +242,7 @@ def bad_inputs():
 
 
 def test_bad_inputs():
-    os.makedirs(path("folder.npy"), exist_ok=True)
+    os.makedirs("folder.npy", exist_ok=True)
     seen = {}
     for name, message, args in bad_inputs():
         try:
@@ -338,13 +259,14 @@ def test_unknown_kernel():
     must_fail(NOT_SUPPORTED, "nope", *SELF, "--gemm", "nope")
 
 
-# ---- running a layer ----------------------------------------------------------------------------------------------------
+# ---- running a layer -------------------------------------------------------------------------------------------------
 
 def test_demo():
-    demo = ("run", "--weights", DATA + "/minilm-layer0.safetensors", "--heads", 12, "--query", DATA + "/hidden.npy", "--padding-mask",
-            DATA + "/padding.npy", "--expect", DATA + "/attention-out.npy")
+    demo = DEMO + ("--query", DATA + "/hidden.npy", "--padding-mask", DATA + "/padding.npy",
+                   "--expect", DATA + "/attention-out.npy")
     r = must_run(*demo, "--out", "demo.npy")
-    for word in ("device ", "why ", "kernels ", "tiles ", "memory ", "time ", "speed ", "reference  agrees", "expected   agrees", "demo.npy"):
+    for word in ("device ", "why ", "kernels ", "tiles ", "memory ", "time ", "speed ", "reference  agrees",
+                 "expected   agrees", "demo.npy"):
         must(word in r.out, "no", repr(word), "in", r.out)
     same(read_npy("demo.npy"), read_npy(DATA + "/attention-out.npy"), 2e-5)
     d = json.loads(must_run(*demo, "--json").out)
@@ -358,7 +280,8 @@ def test_demo():
 
 def test_weight_schemes():
     want = output(*SELF)
-    for name, tensors in (("packed", packed("a.b.")), ("separate", separate()), ("BERT", bert("encoder.layer.0.")), ("q_proj", q_proj("x.")),
+    for name, tensors in (("packed", packed("a.b.")), ("separate", separate()), ("BERT", bert("encoder.layer.0.")),
+                          ("q_proj", q_proj("x.")),
                           ("o_proj", q_proj(out="o_proj"))):
         safetensors("s.safetensors", {"other.weight": ((1,), [0.5]), **tensors})
         try:
@@ -438,9 +361,10 @@ def test_memory_limit():
 def test_reference_sample():
     r = json.loads(must_run(*SELF, "--json").out)
     must(r["reference"]["batch_entries"] == B and r["reference"]["query_rows"] == L, r["reference"])
-    must("reference" not in json.loads(must_run(*SELF, "--json", "--reference", "none").out), "compared although told not to")
-    big = ("run", "--weights", DATA + "/minilm-layer0.safetensors", "--heads", 12, "--query", DATA + "/hidden-8x128.npy", "--padding-mask",
-           DATA + "/padding-8x128.npy", "--expect", DATA + "/attention-out-8x128.npy", "--json")
+    must("reference" not in json.loads(must_run(*SELF, "--json", "--reference", "none").out),
+         "compared although told not to")
+    big = DEMO + ("--query", DATA + "/hidden-8x128.npy", "--padding-mask", DATA + "/padding-8x128.npy",
+                  "--expect", DATA + "/attention-out-8x128.npy", "--json")
     for more in ((), ("--causal-offset", 70)):
         r = run(*big, *more)
         d = json.loads(r.out)
@@ -454,29 +378,31 @@ def test_heatmap():
     write("labels.txt", "one 'two' `three`\nx y z\n".encode())
     for more in ((), ("--labels", "labels.txt", "--batch-index", "1", "--causal")):
         must_run(*SELF, "--heatmap", "h.png", *more)
-        with open(path("h.png"), "rb") as f:
+        with open("h.png", "rb") as f:
             data = f.read()
         must(data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 2000, "no picture")
-    must_fail(USAGE, "line 1 has 4 tokens; the keys are 3", *SELF, "--heatmap", "h.png", "--labels", write("long.txt", b"a b c d\n"))
+    must_fail(USAGE, "line 1 has 4 tokens; the keys are 3", *SELF, "--heatmap", "h.png", "--labels",
+              write("long.txt", b"a b c d\n"))
     must_fail(USAGE, "cannot be written", *SELF, "--heatmap", "absent/h.png")
 
 
 def test_no_gnuplot():
-    must_fail(USAGE, "gnuplot is not installed", *SELF, "--heatmap", "n.png", "--out", "n.npy", env={"PATH": path("nowhere")})
-    must(read_npy("n.npy")[0] == (B, L, E) and not os.path.exists(path("n.png")), "the output was not written")
+    must_fail(USAGE, "gnuplot is not installed", *SELF, "--heatmap", "n.png", "--out", "n.npy",
+              env={"PATH": "nowhere"})
+    must(read_npy("n.npy")[0] == (B, L, E) and not os.path.exists("n.png"), "the output was not written")
 
 
 def test_nothing_left_behind():
-    left = [f for f in os.listdir(TMP) if ".npy." in f or ".safetensors." in f or ".png." in f]
+    left = [f for f in os.listdir(".") if ".npy." in f or ".safetensors." in f or ".png." in f]
     must(not left, "temporary files:", left)
 
 
-# ---- golden cases -------------------------------------------------------------------------------------------------------
+# ---- golden cases ----------------------------------------------------------------------------------------------------
 
 def copy_case(group, name, to):
-    shutil.rmtree(path(to), ignore_errors=True)
-    shutil.copytree(os.path.join(GOLDEN, group, name), path(to))
-    return path(to)
+    shutil.rmtree(to, ignore_errors=True)
+    shutil.copytree(os.path.join(GOLDEN, group, name), to)
+    return to
 
 
 def edit_json(folder, change):
@@ -511,7 +437,8 @@ def test_check_fails():
         f.seek(-4, 2)
         f.write(struct.pack("<f", 1e4))
     r = run("check", folder)
-    must(r.returncode == WRONG and r.out.startswith("FAIL ") and "1 failed" in last(r) and "instead of 10000" in r.out, r.returncode, r.out)
+    must(r.returncode == WRONG and r.out.startswith("FAIL ") and "1 failed" in last(r) and "instead of 10000" in r.out,
+         r.returncode, r.out)
     with open(folder + "/output.npy", "r+b") as f:
         f.seek(-4, 2)
         f.write(struct.pack("<f", math.inf))
@@ -523,7 +450,8 @@ def test_check_unsupported():
     folder = copy_case("onnx", "attention_3d", "golden-op")
     edit_json(folder, lambda d: d.update(op="levitation"))
     r = run("check", folder)
-    must(r.returncode == NOT_SUPPORTED and "operation 'levitation' is not supported" in r.out and "1 unsupported" in last(r), r.out)
+    must(r.returncode == NOT_SUPPORTED and "operation 'levitation' is not supported" in r.out, r.out)
+    must("1 unsupported" in last(r), r.out)
     must_run("check", "--allow-unsupported", folder)
     folder = copy_case("onnx", "attention_3d", "golden-input")
     edit_json(folder, lambda d: d["inputs"].update(mystery="query.npy"))
@@ -554,23 +482,24 @@ def test_check_broken():
     for name, change in (("absent", absent), ("outside", outside), ("no tolerance", no_tolerance), ("lists", lists),
                          ("layout", lambda d: d["attributes"].update(layout="upside down")),
                          ("heads", lambda d: d["attributes"].update(q_num_heads=5)), ("swapped", swapped)):
-        folder = copy_case("torch_mha" if name == "swapped" else "onnx", "kdim_vdim_grad" if name == "swapped" else "attention_3d", "golden-broken")
+        folder = copy_case("torch_mha" if name == "swapped" else "onnx",
+                           "kdim_vdim_grad" if name == "swapped" else "attention_3d", "golden-broken")
         edit_json(folder, change)
         r = run("check", folder)
         must(r.returncode == WRONG and "1 failed" in last(r), name, r.returncode, r.out, r.err)
     write("golden-broken/case.json", b"{")
-    r = run("check", path("golden-broken"))
+    r = run("check", "golden-broken")
     must(r.returncode == WRONG and "is not a JSON object" in r.out, r.out)
 
 
 def test_check_nothing():
-    os.makedirs(path("empty"), exist_ok=True)
-    must_fail(USAGE, "there is no case.json", "check", path("empty"))
-    must_fail(USAGE, "cannot be opened", "check", path("nowhere"))
+    os.makedirs("empty", exist_ok=True)
+    must_fail(USAGE, "there is no case.json", "check", "empty")
+    must_fail(USAGE, "cannot be opened", "check", "nowhere")
     must_fail(USAGE, "DIR is missing", "check")
 
 
-# ---- main ---------------------------------------------------------------------------------------------------------------
+# ---- main ------------------------------------------------------------------------------------------------------------
 
 def main():
     passed = failed = skipped = 0
@@ -593,6 +522,8 @@ def main():
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="clattn-cli-") as TMP:
+    with tempfile.TemporaryDirectory(prefix="clattn-cli-") as folder:
+        os.chdir(folder)
         code = main()
+        os.chdir(ROOT)
     sys.exit(code)

@@ -10,7 +10,7 @@
 #include "golden_case.h"
 #include "harness.h"
 
-/* ---- stored cases ------------------------------------------------------------------------------------------------- */
+/* ---- stored cases ---------------------------------------------------------------------------------------------- */
 
 static void check_attention_case(const golden_case *c, golden_problem *p) {
     clattn_status status = clattn_reference_attention(&p->attention, &p->attention_io, NULL);
@@ -72,7 +72,7 @@ static void test_torch_sdpa(void) { run_group("torch_sdpa"); }
 static void test_torch_flex(void) { run_group("torch_flex"); }
 static void test_torch_mha(void) { run_group("torch_mha"); }
 
-/* ---- by hand ------------------------------------------------------------------------------------------------------ */
+/* ---- by hand --------------------------------------------------------------------------------------------------- */
 
 /* One query, two keys, D = Dv = 1: scores 0 and log 3 give weights 1/4 and 3/4, values 4 and 8 give 7. */
 typedef struct tiny {
@@ -108,7 +108,8 @@ static void tiny_check(tiny *t, const char *what, double output, double lse, dou
     REQUIRE(status == CLATTN_OK, "%s: %s", what, clattn_last_error());
     CHECK(clattn_close(t->output[0], output, 2e-6), "%s: output %.9g, by hand %.9g", what, t->output[0], output);
     CHECK(clattn_close(t->lse[0], lse, 5e-7), "%s: logsumexp %.9g, by hand %.9g", what, t->lse[0], lse);
-    CHECK(clattn_close(t->weights[0], first_weight, 2e-7), "%s: weight %.9g, by hand %.9g", what, t->weights[0], first_weight);
+    CHECK(clattn_close(t->weights[0], first_weight, 2e-7), "%s: weight %.9g, by hand %.9g", what, t->weights[0],
+          first_weight);
 }
 
 static void test_two_keys(void) {
@@ -200,21 +201,22 @@ static void test_two_keys_scores(void) {
         t.io.scores = clattn_host(t.scores, CLATTN_F32, 4, 1, 1, 1, 2);
         tiny_check(&t, "scores", 4, 0.5, 1);
         for (int j = 0; j < 2; j++)
-            CHECK(clattn_close(t.scores[j], want[mode][j], 1e-6), "mode %d, key %d: %.9g, by hand %.9g", mode, j, t.scores[j], want[mode][j]);
+            CHECK(clattn_close(t.scores[j], want[mode][j], 1e-6), "mode %d, key %d: %.9g, by hand %.9g", mode, j,
+                  t.scores[j], want[mode][j]);
     }
 }
 
-/* Which keys a row sees: with query 0 all weights are equal, and with values 2^j the output times the number of keys is a
- * set of bits. Bit j of a row: key j is allowed. */
+/* Which keys a row sees: with query 0 all weights are equal, and with values 2^j the output times the number of keys
+ * is a set of bits. Bit j of a row: key j is allowed. */
 enum { ROWS = 4, KEYS = 6 };
 typedef struct visible_case {
     const char *what;
     clattn_causal causal;
     int64_t offset, left, right;
-    int length;             /* -1: no kv_lengths */
-    const char *padding;    /* "110111": 1 = attend */
+    int length;          /* -1: no kv_lengths */
+    const char *padding; /* "110111": 1 = attend */
     int64_t mask_rows, mask_columns;
-    const char *mask;       /* bool mask of that shape, row after row */
+    const char *mask; /* bool mask of that shape, row after row */
     unsigned want[ROWS];
 } visible_case;
 
@@ -230,7 +232,17 @@ static const visible_case visible_cases[] = {
     {"window 0, 0", CLATTN_CAUSAL_NONE, 0, 0, 0, -1, NULL, 0, 0, NULL, {0x01, 0x02, 0x04, 0x08}},
     {"window left only", CLATTN_CAUSAL_NONE, 0, 1, -1, -1, NULL, 0, 0, NULL, {0x3f, 0x3f, 0x3e, 0x3c}},
     {"widest window", CLATTN_CAUSAL_NONE, 0, INT64_MAX, INT64_MAX, -1, NULL, 0, 0, NULL, {0x3f, 0x3f, 0x3f, 0x3f}},
-    {"causal window at the bottom right", CLATTN_CAUSAL_BOTTOM_RIGHT, 0, 1, -1, -1, NULL, 0, 0, NULL, {0x06, 0x0c, 0x18, 0x30}},
+    {"causal window at the bottom right",
+     CLATTN_CAUSAL_BOTTOM_RIGHT,
+     0,
+     1,
+     -1,
+     -1,
+     NULL,
+     0,
+     0,
+     NULL,
+     {0x06, 0x0c, 0x18, 0x30}},
     {"length 4", CLATTN_CAUSAL_NONE, 0, -1, -1, 4, NULL, 0, 0, NULL, {0x0f, 0x0f, 0x0f, 0x0f}},
     {"length 0", CLATTN_CAUSAL_NONE, 0, -1, -1, 0, NULL, 0, 0, NULL, {0x00, 0x00, 0x00, 0x00}},
     {"padding", CLATTN_CAUSAL_NONE, 0, -1, -1, -1, "101100", 0, 0, NULL, {0x0d, 0x0d, 0x0d, 0x0d}},
@@ -247,8 +259,10 @@ static void check_visible(const visible_case *c) {
     int32_t length[1] = {c->length};
     for (int j = 0; j < KEYS; j++) value[j] = (float)(1 << j);
     clattn_attention_desc d;
-    clattn_attention_io io = {.query = clattn_host(query, CLATTN_F32, 4, 1, 1, ROWS, 1), .key = clattn_host(key, CLATTN_F32, 4, 1, 1, KEYS, 1),
-                              .value = clattn_host(value, CLATTN_F32, 4, 1, 1, KEYS, 1), .output = clattn_host(output, CLATTN_F32, 4, 1, 1, ROWS, 1),
+    clattn_attention_io io = {.query = clattn_host(query, CLATTN_F32, 4, 1, 1, ROWS, 1),
+                              .key = clattn_host(key, CLATTN_F32, 4, 1, 1, KEYS, 1),
+                              .value = clattn_host(value, CLATTN_F32, 4, 1, 1, KEYS, 1),
+                              .output = clattn_host(output, CLATTN_F32, 4, 1, 1, ROWS, 1),
                               .logsumexp = clattn_host(lse, CLATTN_F32, 3, 1, 1, ROWS, 0)};
     clattn_attention_desc_init(&d);
     d.batch = d.query_heads = d.head_dim = 1;
@@ -280,7 +294,8 @@ static void check_visible(const visible_case *c) {
         for (int j = 0; j < KEYS; j++) count += c->want[i] >> j & 1;
         CHECK(fabs(output[i] * count - c->want[i]) < 1e-4, "%s: row %d sees 0x%02x, by hand 0x%02x", c->what, i,
               (unsigned)(output[i] * (float)count + 0.5f), c->want[i]);
-        CHECK(clattn_close(lse[i], count ? log(count) : -INFINITY, 1e-6), "%s: row %d: logsumexp %g for %d keys", c->what, i, lse[i], count);
+        CHECK(clattn_close(lse[i], count ? log(count) : -INFINITY, 1e-6), "%s: row %d: logsumexp %g for %d keys",
+              c->what, i, lse[i], count);
     }
 }
 
@@ -295,10 +310,12 @@ static void test_empty_sizes(void) {
     t.io.key.shape[2] = t.io.value.shape[2] = t.io.weights.shape[3] = 0;
     t.output[0] = NAN;
     clattn_status status = clattn_reference_attention(&t.desc, &t.io, NULL);
-    CHECK(status == CLATTN_OK && t.output[0] == 0 && t.lse[0] == -INFINITY, "no keys: %s, output %g", clattn_last_error(), t.output[0]);
+    CHECK(status == CLATTN_OK && t.output[0] == 0 && t.lse[0] == -INFINITY, "no keys: %s, output %g",
+          clattn_last_error(), t.output[0]);
     tiny_init(&t);
     t.desc.batch = 0;
-    clattn_tensor *const tensors[] = {&t.io.query, &t.io.key, &t.io.value, &t.io.output, &t.io.logsumexp, &t.io.weights};
+    clattn_tensor *const tensors[] = {&t.io.query,  &t.io.key,       &t.io.value,
+                                      &t.io.output, &t.io.logsumexp, &t.io.weights};
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) tensors[i]->shape[0] = 0;
     t.output[0] = 123;
     status = clattn_reference_attention(&t.desc, &t.io, NULL);
@@ -311,10 +328,11 @@ static void test_refuses_device_memory(void) {
     t.io.key.mem = t.io.key.data; /* any address: it is refused before it is used */
     t.io.key.data = NULL;
     clattn_status status = clattn_reference_attention(&t.desc, &t.io, NULL);
-    CHECK(status == CLATTN_INVALID_ARGUMENT && strstr(clattn_last_error(), "key"), "status %d: %s", status, clattn_last_error());
+    CHECK(status == CLATTN_INVALID_ARGUMENT && strstr(clattn_last_error(), "key"), "status %d: %s", status,
+          clattn_last_error());
 }
 
-/* ---- properties --------------------------------------------------------------------------------------------------- */
+/* ---- properties ------------------------------------------------------------------------------------------------ */
 
 enum { B = 2, HQ = 6, HKV = 3, SQ = 7, SK = 19, DIM = 5, VDIM = 4 };
 
@@ -381,7 +399,8 @@ static void test_weights_make_the_output(void) {
     for (int x = 0; x < B * HQ * SQ * VDIM; x++) {
         int c = x % VDIM, row = x / VDIM, h = row / SQ % HQ, b = row / SQ / HQ, g = h / (HQ / HKV);
         double sum = 0;
-        for (int j = 0; j < SK; j++) sum += (double)s->weights[row * SK + j] * s->value[((b * HKV + g) * SK + j) * VDIM + c];
+        for (int j = 0; j < SK; j++)
+            sum += (double)s->weights[row * SK + j] * s->value[((b * HKV + g) * SK + j) * VDIM + c];
         CHECK(fabs(sum - s->output[x]) < 1e-6, "element %d: %.9g, from the weights %.9g", x, s->output[x], sum);
     }
     free(s);
@@ -396,7 +415,8 @@ static void test_shift_invariance(void) {
     sample_run(shifted);
     clattn_check_close(shifted->output, plain->output, NULL, 1e-6, B * HQ * SQ * VDIM, "output after a shift of 512");
     for (int i = 0; i < B * HQ * SQ; i++)
-        CHECK(clattn_close(shifted->lse[i], plain->lse[i] + 512.0, 5e-5), "row %d: %.9g, %.9g", i, shifted->lse[i], plain->lse[i]);
+        CHECK(clattn_close(shifted->lse[i], plain->lse[i] + 512.0, 5e-5), "row %d: %.9g, %.9g", i, shifted->lse[i],
+              plain->lse[i]);
     free(plain);
     free(shifted);
 }
@@ -413,7 +433,8 @@ static void test_permutation(void) {
         }
     sample_run(plain);
     sample_run(moved);
-    clattn_check_close(moved->output, plain->output, NULL, 1e-6, B * HQ * SQ * VDIM, "output after a permutation of the keys");
+    clattn_check_close(moved->output, plain->output, NULL, 1e-6, B * HQ * SQ * VDIM,
+                       "output after a permutation of the keys");
     clattn_check_close(moved->lse, plain->lse, NULL, 1e-6, B * HQ * SQ, "logsumexp after a permutation of the keys");
     free(plain);
     free(moved);
@@ -436,15 +457,22 @@ static void test_averaged_weights(void) {
     free(t);
 }
 
-static const clattn_test golden_tests[] = {
-    {"onnx", test_onnx}, {"torch_sdpa", test_torch_sdpa}, {"torch_flex", test_torch_flex}, {"torch_mha", test_torch_mha}, {NULL, NULL}};
-static const clattn_test hand_tests[] = {{"two_keys", test_two_keys},         {"two_keys_masked", test_two_keys_masked},
-                                         {"two_keys_scores", test_two_keys_scores}, {"visible_keys", test_visible_keys},
-                                         {"empty_sizes", test_empty_sizes},   {"refuses_device_memory", test_refuses_device_memory},
+static const clattn_test golden_tests[] = {{"onnx", test_onnx},
+                                           {"torch_sdpa", test_torch_sdpa},
+                                           {"torch_flex", test_torch_flex},
+                                           {"torch_mha", test_torch_mha},
+                                           {NULL, NULL}};
+static const clattn_test hand_tests[] = {{"two_keys", test_two_keys},
+                                         {"two_keys_masked", test_two_keys_masked},
+                                         {"two_keys_scores", test_two_keys_scores},
+                                         {"visible_keys", test_visible_keys},
+                                         {"empty_sizes", test_empty_sizes},
+                                         {"refuses_device_memory", test_refuses_device_memory},
                                          {NULL, NULL}};
-static const clattn_test property_tests[] = {{"rows_sum_to_one", test_rows_sum_to_one}, {"weights_make_the_output", test_weights_make_the_output},
-                                             {"shift_invariance", test_shift_invariance}, {"permutation", test_permutation},
-                                             {"averaged_weights", test_averaged_weights}, {NULL, NULL}};
+static const clattn_test property_tests[] = {
+    {"rows_sum_to_one", test_rows_sum_to_one},   {"weights_make_the_output", test_weights_make_the_output},
+    {"shift_invariance", test_shift_invariance}, {"permutation", test_permutation},
+    {"averaged_weights", test_averaged_weights}, {NULL, NULL}};
 static const clattn_test_suite suites[] = {
     {"golden", golden_tests}, {"by_hand", hand_tests}, {"properties", property_tests}, {NULL, NULL}};
 

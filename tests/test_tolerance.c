@@ -8,7 +8,8 @@
 #include "ref/ref.h"
 
 /* Attention in float32 the simplest way, scores scaled by `scale`. */
-static void float_attention(const float *q, const float *k, const float *v, float *o, int Sq, int Sk, int D, int Dv, float scale) {
+static void float_attention(const float *q, const float *k, const float *v, float *o, int Sq, int Sk, int D, int Dv,
+                            float scale) {
     float *p = malloc(sizeof(float) * (size_t)Sk);
     if (!p) abort();
     for (int i = 0; i < Sq; i++) {
@@ -31,22 +32,23 @@ static void float_attention(const float *q, const float *k, const float *v, floa
 
 typedef struct tolerance_case {
     int Sq, Sk, D;
-    double size;       /* of query and key: logits grow with its square */
-    double mean;       /* of the values */
-    bool is_typical;   /* the scale matters to the result; not so with one key, equal weights or one weight of 1 */
+    double size;     /* of query and key: logits grow with its square */
+    double mean;     /* of the values */
+    bool is_typical; /* the scale matters to the result; not so with one key, equal weights or one weight of 1 */
 } tolerance_case;
 
 static const tolerance_case tolerance_cases[] = {
-    {5, 1, 1, 1, 0, false},      {9, 7, 5, 1, 0, true},       {16, 64, 64, 1, 0, true},      {16, 385, 64, 1, 0, true},
-    {8, 1000, 128, 1, 0, true},  {16, 129, 64, 10, 0, true},  {16, 65, 64, 100, 0, false},   {16, 129, 32, 0.1, 5, false},
-    {8, 4000, 16, 1, 1, true},   {16, 129, 512, 0.3, 0, true}};
+    {5, 1, 1, 1, 0, false},     {9, 7, 5, 1, 0, true},       {16, 64, 64, 1, 0, true},    {16, 385, 64, 1, 0, true},
+    {8, 1000, 128, 1, 0, true}, {16, 129, 64, 10, 0, true},  {16, 65, 64, 100, 0, false}, {16, 129, 32, 0.1, 5, false},
+    {8, 4000, 16, 1, 1, true},  {16, 129, 512, 0.3, 0, true}};
 
 /* Greatest error of float32 attention as a fraction of the tolerance, when the scale is off by `fault`. */
 static double tolerance_ratio(const tolerance_case *c, double fault, uint64_t seed) {
     const int64_t q_count = c->Sq * c->D, k_count = c->Sk * c->D;
     float *memory = calloc((size_t)(4 * q_count + 2 * k_count), sizeof(float));
     if (!memory) abort();
-    float *q = memory, *want = q + q_count, *tolerance = want + q_count, *got = tolerance + q_count, *k = got + q_count, *v = k + k_count;
+    float *q = memory, *want = q + q_count, *tolerance = want + q_count, *got = tolerance + q_count, *k = got + q_count,
+          *v = k + k_count;
     clattn_random random = {seed};
     clattn_fill_normal(&random, q, q_count, c->size);
     clattn_fill_normal(&random, k, k_count, c->size);
@@ -58,8 +60,10 @@ static double tolerance_ratio(const tolerance_case *c, double fault, uint64_t se
     d.query_len = c->Sq;
     d.kv_len = c->Sk;
     d.head_dim = c->D;
-    const clattn_attention_io io = {.query = clattn_host(q, CLATTN_F32, 4, 1, 1, c->Sq, c->D), .key = clattn_host(k, CLATTN_F32, 4, 1, 1, c->Sk, c->D),
-                                    .value = clattn_host(v, CLATTN_F32, 4, 1, 1, c->Sk, c->D), .output = clattn_host(want, CLATTN_F32, 4, 1, 1, c->Sq, c->D)};
+    const clattn_attention_io io = {.query = clattn_host(q, CLATTN_F32, 4, 1, 1, c->Sq, c->D),
+                                    .key = clattn_host(k, CLATTN_F32, 4, 1, 1, c->Sk, c->D),
+                                    .value = clattn_host(v, CLATTN_F32, 4, 1, 1, c->Sk, c->D),
+                                    .output = clattn_host(want, CLATTN_F32, 4, 1, 1, c->Sq, c->D)};
     CHECK(clattn_reference_attention(&d, &io, tolerance) == CLATTN_OK, "%s", clattn_last_error());
     float scale = (float)(1 / sqrt((double)c->D));
     float_attention(q, k, v, got, c->Sq, c->Sk, c->D, c->D, scale * (float)(1 + fault));
@@ -72,10 +76,12 @@ static void test_attention_tolerance(void) {
     for (size_t i = 0; i < sizeof tolerance_cases / sizeof tolerance_cases[0]; i++) {
         const tolerance_case *c = &tolerance_cases[i];
         double honest = tolerance_ratio(c, 0, 10 + i), faulty = tolerance_ratio(c, 1e-3, 10 + i);
-        clattn_test_note("Sq %d Sk %d D %d size %g mean %g: float32 uses %.3g of the tolerance, a scale off by 0.1%% %.3g", c->Sq, c->Sk, c->D,
-                         c->size, c->mean, honest, faulty);
+        clattn_test_note(
+            "Sq %d Sk %d D %d size %g mean %g: float32 uses %.3g of the tolerance, a scale off by 0.1%% %.3g", c->Sq,
+            c->Sk, c->D, c->size, c->mean, honest, faulty);
         CHECK(honest <= 0.7, "float32 uses %g of the tolerance (case %zu)", honest, i);
-        CHECK(!c->is_typical || honest >= 0.003, "the tolerance is too wide: float32 uses %g of it (case %zu)", honest, i);
+        CHECK(!c->is_typical || honest >= 0.003, "the tolerance is too wide: float32 uses %g of it (case %zu)", honest,
+              i);
         CHECK(!c->is_typical || faulty > 1, "a wrong scale stays within the tolerance: %g (case %zu)", faulty, i);
     }
 }
@@ -99,7 +105,7 @@ static void test_linear_tolerance(void) {
     CHECK(worst <= 0.7 && worst > 0.003, "float32 uses %g of the tolerance", worst);
 }
 
-/* ---- the layer ---------------------------------------------------------------------------------------------------- */
+/* ---- the layer ------------------------------------------------------------------------------------------------- */
 
 enum { LB = 2, LL = 9, LE = 48, LH = 4, LD = LE / LH };
 
@@ -207,7 +213,8 @@ static void test_layer_forms(void) {
     free(s);
 }
 
-static const clattn_test tolerance_tests[] = {{"attention", test_attention_tolerance}, {"linear", test_linear_tolerance}, {NULL, NULL}};
+static const clattn_test tolerance_tests[] = {
+    {"attention", test_attention_tolerance}, {"linear", test_linear_tolerance}, {NULL, NULL}};
 static const clattn_test layer_tests[] = {
     {"sum_of_its_parts", test_layer_is_the_sum_of_its_parts}, {"forms", test_layer_forms}, {NULL, NULL}};
 static const clattn_test_suite suites[] = {{"tolerance", tolerance_tests}, {"layer", layer_tests}, {NULL, NULL}};

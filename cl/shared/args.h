@@ -23,8 +23,13 @@ typedef struct clattn_attn_args {
     clattn_i64 padding_offset, padding_batch;   /* padding mask (B, Sk) bytes */
     clattn_i64 lse_offset, lse_batch, lse_head; /* logsumexp (B, Hq, Sq), rows contiguous */
     clattn_i64 lengths_offset, alibi_offset, sinks_offset;
-    int mask_column; /* 1, or 0 when one mask column serves all keys */
-    int mask_len;    /* keys the mask speaks of; later keys are forbidden (ONNX 24), except the last always_keys */
+    clattn_i64 score_weight_offset, score_bias_offset;        /* (D) floats */
+    clattn_i64 query_starts_offset, key_starts_offset;        /* packed: (B + 1) ints */
+    clattn_i64 prefix_offset;                                 /* (B) ints */
+    clattn_i64 query_documents_offset, query_documents_batch; /* (B, Sq) ints */
+    clattn_i64 key_documents_offset, key_documents_batch;     /* (B, Sk) ints */
+    int mask_column;                                          /* 1, or 0 when one mask column serves all keys */
+    int mask_len; /* keys the mask speaks of; later keys are forbidden (ONNX 24), except the last always_keys */
     int batch, query_heads, kv_heads, query_len, kv_len;
     int query_first; /* row number of local row 0: a chunk of a longer query */
     int causal_offset; /* allowed: j <= i + causal_offset (+ length[b] with OFFSET_FROM_LENGTHS), i counts from query_first */
@@ -36,6 +41,11 @@ typedef struct clattn_attn_args {
     float softcap;                 /* 0: off */
     float weights_factor;          /* 1, or 1 / heads when weights are averaged */
     int weights_accumulate;        /* averaged weights: add to what is there (second head group on) */
+    int query_total, key_total;    /* packed: rows of all sequences; query_len and kv_len are the greatest lengths */
+    int align_end;                 /* packed: causal_offset becomes kv_len - query_len of the sequence */
+    unsigned int dropout_threshold, seed_low, seed_high; /* as in shared/philox.h */
+    float dropout_factor;                                /* 1 / (1 - p), of kept weights */
+    int batch_first, head_first;                         /* of the whole problem: dropout counts from there */
     int reserved;
 } clattn_attn_args;
 
@@ -45,15 +55,23 @@ enum clattn_attn_slot {
     ATTN_KEY,
     ATTN_VALUE,
     ATTN_OUTPUT,
-    ATTN_MASK,    /* bytes or floats, by MASK_BOOL or MASK_FLOAT */
-    ATTN_PADDING, /* bytes, true = attend */
-    ATTN_LENGTHS, /* int (B) */
-    ATTN_ALIBI,   /* float (Hq) */
-    ATTN_SINKS,   /* float (Hq) */
-    ATTN_LSE,     /* float */
-    ATTN_WEIGHTS, /* float */
-    ATTN_SCORES,  /* float */
-    ATTN_FIRST    /* clattn_i64, attn_naive and attn_tiled only: rows or tiles that earlier launches have done */
+    ATTN_MASK,          /* bytes or floats, by MASK_BOOL or MASK_FLOAT */
+    ATTN_PADDING,       /* bytes, true = attend */
+    ATTN_LENGTHS,       /* int (B) */
+    ATTN_ALIBI,         /* float (Hq) */
+    ATTN_SINKS,         /* float (Hq) */
+    ATTN_LSE,           /* float */
+    ATTN_WEIGHTS,       /* float */
+    ATTN_SCORES,        /* float */
+    ATTN_FEATURE_SLOTS, /* the next ones exist only in kernels that list one of CLATTN__FEATURE_SLOTS (impl.h) */
+    ATTN_SCORE_WEIGHT = ATTN_FEATURE_SLOTS, /* float (D) */
+    ATTN_SCORE_BIAS,                        /* float (D) */
+    ATTN_QUERY_STARTS,                      /* int (B + 1) */
+    ATTN_KEY_STARTS,                        /* int (B + 1) */
+    ATTN_PREFIX,                            /* int (B) */
+    ATTN_QUERY_DOCUMENTS,                   /* int (B, Sq) */
+    ATTN_KEY_DOCUMENTS,                     /* int (B, Sk) */
+    ATTN_FIRST /* clattn_i64, attn_naive and attn_tiled only: rows or tiles that earlier launches have done */
 };
 
 /* Projections y = x W^T + bias (gemm_*.cl). Row m of x is (b, s) with s < rows; column n of y is (h, d) with d < width.
@@ -85,5 +103,39 @@ typedef struct clattn_rows_args {
 } clattn_rows_args;
 
 enum clattn_rows_slot { ROWS_ARGS = 0, ROWS_SOURCE, ROWS_Y };
+
+/* softmax.cl: rows of n elements; the three other axes of a tensor are `outer`. Extents, then where each tensor lies: an
+ * element is at offset + o0*outer[0] + o1*outer[1] + o2*outer[2] + i*along. */
+enum clattn_softmax_operand {
+    SOFTMAX_X = 0, /* backward: the probability */
+    SOFTMAX_MASK,
+    SOFTMAX_SECOND, /* backward: the gradient that enters; cross entropy: the labels */
+    SOFTMAX_PROBABILITY,
+    SOFTMAX_LOSS,
+    SOFTMAX_GRAD,
+    SOFTMAX_OPERANDS
+};
+
+typedef struct clattn_softmax_view {
+    clattn_i64 offset, outer[3], along;
+} clattn_softmax_view;
+
+typedef struct clattn_softmax_shape {
+    clattn_i64 rows; /* outer[0] * outer[1] * outer[2] */
+    int outer[3];
+    int n;
+    int axis; /* of four: which one is the row; used by the host */
+    int has_mask;
+    int mask_column;       /* the host: 0 when the mask is broadcast along the last axis */
+    float exponent_factor; /* log2(e) / t */
+    float inverse_temperature;
+    int writes_probability, writes_gradient; /* cross entropy */
+    int reserved;
+} clattn_softmax_shape;
+
+typedef struct clattn_softmax_args {
+    clattn_softmax_view view[SOFTMAX_OPERANDS];
+    clattn_softmax_shape shape;
+} clattn_softmax_args;
 
 #endif

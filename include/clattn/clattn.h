@@ -4,8 +4,11 @@
 
 #include "clattn/attention.h"
 #include "clattn/context.h"
+#include "clattn/kv_cache.h"
+#include "clattn/layers.h"
 #include "clattn/mha.h"
 #include "clattn/reference.h"
+#include "clattn/softmax.h"
 #include "clattn/status.h"
 #include "clattn/types.h"
 #include "clattn/verify.h"

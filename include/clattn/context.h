@@ -93,9 +93,9 @@ typedef enum clattn_trust {
     CLATTN_TRUST_VERIFIED = 1,
     CLATTN_TRUST_QUARANTINED = 2
 } clattn_trust;
-/* What is known of this device and driver: the number of kernel variants that reproduced the reference and of those that
+/* What is known of this device and driver, from this context and from the cache folder: the number of kernel variants that reproduced the reference and of those that
  * did not. Either pointer may be NULL. */
-CLATTN_API clattn_status clattn_context_trust(const clattn_context *context, int *verified, int *quarantined);
+CLATTN_API clattn_status clattn_context_trust(clattn_context *context, int *verified, int *quarantined);
 /* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the context. */
 CLATTN_API const char *clattn_context_quarantined(const clattn_context *context, int i);
 

@@ -8,7 +8,10 @@
 #include <CL/cl.h>
 
 #include "clattn/attention.h"
+#include "clattn/kv_cache.h"
+#include "clattn/layers.h"
 #include "clattn/mha.h"
+#include "clattn/softmax.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,8 +30,20 @@ CLATTN_API clattn_tensor clattn_mem(cl_mem mem, clattn_dtype dtype, int rank, in
  * cl_mem views and stay alive until *event (may be NULL) completes. The queue is flushed, never finished. */
 CLATTN_API clattn_status clattn_attention_enqueue(clattn_attention *plan, const clattn_attention_io *io, cl_uint waits,
                                                   const cl_event *wait_list, cl_event *event);
+CLATTN_API clattn_status clattn_layer_enqueue(clattn_layer *layer, const clattn_layer_io *io, cl_uint waits,
+                                              const cl_event *wait_list, cl_event *event);
 CLATTN_API clattn_status clattn_mha_enqueue(clattn_mha *mha, const clattn_mha_io *io, cl_uint waits,
                                             const cl_event *wait_list, cl_event *event);
+CLATTN_API clattn_status clattn_softmax_enqueue(clattn_softmax *plan, const clattn_softmax_io *io, cl_uint waits,
+                                                const cl_event *wait_list, cl_event *event);
+
+CLATTN_API clattn_status clattn_rope_enqueue(clattn_rope *rope, const clattn_rope_io *io, cl_uint waits,
+                                             const cl_event *wait_list, cl_event *event);
+/* Lengths and block tables may stay in host memory: they are taken at once. */
+CLATTN_API clattn_status clattn_kv_cache_append_enqueue(clattn_kv_cache *cache, const clattn_kv_append_io *io,
+                                                        cl_uint waits, const cl_event *wait_list, cl_event *event);
+CLATTN_API clattn_status clattn_kv_cache_attend_enqueue(clattn_kv_cache *cache, const clattn_kv_attend_io *io,
+                                                        cl_uint waits, const cl_event *wait_list, cl_event *event);
 
 #ifdef __cplusplus
 }

@@ -20,7 +20,8 @@ typedef enum clattn_dtype {
     CLATTN_BF16 = 2, /* the upper half of a binary32 */
     CLATTN_BOOL = 3, /* one byte, 0 is false, anything else is true */
     CLATTN_I32 = 4,
-    CLATTN_I64 = 5
+    CLATTN_I64 = 5,
+    CLATTN_I8 = 6 /* key/value caches only */
 } clattn_dtype;
 
 /* Bytes of one element; 0 for an unknown value. Name: "float32", "bool", ...; "?" for an unknown value. */

@@ -25,6 +25,19 @@ typedef void (*clattn_verify_fn)(void *user, const clattn_verify_result *result)
  * OK when all agree, WRONG_RESULT when any differs. */
 CLATTN_API clattn_status clattn_verify(clattn_context *context, clattn_verify_fn report, void *user);
 
+/* The registry, for listings: attention kernels in the order in which they are tried, then projections. Strings are
+ * constants. */
+typedef struct clattn_kernel_info {
+    const char *name;  /* "attn_cpu": what desc.kernel, attention_kernel and gemm_kernel take */
+    const char *kind;  /* "attention" or "projection" */
+    const char *what;  /* one line */
+    uint64_t features; /* bit i: it serves clattn_feature_name(i); projections: 0 */
+} clattn_kernel_info;
+CLATTN_API int clattn_kernel_count(void);
+CLATTN_API clattn_status clattn_kernel_get(int index, clattn_kernel_info *info);
+/* "causal", "window", ...; NULL behind the last. */
+CLATTN_API const char *clattn_feature_name(int index);
+
 #ifdef __cplusplus
 }
 #endif

@@ -39,12 +39,25 @@ static clattn_status run(clattn_attention *attention, const clattn_attention_io 
     clattn_status status = clattn__check_attention_io(&attention->desc, io, &dense);
     if (status != CLATTN_OK) return status;
     const clattn_tensor tensors[CLATTN__ROLE_COUNT] = {
-        [CLATTN__ROLE_QUERY] = dense.query,          [CLATTN__ROLE_KEY] = dense.key,
-        [CLATTN__ROLE_VALUE] = dense.value,          [CLATTN__ROLE_MASK] = dense.mask,
-        [CLATTN__ROLE_PADDING] = dense.padding_mask, [CLATTN__ROLE_LENGTHS] = dense.kv_lengths,
-        [CLATTN__ROLE_ALIBI] = dense.alibi,          [CLATTN__ROLE_SINKS] = dense.sinks,
-        [CLATTN__ROLE_OUTPUT] = dense.output,        [CLATTN__ROLE_LSE] = dense.logsumexp,
-        [CLATTN__ROLE_WEIGHTS] = dense.weights,      [CLATTN__ROLE_SCORES] = dense.scores,
+        [CLATTN__ROLE_QUERY] = dense.query,
+        [CLATTN__ROLE_KEY] = dense.key,
+        [CLATTN__ROLE_VALUE] = dense.value,
+        [CLATTN__ROLE_MASK] = dense.mask,
+        [CLATTN__ROLE_PADDING] = dense.padding_mask,
+        [CLATTN__ROLE_LENGTHS] = dense.kv_lengths,
+        [CLATTN__ROLE_ALIBI] = dense.alibi,
+        [CLATTN__ROLE_SINKS] = dense.sinks,
+        [CLATTN__ROLE_SCORE_WEIGHT] = dense.score_weight,
+        [CLATTN__ROLE_SCORE_BIAS] = dense.score_bias,
+        [CLATTN__ROLE_QUERY_STARTS] = dense.query_starts,
+        [CLATTN__ROLE_KEY_STARTS] = dense.key_starts,
+        [CLATTN__ROLE_PREFIX] = dense.prefix_lengths,
+        [CLATTN__ROLE_QUERY_DOCUMENTS] = dense.query_documents,
+        [CLATTN__ROLE_KEY_DOCUMENTS] = dense.key_documents,
+        [CLATTN__ROLE_OUTPUT] = dense.output,
+        [CLATTN__ROLE_LSE] = dense.logsumexp,
+        [CLATTN__ROLE_WEIGHTS] = dense.weights,
+        [CLATTN__ROLE_SCORES] = dense.scores,
     };
     return clattn__plan_run(&attention->plan, tensors, blocking, waits, wait_list, event);
 }

@@ -78,8 +78,9 @@ clattn_status clattn_context_memory(const clattn_context *context, size_t *now, 
     return CLATTN_OK;
 }
 
-clattn_status clattn_context_trust(const clattn_context *context, int *verified, int *quarantined) {
+clattn_status clattn_context_trust(clattn_context *context, int *verified, int *quarantined) {
     if (!context) return clattn__fail(CLATTN_INVALID_ARGUMENT, "context is NULL");
+    clattn__trust_load(context);
     int counts[3] = {0};
     clattn__mutex_lock(context->trust.lock);
     for (const clattn__trust_entry *entry = context->trust.first; entry; entry = entry->next) counts[entry->state]++;

@@ -70,11 +70,5 @@ clattn_status clattn_mha_info(const clattn_mha *mha, clattn_plan_info *info) {
 
 clattn_status clattn_mha_buffer(const clattn_mha *mha, int index, clattn_plan_buffer *row) {
     if (!mha || !row) return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is NULL", mha ? "row" : "mha");
-    if (index < 0 || index >= mha->plan.buffer_count)
-        return clattn__fail(CLATTN_INVALID_ARGUMENT, "index is %d; the plan has %d buffers", index,
-                            mha->plan.buffer_count);
-    const clattn__arena_buffer *b = &mha->plan.buffers[index];
-    *row = (clattn_plan_buffer){
-        .name = b->name, .bytes = b->bytes, .offset = b->offset, .first_step = b->first, .last_step = b->last};
-    return CLATTN_OK;
+    return clattn__plan_buffer(&mha->plan, index, row);
 }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "../../cl/shared/philox.h"
 #include "api/check.h"
 #include "ref/ref.h"
 
@@ -14,11 +15,12 @@ typedef struct named_tensor {
 static clattn_status check_on_host(const named_tensor *tensors, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (tensors[i].tensor->mem)
-            return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; the reference works on host memory only", tensors[i].name);
+            return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; the reference works on host memory only",
+                                tensors[i].name);
     return CLATTN_OK;
 }
 
-/* ---- views: which stride of a tensor is batch, head, row and column ------------------------------------------------ */
+/* ---- views: which stride of a tensor is batch, head, row and column -------------------------------------------- */
 
 static clattn__ref_array view(const clattn_tensor *t, int64_t batch, int64_t head, int64_t row, int64_t column) {
     clattn__ref_array array = {NULL, t->dtype, {batch, head, row, column}};
@@ -60,21 +62,45 @@ static clattn__ref_array dense_weights(void *memory, bool averaged, int64_t head
 }
 
 /* A mask column of extent 1 speaks of all keys. */
-static int64_t mask_len_of(const int64_t mask_shape[4], int64_t keys) { return mask_shape[3] == 1 ? keys : mask_shape[3]; }
+static int64_t mask_len_of(const int64_t mask_shape[4], int64_t keys) {
+    return mask_shape[3] == 1 ? keys : mask_shape[3];
+}
 
 static int64_t offset_of(clattn_causal causal, int64_t given, int64_t bottom_right) {
     if (causal == CLATTN_CAUSAL_BOTTOM_RIGHT) return bottom_right;
     return causal == CLATTN_CAUSAL_OFFSET ? given : 0;
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------------------------------------- */
 
+/* Dense like the outputs: (B, Hq, Sq, ..), or packed (Tq, Hq, Dv) with logsumexp (Hq, Tq). */
 static void set_tolerances(clattn__ref_attention *p, const clattn__tolerances *tolerances) {
-    const int64_t Hq = p->query_heads, Sq = p->query_len, Sk = p->kv_len;
-    p->tolerance = dense(tolerances->output, CLATTN_F32, Hq, Sq, p->value_dim);
+    const int64_t Hq = p->query_heads, Sq = p->query_len, Sk = p->kv_len, Dv = p->value_dim;
+    p->tolerance = dense(tolerances->output, CLATTN_F32, Hq, Sq, Dv);
     p->lse_tolerance = dense(tolerances->logsumexp, CLATTN_F32, Hq, Sq, 1);
+    if (p->query_starts.data) {
+        p->tolerance = (clattn__ref_array){tolerances->output, CLATTN_F32, {0, Dv, Hq * Dv, 1}};
+        p->lse_tolerance = (clattn__ref_array){tolerances->logsumexp, CLATTN_F32, {0, p->query_total, 1, 1}};
+    }
     p->weights_tolerance = dense_weights(tolerances->weights, p->average_weights, Hq, Sq, Sk);
     p->scores_tolerance = dense(tolerances->scores, CLATTN_F32, Hq, Sq, Sk);
+}
+
+static void set_features(clattn__ref_attention *p, const clattn_attention_desc *d, const clattn_attention_io *io) {
+    p->score = d->score;
+    p->score_weight = view_vector(&io->score_weight);
+    p->score_bias = view_vector(&io->score_bias);
+    p->dropout_factor = d->dropout > 0 ? 1.0 / (1.0 - (double)d->dropout) : 0;
+    p->dropout_threshold = clattn_dropout_threshold(d->dropout);
+    p->dropout_seed = d->dropout_seed;
+    p->prefix = view_vector(&io->prefix_lengths);
+    p->query_documents = view(&io->query_documents, io->query_documents.stride[0], 0, io->query_documents.stride[1], 0);
+    p->key_documents = view_padding(&io->key_documents);
+    p->query_starts = view_vector(&io->query_starts);
+    p->key_starts = view_vector(&io->key_starts);
+    p->query_total = io->query.shape[2];
+    p->key_total = io->key.shape[2];
+    p->align_end = d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT;
 }
 
 static clattn__ref_attention problem_of(const clattn_attention_desc *d, const clattn_attention_io *io) {
@@ -110,6 +136,7 @@ static clattn__ref_attention problem_of(const clattn_attention_desc *d, const cl
     p.weights = view_weights(&io->weights, p.average_weights);
     p.scores = view4(&io->scores);
     p.scores_mode = d->scores;
+    set_features(&p, d, io);
     return p;
 }
 
@@ -120,10 +147,25 @@ clattn_status clattn__reference_attention(const clattn_attention_desc *desc, con
     clattn_status status = clattn__check_attention_desc(desc, &d);
     if (status == CLATTN_OK) status = clattn__check_attention_io(&d, io, &all);
     if (status != CLATTN_OK) return status;
-    const named_tensor tensors[] = {{"query", &all.query}, {"key", &all.key}, {"value", &all.value}, {"mask", &all.mask},
-                                    {"padding_mask", &all.padding_mask}, {"kv_lengths", &all.kv_lengths},
-                                    {"alibi", &all.alibi}, {"sinks", &all.sinks}, {"output", &all.output},
-                                    {"logsumexp", &all.logsumexp}, {"weights", &all.weights}, {"scores", &all.scores}};
+    const named_tensor tensors[] = {{"query", &all.query},
+                                    {"key", &all.key},
+                                    {"value", &all.value},
+                                    {"mask", &all.mask},
+                                    {"padding_mask", &all.padding_mask},
+                                    {"kv_lengths", &all.kv_lengths},
+                                    {"alibi", &all.alibi},
+                                    {"sinks", &all.sinks},
+                                    {"score_weight", &all.score_weight},
+                                    {"score_bias", &all.score_bias},
+                                    {"prefix_lengths", &all.prefix_lengths},
+                                    {"query_documents", &all.query_documents},
+                                    {"key_documents", &all.key_documents},
+                                    {"query_starts", &all.query_starts},
+                                    {"key_starts", &all.key_starts},
+                                    {"output", &all.output},
+                                    {"logsumexp", &all.logsumexp},
+                                    {"weights", &all.weights},
+                                    {"scores", &all.scores}};
     status = check_on_host(tensors, CLATTN__COUNT(tensors));
     if (status != CLATTN_OK) return status;
 
@@ -132,43 +174,54 @@ clattn_status clattn__reference_attention(const clattn_attention_desc *desc, con
     return clattn__ref_attention_run(&problem);
 }
 
-clattn_status clattn_reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io, float *tolerance) {
+clattn_status clattn_reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
+                                         float *tolerance) {
     const clattn__tolerances tolerances = {.output = tolerance};
     return clattn__reference_attention(desc, io, &tolerances);
 }
 
-/* ---- the multi-head layer ----------------------------------------------------------------------------------------- */
+/* ---- the multi-head layer -------------------------------------------------------------------------------------- */
 
-/* Everything between input and output, in double; each with the error that a device may have made so far. All dense. */
+/* Everything between input and output, in double; each with the error that a device may have made so far, which stays
+ * NULL when no tolerance is asked for. All dense. */
 typedef struct layer_memory {
     double *query_in, *key_in, *value_in; /* (B, L, E), (B, S, kdim), (B, S, vdim) */
     double *query, *query_error;          /* (B, L, H, D)                          */
     double *key, *key_error;              /* (B, T, H, D), T = S + appended keys   */
     double *value, *value_error;          /* (B, T, H, D)                          */
-    double *heads_out;                    /* (B, L, H, D)                          */
-    double *heads_error;                  /* (B, L, H, D)                          */
+    double *heads_out, *heads_error;      /* (B, L, H, D)                          */
     double *y, *y_error;                  /* (B, L, E)                             */
 } layer_memory;
 
-static clattn_status layer_memory_create(layer_memory *m, const clattn_mha_desc *d, int64_t T) {
+static clattn_status layer_memory_create(layer_memory *m, const clattn_mha_desc *d, int64_t T, bool with_errors) {
     const int64_t L = d->query_len, S = d->kv_len, E = d->embed_dim;
     const struct {
-        double **memory;
+        double **memory, **error;
         int64_t rows, columns;
-    } parts[] = {{&m->query_in, L, E}, {&m->key_in, S, d->key_dim}, {&m->value_in, S, d->value_dim}, {&m->query, L, E},
-                 {&m->query_error, L, E}, {&m->key, T, E}, {&m->key_error, T, E}, {&m->value, T, E}, {&m->value_error, T, E},
-                 {&m->heads_out, L, E}, {&m->heads_error, L, E}, {&m->y, L, E}, {&m->y_error, L, E}};
+    } parts[] = {{&m->query_in, NULL, L, E},
+                 {&m->key_in, NULL, S, d->key_dim},
+                 {&m->value_in, NULL, S, d->value_dim},
+                 {&m->query, &m->query_error, L, E},
+                 {&m->key, &m->key_error, T, E},
+                 {&m->value, &m->value_error, T, E},
+                 {&m->heads_out, &m->heads_error, L, E},
+                 {&m->y, &m->y_error, L, E}};
     memset(m, 0, sizeof *m);
     for (size_t i = 0; i < CLATTN__COUNT(parts); i++) {
-        *parts[i].memory = clattn__alloc((size_t)d->batch * (size_t)parts[i].rows * (size_t)parts[i].columns, sizeof(double));
+        const size_t count = (size_t)d->batch * (size_t)parts[i].rows * (size_t)parts[i].columns;
+        *parts[i].memory = clattn__alloc(count, sizeof(double));
         if (!*parts[i].memory) return CLATTN_OUT_OF_MEMORY;
+        if (!with_errors || !parts[i].error) continue;
+        *parts[i].error = clattn__alloc(count, sizeof(double));
+        if (!*parts[i].error) return CLATTN_OUT_OF_MEMORY;
     }
     return CLATTN_OK;
 }
 
 static void layer_memory_clear(layer_memory *m) {
-    double *const parts[] = {m->query_in, m->key_in, m->value_in, m->query, m->query_error, m->key, m->key_error, m->value,
-                             m->value_error, m->heads_out, m->heads_error, m->y, m->y_error};
+    double *const parts[] = {m->query_in,    m->key_in,    m->value_in, m->query,       m->query_error,
+                             m->key,         m->key_error, m->value,    m->value_error, m->heads_out,
+                             m->heads_error, m->y,         m->y_error};
     for (size_t i = 0; i < CLATTN__COUNT(parts); i++) clattn__free(parts[i]);
 }
 
@@ -196,9 +249,15 @@ static void project(const double *x, int64_t batch, int64_t rows, int64_t column
                     const clattn_tensor *bias, double *y, double *y_error, int64_t y_rows) {
     const int64_t E = w->shape[0];
     for (int64_t b = 0; b < batch; b++) {
-        const clattn__ref_projection projection = {.m = rows, .n = E, .k = columns, .x = x + b * rows * columns,
-                                                   .w = floats(w), .bias = floats(bias), .w_row = w->stride[0],
-                                                   .y = y + b * y_rows * E, .y_error = y_error + b * y_rows * E};
+        const clattn__ref_projection projection = {.m = rows,
+                                                   .n = E,
+                                                   .k = columns,
+                                                   .x = x + b * rows * columns,
+                                                   .w = floats(w),
+                                                   .bias = floats(bias),
+                                                   .w_row = w->stride[0],
+                                                   .y = y + b * y_rows * E,
+                                                   .y_error = y_error ? y_error + b * y_rows * E : NULL};
         clattn__ref_project(&projection);
     }
 }
@@ -216,11 +275,20 @@ static clattn__ref_array split_heads(double *memory, const clattn_mha_desc *d, i
     return (clattn__ref_array){memory, CLATTN__F64, {rows * d->embed_dim, d->embed_dim / d->heads, d->embed_dim, 1}};
 }
 
-static clattn__ref_attention layer_problem(const clattn_mha_desc *d, const clattn_mha_io *io, const layer_memory *m, int64_t T,
-                                           float *weights_tolerance) {
+static clattn__ref_attention layer_problem(const clattn_mha_desc *d, const clattn_mha_io *io, const layer_memory *m,
+                                           int64_t T, float *weights_tolerance) {
     const int64_t L = d->query_len, S = d->kv_len, H = d->heads, D = d->embed_dim / d->heads;
-    clattn__ref_attention p = {.batch = d->batch, .query_heads = H, .kv_heads = H, .query_len = L, .kv_len = T, .head_dim = D,
-                               .value_dim = D, .scale = d->scale, .temperature = 1, .window_left = -1, .window_right = -1};
+    clattn__ref_attention p = {.batch = d->batch,
+                               .query_heads = H,
+                               .kv_heads = H,
+                               .query_len = L,
+                               .kv_len = T,
+                               .head_dim = D,
+                               .value_dim = D,
+                               .scale = d->scale,
+                               .temperature = 1,
+                               .window_left = -1,
+                               .window_right = -1};
     p.causal = d->causal != CLATTN_CAUSAL_NONE;
     p.offset = offset_of(d->causal, d->causal_offset, S - L);
     p.always_keys = T - S;
@@ -242,8 +310,8 @@ static clattn__ref_attention layer_problem(const clattn_mha_desc *d, const clatt
     return p;
 }
 
-static clattn_status run_layer(const clattn_mha_desc *d, const clattn_mha_weights *w, const clattn_mha_io *io, layer_memory *m,
-                               int64_t T, const clattn__tolerances *tolerances) {
+static clattn_status run_layer(const clattn_mha_desc *d, const clattn_mha_weights *w, const clattn_mha_io *io,
+                               layer_memory *m, int64_t T, const clattn__tolerances *tolerances) {
     const int64_t B = d->batch, L = d->query_len, S = d->kv_len, E = d->embed_dim;
     const clattn_tensor *key = d->inputs == CLATTN_MHA_SELF ? &io->query : &io->key;
     const clattn_tensor *value = d->inputs == CLATTN_MHA_SEPARATE ? &io->value : key;
@@ -261,17 +329,24 @@ static clattn_status run_layer(const clattn_mha_desc *d, const clattn_mha_weight
     clattn_status status = clattn__ref_attention_run(&problem);
     if (status != CLATTN_OK) return status;
 
-    const clattn__ref_projection out = {.m = B * L, .n = E, .k = E, .x = m->heads_out, .x_error = m->heads_error,
-                                        .w = floats(&w->out_proj_weight), .bias = floats(&w->out_proj_bias),
-                                        .w_row = w->out_proj_weight.stride[0], .y = m->y, .y_error = m->y_error};
+    const clattn__ref_projection out = {.m = B * L,
+                                        .n = E,
+                                        .k = E,
+                                        .x = m->heads_out,
+                                        .x_error = m->heads_error,
+                                        .w = floats(&w->out_proj_weight),
+                                        .bias = floats(&w->out_proj_bias),
+                                        .w_row = w->out_proj_weight.stride[0],
+                                        .y = m->y,
+                                        .y_error = m->y_error};
     clattn__ref_project(&out);
     store_output(&io->output, m->y);
     for (int64_t i = 0; tolerances->output && i < B * L * E; i++) tolerances->output[i] = (float)m->y_error[i];
     return CLATTN_OK;
 }
 
-clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights, const clattn_mha_io *io,
-                                    const clattn__tolerances *tolerances) {
+clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
+                                    const clattn_mha_io *io, const clattn__tolerances *tolerances) {
     clattn_mha_desc d;
     clattn_mha_weights w;
     clattn_mha_io all;
@@ -281,20 +356,25 @@ clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mh
     const int64_t appended = clattn__mha_appended_keys(&d, &w), T = d.kv_len + appended;
     status = clattn__check_mha_io(&d, appended, io, &all);
     if (status != CLATTN_OK) return status;
-    const named_tensor tensors[] = {{"query", &all.query}, {"key", &all.key}, {"value", &all.value}, {"mask", &all.mask},
-                                    {"padding_mask", &all.padding_mask}, {"output", &all.output}, {"weights", &all.weights}};
+    const named_tensor tensors[] = {{"query", &all.query},
+                                    {"key", &all.key},
+                                    {"value", &all.value},
+                                    {"mask", &all.mask},
+                                    {"padding_mask", &all.padding_mask},
+                                    {"output", &all.output},
+                                    {"weights", &all.weights}};
     status = check_on_host(tensors, CLATTN__COUNT(tensors));
     if (status != CLATTN_OK) return status;
 
     layer_memory memory;
-    status = layer_memory_create(&memory, &d, T);
+    status = layer_memory_create(&memory, &d, T, tolerances->output || tolerances->weights);
     if (status == CLATTN_OK) status = run_layer(&d, &w, &all, &memory, T, tolerances);
     layer_memory_clear(&memory);
     return status;
 }
 
-clattn_status clattn_reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights, const clattn_mha_io *io,
-                                   float *tolerance) {
+clattn_status clattn_reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
+                                   const clattn_mha_io *io, float *tolerance) {
     const clattn__tolerances tolerances = {.output = tolerance};
     return clattn__reference_mha(desc, weights, io, &tolerances);
 }

@@ -12,7 +12,7 @@ typedef struct clattn__tolerances {
 clattn_status clattn__reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
                                           const clattn__tolerances *tolerances);
 /* Here only output and weights are looked at. */
-clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights, const clattn_mha_io *io,
-                                    const clattn__tolerances *tolerances);
+clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
+                                    const clattn_mha_io *io, const clattn__tolerances *tolerances);
 
 #endif

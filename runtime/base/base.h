@@ -76,6 +76,8 @@ bool clattn__os_writable_dir(const char *path); /* a folder in which this proces
 char *clattn__os_read_file(const char *path, size_t limit, size_t *count);
 /* Temporary file beside it, then rename: readers see the old or the new content, never half. */
 bool clattn__os_write_file(const char *path, const void *bytes, size_t count);
+/* Calls visit with the name of each entry that does not begin with a dot; an absent folder is an empty one. */
+void clattn__os_list_dir(const char *path, void (*visit)(void *user, const char *name), void *user);
 
 typedef struct clattn__mutex clattn__mutex;
 clattn__mutex *clattn__mutex_create(void);

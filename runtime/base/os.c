@@ -2,6 +2,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "base/base.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -117,6 +118,14 @@ bool clattn__os_write_file(const char *path, const void *bytes, size_t count) {
 done:
     clattn__text_free(&name);
     return good;
+}
+
+void clattn__os_list_dir(const char *path, void (*visit)(void *user, const char *name), void *user) {
+    DIR *folder = opendir(path);
+    if (!folder) return;
+    for (struct dirent *entry; (entry = readdir(folder));)
+        if (entry->d_name[0] != '.') visit(user, entry->d_name);
+    closedir(folder);
 }
 
 struct clattn__mutex {

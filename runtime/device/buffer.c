@@ -49,6 +49,15 @@ clattn_status clattn__buffer_read(clattn__env *env, cl_mem mem, size_t offset, s
     return code == CL_SUCCESS ? CLATTN_OK : clattn__cl_fail(code, "clEnqueueReadBuffer", env->device.caps.name);
 }
 
+clattn_status clattn__buffer_put(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, const void *data) {
+    for (size_t at = 0; at < bytes; at += CLATTN__PUT_BYTES) {
+        cl_int code = clEnqueueFillBuffer(env->queue, mem, (const char *)data + at, CLATTN__PUT_BYTES, offset + at,
+                                          CLATTN__PUT_BYTES, 0, NULL, NULL);
+        if (code != CL_SUCCESS) return clattn__cl_fail(code, "clEnqueueFillBuffer", env->device.caps.name);
+    }
+    return CLATTN_OK;
+}
+
 /* NULL when the driver will not have this memory; then it is copied, and no error is recorded. */
 static cl_mem wrap(clattn__env *env, void *host, size_t bytes, bool output) {
     /* Outputs may also be read by kernels: a second head group adds to what the first one wrote. */

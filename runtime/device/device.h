@@ -111,6 +111,11 @@ void clattn__buffer_clear(clattn__env *env, clattn__buffer *buffer);
 clattn_status clattn__buffer_write(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, const void *data);
 clattn_status clattn__buffer_read(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, void *data);
 
+/* Small data, taken at once and written when the queue comes to it: nothing blocks. offset and bytes are multiples of
+ * CLATTN__PUT_BYTES, the largest pattern that OpenCL fills with. */
+enum { CLATTN__PUT_BYTES = 128 };
+clattn_status clattn__buffer_put(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, const void *data);
+
 /* How a run lends host memory to the device. On unified-memory devices the memory is wrapped (CL_MEM_USE_HOST_PTR: no
  * copy); elsewhere it goes through a staging buffer that the caller keeps between runs (grown when too small). */
 typedef struct clattn__loan {

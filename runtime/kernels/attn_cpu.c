@@ -1,17 +1,36 @@
 /* Host half of cl/attn_cpu.cl: register tiles for CPUs, one work-item per tile of query rows. */
+#include <math.h>
 #include <stdio.h>
 
 #include "kernels/attn_cpu.h"
 
 /* Tile sizes of the kernel; the .cl file says what each means. */
 typedef struct tile {
-    int lanes;       /* VW */
-    int row_vectors; /* NV */
-    int keys;        /* MR */
-    int block;       /* BLOCK_KV */
-    int columns;     /* NC, vectors */
-    int rows;        /* MV */
+    int lanes;   /* VW */
+    int vectors; /* NV */
+    int keys;    /* MR */
+    int block;   /* BLOCK_KV */
+    int columns; /* NC */
+    int rows;    /* MV */
 } tile;
+
+/* Score tiles. 32 registers of 16 lanes hold up to 24 sums, 16 registers of fewer lanes 12. One block length per width,
+ * so that the height of a tile does not change a row's result. cost: time per score relative to the best height, for
+ * narrow heads (where more of it goes into the softmax) and others; timed on a Zen 4 class CPU with pocl 3.1. */
+typedef struct score_tile {
+    int least_lanes, vectors, keys, block;
+    double narrow_cost, cost;
+} score_tile;
+
+static const score_tile score_tiles[] = {
+    {16, 1, 8, 128, 1.20, 1.04}, {16, 2, 8, 128, 1.06, 1.02}, {16, 4, 4, 128, 1.00, 1.00}, /* AVX-512 */
+    {4, 1, 8, 96, 1.10, 1.10},   {4, 2, 6, 96, 1.00, 1.00},   {4, 4, 3, 96, 1.04, 1.04},   /* AVX2, SSE, NEON */
+};
+
+enum {
+    NARROW_HEAD = 48,
+    PRIVATE_FLOATS = 64 * 1024, /* of one work-item, which lie on the stack of a driver's thread */
+};
 
 static int forced_width;
 
@@ -25,22 +44,43 @@ static int lanes_of(const clattn__caps *caps) {
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* How many vectors of columns a value tile takes of `vectors`: at most `most`, with as little computed twice as can be,
- * and among equals the widest. */
+/* Expected time of a score tile: rows and keys that are computed, with the triangle that a causal tile computes beyond
+ * the diagonal (in passes 1 to 3), and cores that wait for the last tiles. Infinite when the tile does not fit. */
+static double expected_time(const score_tile *t, int lanes, const clattn__attn_problem *problem,
+                            const clattn__caps *caps) {
+    const int64_t block_q = (int64_t)t->vectors * lanes, tiles = ceil_div(problem->query_len, block_q);
+    const int64_t private_floats = block_q * (problem->head_dim + problem->value_dim + 2 * t->block);
+    if (private_floats > PRIVATE_FLOATS && t->vectors > 1) return INFINITY;
+    const int64_t items = tiles * problem->query_heads * problem->batch,
+                  cores = caps->compute_units > 0 ? caps->compute_units : 1;
+    double keys = (double)problem->kv_len;
+    if (problem->features & CLATTN__CAUSAL) keys = keys / 2 + (double)block_q / 4;
+    const double waste = items > 0 ? (double)(ceil_div(items, cores) * cores) / (double)items : 1;
+    return (double)(tiles * block_q) * keys * waste * (problem->head_dim <= NARROW_HEAD ? t->narrow_cost : t->cost);
+}
+
+/* How many vectors of columns a value tile takes of `vectors`, at most `most`: as few as possible are computed twice,
+ * and among equals the widest tile wins. */
 static int choose_columns(int64_t vectors, int most) {
     int best = 1;
-    for (int c = 1; c <= most && c <= vectors; c++) {
+    for (int c = 2; c <= most && c <= vectors; c++)
         if (ceil_div(vectors, c) * c <= ceil_div(vectors, best) * best) best = c;
-    }
     return best;
 }
 
 static tile choose_tile(const clattn__attn_problem *problem, const clattn__caps *caps) {
-    tile t = {.lanes = lanes_of(caps), .row_vectors = 2, .keys = 8, .block = 128};
-    const int64_t vectors = ceil_div(problem->value_dim, t.lanes);
-    t.columns = choose_columns(vectors, 6);
-    t.rows = t.columns >= 4 ? 4 : 8;
-    return t;
+    const int lanes = lanes_of(caps);
+    const score_tile *best = NULL;
+    for (size_t i = 0; i < CLATTN__COUNT(score_tiles); i++) {
+        const score_tile *t = &score_tiles[i];
+        if ((t->least_lanes == 16) != (lanes == 16)) continue;
+        if (!best || expected_time(t, lanes, problem, caps) < expected_time(best, lanes, problem, caps)) best = t;
+    }
+    tile chosen = {lanes, best->vectors, best->keys, best->block, 1, 8};
+    chosen.columns = choose_columns(ceil_div(problem->value_dim, lanes), lanes == 16 ? 6 : 3);
+    const int sums = lanes == 16 ? 24 : 12;
+    while (chosen.rows > lanes || chosen.rows * chosen.columns > sums) chosen.rows /= 2;
+    return chosen;
 }
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
@@ -56,7 +96,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     clattn__options_start(&options);
     clattn__attn_options(&options, &kernel->problem, caps);
     clattn__options_int(&options, "VW", t.lanes);
-    clattn__options_int(&options, "NV", t.row_vectors);
+    clattn__options_int(&options, "NV", t.vectors);
     clattn__options_int(&options, "MR", t.keys);
     clattn__options_int(&options, "BLOCK_KV", t.block);
     clattn__options_int(&options, "NC", t.columns);
@@ -66,7 +106,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
         status = clattn__kernel_create(kernel->programs, kernel->program, "attn_cpu", &kernel->kernel);
     if (status != CLATTN_OK) return status;
 
-    kernel->block_q = t.lanes * t.row_vectors;
+    kernel->block_q = t.lanes * t.vectors;
     kernel->block_kv = t.block;
     kernel->local_items[0] = kernel->local_items[1] = kernel->local_items[2] = 1;
     snprintf(kernel->tiles, sizeof kernel->tiles, "%d query rows x %d keys, %d lanes, value tiles of %d columns",
@@ -88,8 +128,8 @@ const clattn__attn_impl clattn__attn_cpu = {
     .name = "attn_cpu",
     .what = "query rows in the lanes of explicit vectors, one work-item per tile; for CPUs",
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
-                CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE |
-                CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS,
+                CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
+                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

@@ -14,17 +14,15 @@ typedef struct mapping {
 
 typedef struct mappings {
     clattn__env *env;
-    mapping list[12]; /* one per buffer of clattn__attn_call at most */
+    mapping list[19]; /* one per buffer of clattn__attn_call at most */
     int count;
     clattn_status status; /* of the first map that failed; later ones are not tried */
 } mappings;
 
 static unsigned char *map_buffer(mappings *maps, cl_mem mem) {
     for (int n = 0; n < maps->count; n++)
-        if (maps->list[n].mem == mem)
-            return maps->list[n].data;
-    if (maps->status != CLATTN_OK)
-        return NULL;
+        if (maps->list[n].mem == mem) return maps->list[n].data;
+    if (maps->status != CLATTN_OK) return NULL;
     const char *device = maps->env->device.caps.name;
     size_t bytes = 0;
     cl_int code = clGetMemObjectInfo(mem, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
@@ -33,8 +31,8 @@ static unsigned char *map_buffer(mappings *maps, cl_mem mem) {
         return NULL;
     }
     /* Outputs may have gaps that must survive, so they are mapped for reading too. */
-    unsigned char *data = clEnqueueMapBuffer(maps->env->queue, mem, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, bytes, 0,
-                                             NULL, NULL, &code);
+    unsigned char *data =
+        clEnqueueMapBuffer(maps->env->queue, mem, CL_TRUE, CL_MAP_READ | CL_MAP_WRITE, 0, bytes, 0, NULL, NULL, &code);
     if (code != CL_SUCCESS) {
         maps->status = clattn__cl_fail(code, "clEnqueueMapBuffer for attn_host", device);
         return NULL;
@@ -58,8 +56,7 @@ static clattn_status unmap_all(mappings *maps) {
 static clattn__ref_array array_of(mappings *maps, cl_mem mem, clattn_dtype dtype, clattn_place place, int64_t column) {
     clattn__ref_array array = {.dtype = dtype, .stride = {place.batch, place.head, place.row, column}};
     unsigned char *data = mem ? map_buffer(maps, mem) : NULL;
-    if (data)
-        array.data = data + (size_t)place.offset * clattn_dtype_size(dtype);
+    if (data) array.data = data + (size_t)place.offset * clattn_dtype_size(dtype);
     return array;
 }
 
@@ -69,6 +66,45 @@ static clattn__ref_array vector_of(mappings *maps, cl_mem mem, clattn_dtype dtyp
 }
 
 static int64_t window_of(int window) { return window == INT_MAX ? -1 : window; }
+
+/* (batch, row or column) of ints. */
+static clattn__ref_array table_of(mappings *maps, cl_mem mem, clattn_i64 offset, clattn_i64 batch, int row,
+                                  int column) {
+    const clattn_place place = {.offset = offset, .batch = batch, .row = row};
+    return array_of(maps, mem, CLATTN_I32, place, column);
+}
+
+static clattn_score score_of(uint32_t features) {
+    if (features & CLATTN__SCORE_GAUSSIAN) return CLATTN_SCORE_GAUSSIAN;
+    if (features & CLATTN__SCORE_ADDITIVE) return CLATTN_SCORE_ADDITIVE;
+    return features & CLATTN__SCORE_LINEAR ? CLATTN_SCORE_ADDITIVE_LINEAR : CLATTN_SCORE_DOT;
+}
+
+/* What lies in the feature slots, and dropout. */
+static void set_features(clattn__ref_attention *p, uint32_t features, const clattn__attn_call *call, mappings *maps) {
+    const clattn_attn_args *args = &call->args;
+    const cl_mem weight = features & CLATTN__SCORE_WEIGHT ? call->score_weight : NULL;
+    const cl_mem bias = features & CLATTN__SCORE_BIAS ? call->score_bias : NULL;
+    const bool documents = features & CLATTN__DOCUMENTS, packed = features & CLATTN__VARLEN;
+    p->score = score_of(features);
+    p->score_weight = vector_of(maps, weight, CLATTN_F32, args->score_weight_offset);
+    p->score_bias = vector_of(maps, bias, CLATTN_F32, args->score_bias_offset);
+    p->dropout_factor = features & CLATTN__DROPOUT ? (double)args->dropout_factor : 0;
+    p->dropout_threshold = args->dropout_threshold;
+    p->dropout_seed = (uint64_t)args->seed_high << 32 | args->seed_low;
+    p->batch_first = args->batch_first;
+    p->head_first = args->head_first;
+    p->prefix = vector_of(maps, features & CLATTN__PREFIX ? call->prefix : NULL, CLATTN_I32, args->prefix_offset);
+    p->query_documents = table_of(maps, documents ? call->query_documents : NULL, args->query_documents_offset,
+                                  args->query_documents_batch, 1, 0);
+    p->key_documents = table_of(maps, documents ? call->key_documents : NULL, args->key_documents_offset,
+                                args->key_documents_batch, 0, 1);
+    p->query_starts = vector_of(maps, packed ? call->query_starts : NULL, CLATTN_I32, args->query_starts_offset);
+    p->key_starts = vector_of(maps, packed ? call->key_starts : NULL, CLATTN_I32, args->key_starts_offset);
+    p->query_total = args->query_total;
+    p->key_total = args->key_total;
+    p->align_end = args->align_end != 0;
+}
 
 static clattn__ref_attention problem_of(const clattn__attn_problem *problem, const clattn__attn_call *call,
                                         mappings *maps) {
@@ -80,7 +116,7 @@ static clattn__ref_attention problem_of(const clattn__attn_problem *problem, con
     const bool weights = averaged || (features & CLATTN__WEIGHTS);
     const bool mask = (features & (CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT)) != 0;
     const clattn_dtype mask_dtype = features & CLATTN__MASK_FLOAT ? CLATTN_F32 : CLATTN_BOOL;
-    return (clattn__ref_attention){
+    clattn__ref_attention reference = {
         .batch = args->batch,
         .query_heads = args->query_heads,
         .kv_heads = args->kv_heads,
@@ -116,6 +152,10 @@ static clattn__ref_attention problem_of(const clattn__attn_problem *problem, con
         .scores = array_of(maps, features & CLATTN__SCORES ? call->scores : NULL, CLATTN_F32, args->scores, 1),
         .scores_mode = problem->scores,
     };
+    static uint8_t nothing; /* a mask without any element forbids all keys, so it must not look absent */
+    if (mask && !reference.mask.data) reference.mask = (clattn__ref_array){.data = &nothing, .dtype = CLATTN_BOOL};
+    set_features(&reference, features, call, maps);
+    return reference;
 }
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
@@ -132,12 +172,10 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
 
 static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
     const clattn_attn_args *args = &call->args;
-    if (args->batch == 0 || args->query_heads == 0 || args->query_len == 0)
-        return CLATTN_OK;
+    if (args->batch == 0 || args->query_heads == 0 || args->query_len == 0) return CLATTN_OK;
     mappings maps = {.env = kernel->programs->env};
     const clattn__ref_attention problem = problem_of(&kernel->problem, call, &maps);
-    if (maps.status == CLATTN_OK)
-        maps.status = clattn__ref_attention_run(&problem);
+    if (maps.status == CLATTN_OK) maps.status = clattn__ref_attention_run(&problem);
     return unmap_all(&maps);
 }
 
@@ -146,7 +184,8 @@ const clattn__attn_impl clattn__attn_host = {
     .what = "the scalar reference on the host: slow, right everywhere",
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__WEIGHTS |
-                CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORES | CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS,
+                CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORES | CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS |
+                CLATTN__SCORE_KINDS | CLATTN__DOCUMENTS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__VARLEN,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

@@ -3,8 +3,8 @@
 
 #include "kernels/impl.h"
 
-/* Multiply-adds per launch. A slow integrated GPU does about 1e10 of them a second in this kernel, and some systems reset
- * a GPU that works on one launch for two seconds. */
+/* Multiply-adds per launch. A slow integrated GPU does about 1e10 of them a second in this kernel, and some systems
+ * reset a GPU that works on one launch for two seconds. */
 #define MULTIPLY_ADDS_PER_LAUNCH ((int64_t)1 << 33)
 #define ITEMS_PER_GROUP 64
 
@@ -23,8 +23,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     clattn_status status = clattn__program_get(kernel->programs, "attn_naive.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "attn_naive", &kernel->kernel);
-    if (status != CLATTN_OK)
-        return status;
+    if (status != CLATTN_OK) return status;
 
     uint64_t most = env->device.caps.max_work_group;
     kernel->local_items[0] = most > 0 && most < ITEMS_PER_GROUP ? (size_t)most : ITEMS_PER_GROUP;
@@ -43,19 +42,19 @@ static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_cal
     const int64_t heads_per_item = averaged ? args->query_heads : 1;
     const int64_t rows = (int64_t)args->batch * args->query_len * (averaged ? 1 : args->query_heads);
     const int64_t group = (int64_t)kernel->local_items[0];
-    const int64_t row_cost = heads_per_item * (args->kv_len + 1) * (kernel->problem.head_dim + kernel->problem.value_dim);
+    const int64_t row_cost =
+        heads_per_item * (args->kv_len + 1) * (kernel->problem.head_dim + kernel->problem.value_dim);
     int64_t chunk = MULTIPLY_ADDS_PER_LAUNCH / row_cost / group * group;
-    if (chunk < group)
-        chunk = group;
+    if (chunk < group) chunk = group;
 
     clattn_status status = clattn__attn_set_args(kernel, call);
     for (clattn_i64 first = 0; first < rows && status == CLATTN_OK; first += chunk) {
         const int64_t left = rows - first < chunk ? rows - first : chunk;
-        clattn__launch launch = {.kernel = kernel->kernel, .dims = 1, .global = {0, 1, 1}, .local = {(size_t)group, 1, 1}};
+        clattn__launch launch = {
+            .kernel = kernel->kernel, .dims = 1, .global = {0, 1, 1}, .local = {(size_t)group, 1, 1}};
         launch.global[0] = (size_t)((left + group - 1) / group * group);
         status = clattn__arg(env, kernel->kernel, ATTN_FIRST, sizeof first, &first);
-        if (status == CLATTN_OK)
-            status = clattn__launch_enqueue(env, &launch);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
     }
     return status;
 }
@@ -65,7 +64,8 @@ const clattn__attn_impl clattn__attn_naive = {
     .what = "one work-item per query row, OpenCL 1.2 without local memory",
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__WEIGHTS |
-                CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORES | CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS,
+                CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORES | CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS |
+                CLATTN__SCORE_KINDS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

@@ -20,16 +20,16 @@ static const struct tile_shape {
     int x, y, depth;
     int most_columns; /* value_dim up to which the shape is worth it */
 } tile_shapes[] = {
-    {8, 16, 32, 32},                          /* few output columns: 16 items across would idle */
-    {16, 16, 32, CLATTN_MAX_HEAD_DIM},        /* 64 x 64 scores, about 35 KB */
-    {16, 16, 16, CLATTN_MAX_HEAD_DIM},        /* 27 KB: fits 32 KB devices */
-    {8, 8, 32, CLATTN_MAX_HEAD_DIM},          /* 32 x 32 scores, 14 KB, 64 work-items */
-    {8, 8, 16, CLATTN_MAX_HEAD_DIM},          /* 10 KB up to 128 columns */
+    {8, 16, 32, 32},                   /* few output columns: 16 items across would idle */
+    {16, 16, 32, CLATTN_MAX_HEAD_DIM}, /* 64 x 64 scores, about 35 KB */
+    {16, 16, 16, CLATTN_MAX_HEAD_DIM}, /* 27 KB: fits 32 KB devices */
+    {8, 8, 32, CLATTN_MAX_HEAD_DIM},   /* 32 x 32 scores, 14 KB, 64 work-items */
+    {8, 8, 16, CLATTN_MAX_HEAD_DIM},   /* 10 KB up to 128 columns */
 };
 
 typedef struct tile_plan {
-    int x, y;                      /* work-items */
-    int rows, depth, value_keys;   /* as documented in cl/attn_tiled.cl */
+    int x, y;                    /* work-items */
+    int rows, depth, value_keys; /* as documented in cl/attn_tiled.cl */
     int block_q, block_kv;
     size_t area_floats, local_bytes;
 } tile_plan;
@@ -40,8 +40,8 @@ static tile_plan plan_of_shape(const struct tile_shape *shape, const clattn__att
     tile_plan plan = {.x = shape->x, .y = shape->y, .rows = MOST_ROWS_PER_ITEM};
     const int columns = (int)round_up(problem->value_dim, 4 * shape->x);
     const int columns_per_item = columns / shape->x;
-    while (plan.rows > 1 && (plan.rows * columns_per_item > MOST_SUMS_PER_ITEM ||
-                             plan.y * (plan.rows / 2) >= problem->query_len))
+    while (plan.rows > 1 &&
+           (plan.rows * columns_per_item > MOST_SUMS_PER_ITEM || plan.y * (plan.rows / 2) >= problem->query_len))
         plan.rows /= 2;
     plan.block_q = plan.y * plan.rows;
     plan.block_kv = plan.x * KEYS_PER_ITEM;
@@ -51,13 +51,10 @@ static tile_plan plan_of_shape(const struct tile_shape *shape, const clattn__att
     /* The area holds slices of Q and K, then a table of row maxima, then as many rows of V as have room there. */
     size_t area = (size_t)(plan.block_q + plan.block_kv) * (size_t)(plan.depth + 4);
     const size_t table = (size_t)plan.block_q * (size_t)plan.x;
-    if (area < table)
-        area = table;
+    if (area < table) area = table;
     plan.value_keys = plan.block_kv < MOST_VALUE_KEYS ? plan.block_kv : MOST_VALUE_KEYS;
-    while (plan.value_keys > 4 && (size_t)plan.value_keys * (size_t)columns > area)
-        plan.value_keys /= 2;
-    if (area < (size_t)plan.value_keys * (size_t)columns)
-        area = (size_t)plan.value_keys * (size_t)columns;
+    while (plan.value_keys > 4 && (size_t)plan.value_keys * (size_t)columns > area) plan.value_keys /= 2;
+    if (area < (size_t)plan.value_keys * (size_t)columns) area = (size_t)plan.value_keys * (size_t)columns;
     plan.area_floats = area;
     plan.local_bytes = (area + (size_t)plan.block_q * (size_t)(plan.block_kv + 4) + 4) * sizeof(float);
     return plan;
@@ -74,15 +71,12 @@ static bool is_worth(const struct tile_shape *shape, const clattn__attn_problem 
 }
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
-    if (!clattn__refuse_features(why, problem->features, clattn__attn_tiled.features))
-        return false;
+    if (!clattn__refuse_features(why, problem->features, clattn__attn_tiled.features)) return false;
     tile_plan plan = {0};
     for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
-        if (!is_worth(&tile_shapes[n], problem))
-            continue;
+        if (!is_worth(&tile_shapes[n], problem)) continue;
         plan = plan_of_shape(&tile_shapes[n], problem);
-        if (fits(&plan, caps))
-            return true;
+        if (fits(&plan, caps)) return true;
     }
     return clattn__refuse(why,
                           "the smallest tile for value_dim %lld needs %zu bytes of local memory and %d work-items per "
@@ -121,15 +115,12 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     clattn__env *env = kernel->programs->env;
     size_t items = 0, most = 0;
     for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
-        if (!is_worth(&tile_shapes[n], &kernel->problem))
-            continue;
+        if (!is_worth(&tile_shapes[n], &kernel->problem)) continue;
         const tile_plan plan = plan_of_shape(&tile_shapes[n], &kernel->problem);
         items = (size_t)plan.x * (size_t)plan.y;
-        if (!fits(&plan, &env->device.caps) || (most && items > most))
-            continue;
+        if (!fits(&plan, &env->device.caps) || (most && items > most)) continue;
         clattn_status status = build(kernel, &plan);
-        if (status != CLATTN_OK)
-            return status;
+        if (status != CLATTN_OK) return status;
         most = most_items(kernel);
         if (items > most) { /* too many registers: try a smaller group */
             clReleaseKernel(kernel->kernel);
@@ -145,15 +136,17 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
                  plan.block_q, plan.block_kv, plan.x, plan.y, plan.rows, plan.local_bytes);
         return CLATTN_OK;
     }
-    return clattn__fail(CLATTN_UNSUPPORTED, "attn_tiled: the built kernel runs with at most %zu work-items per group on %s; "
-                                            "its smallest tile needs %zu",
+    return clattn__fail(CLATTN_UNSUPPORTED,
+                        "attn_tiled: the built kernel runs with at most %zu work-items per group on %s; "
+                        "its smallest tile needs %zu",
                         most, env->device.caps.name, items);
 }
 
 static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
     clattn__env *env = kernel->programs->env;
     const clattn_attn_args *args = &call->args;
-    const int64_t tiles = (int64_t)args->batch * args->query_heads * (round_up(args->query_len, kernel->block_q) / kernel->block_q);
+    const int64_t tiles =
+        (int64_t)args->batch * args->query_heads * (round_up(args->query_len, kernel->block_q) / kernel->block_q);
     const int64_t tile_cost = (int64_t)kernel->block_q * (round_up(args->kv_len, kernel->block_kv) + 1) *
                               (kernel->problem.head_dim + kernel->problem.value_dim);
     const int64_t bound = MULTIPLY_ADDS_PER_LAUNCH / tile_cost;
@@ -166,8 +159,7 @@ static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_cal
         launch.local[0] = kernel->local_items[0];
         launch.global[0] = (size_t)count * kernel->local_items[0];
         status = clattn__arg(env, kernel->kernel, ATTN_FIRST, sizeof first, &first);
-        if (status == CLATTN_OK)
-            status = clattn__launch_enqueue(env, &launch);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
     }
     return status;
 }
@@ -176,8 +168,8 @@ const clattn__attn_impl clattn__attn_tiled = {
     .name = "attn_tiled",
     .what = "tiles in local memory, OpenCL 1.2, for any GPU",
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
-                CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE |
-                CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS,
+                CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
+                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

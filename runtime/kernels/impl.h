@@ -3,7 +3,11 @@
 #define CLATTN_IMPL_H
 
 #include "../../cl/shared/args.h"
+#include "../../cl/shared/cache_args.h"
+#include "../../cl/shared/layer_args.h"
 #include "clattn/attention.h"
+#include "clattn/kv_cache.h"
+#include "clattn/softmax.h"
 #include "program/program.h"
 
 /* Why a kernel does not serve a problem, in one sentence with the numbers. */
@@ -29,12 +33,26 @@ bool clattn__refuse(clattn__refusal *why, const char *format, ...) CLATTN__PRINT
     X(AVERAGED_WEIGHTS, 11, "averaged weights output")                                                                 \
     X(SCORES, 12, "scores output")                                                                                     \
     X(ALWAYS_KEYS, 13, "appended keys")                                                                                \
-    X(OFFSET_FROM_LENGTHS, 14, "causal offset from kv lengths")
+    X(OFFSET_FROM_LENGTHS, 14, "causal offset from kv lengths")                                                        \
+    X(SCORE_GAUSSIAN, 15, "Gaussian score")                                                                            \
+    X(SCORE_ADDITIVE, 16, "additive score")                                                                            \
+    X(SCORE_LINEAR, 17, "additive score without tanh")                                                                 \
+    X(SCORE_WEIGHT, 18, "score weight")                                                                                \
+    X(SCORE_BIAS, 19, "score bias")                                                                                    \
+    X(DROPOUT, 20, "dropout")                                                                                          \
+    X(PREFIX, 21, "prefix")                                                                                            \
+    X(DOCUMENTS, 22, "documents")                                                                                      \
+    X(VARLEN, 23, "packed sequences")
 typedef enum clattn__feature {
 #define CLATTN__FEATURE_ENUM(name, bit, text) CLATTN__##name = 1 << bit,
     CLATTN__FEATURE_MAP(CLATTN__FEATURE_ENUM)
 #undef CLATTN__FEATURE_ENUM
 } clattn__feature;
+/* Features with argument slots of their own (from ATTN_FEATURE_SLOTS on): a kernel that lists one declares them all. */
+#define CLATTN__FEATURE_SLOTS                                                                                          \
+    (CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN)
+#define CLATTN__SCORE_KINDS                                                                                            \
+    (CLATTN__SCORE_GAUSSIAN | CLATTN__SCORE_ADDITIVE | CLATTN__SCORE_LINEAR | CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS)
 void clattn__features_text(uint32_t features, char *text, size_t capacity); /* "causal, window" or "none" */
 bool clattn__refuse_features(clattn__refusal *why, uint32_t wanted,
                              uint32_t supported); /* true when all are supported */
@@ -52,6 +70,7 @@ typedef struct clattn__attn_problem {
 typedef struct clattn__attn_call {
     clattn_attn_args args;
     cl_mem query, key, value, output, mask, padding, lengths, alibi, sinks, lse, weights, scores;
+    cl_mem score_weight, score_bias, query_starts, key_starts, prefix, query_documents, key_documents;
 } clattn__attn_call;
 
 typedef struct clattn__attn_impl clattn__attn_impl;
@@ -153,10 +172,70 @@ clattn_status clattn__op_create(clattn__op *op, clattn__programs *programs, cons
 /* Uploads host floats as constants[index]. */
 clattn_status clattn__op_constant(clattn__op *op, int index, const float *values, size_t count);
 
+/* softmax.c: operands are clattn_softmax_operand; the launch struct of a call is a clattn_softmax_shape. The description is
+ * resolved, its rank 4 and its axis 0..3. */
+clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_softmax_kind kind);
+void clattn__softmax_shape(const clattn_softmax_desc *desc, clattn_softmax_shape *shape);
+
 /* rows.c: fills rows of a (B, H, S, D) buffer with one source row or zeros. */
 enum { CLATTN__ROWS_Y = 0, CLATTN__ROWS_SOURCE = 0 /* constant */ };
 clattn_status clattn__rows_create(clattn__op *op, clattn__programs *programs);
 clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel, const clattn_rows_args *args,
                                    cl_mem source, cl_mem y);
+
+/* op_common.c: VW for kernels on inc/lanes.clh: the device's native width on CPUs, 4 elsewhere. */
+int clattn__lanes(const clattn__caps *caps);
+/* A grid of (items, rows) work-items in groups of one row, items rounded up. */
+clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows);
+
+/* norm.c. weight and bias (features), NULL for ones and zeros. Operands of all three; unused ones are NONE. */
+enum {
+    CLATTN__NORM_X = 0,
+    CLATTN__NORM_RESIDUAL,
+    CLATTN__NORM_SUM,
+    CLATTN__NORM_Y,
+    CLATTN__NORM_STATISTICS /* (2, features); from statistics_create, or given to apply_create and then no operand */
+};
+clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *programs, int64_t features,
+                                        const float *weight, const float *bias);
+clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs);
+clattn_status clattn__batch_apply_create(clattn__op *op, clattn__programs *programs, int64_t features,
+                                         const float *weight, const float *bias, const float *statistics);
+
+/* elementwise.c */
+enum { CLATTN__ELEMENTWISE_X = 0, CLATTN__ELEMENTWISE_ADDEND, CLATTN__ELEMENTWISE_Y };
+clattn_status clattn__elementwise_create(clattn__op *op, clattn__programs *programs, int activation);
+
+/* posenc.c. turns: (features / 2) turns per position as fractions of 2^64; table: (rows, features). */
+enum { CLATTN__POSITIONS_X = 0, CLATTN__POSITIONS_POSITIONS, CLATTN__POSITIONS_Y };
+clattn_status clattn__sinusoidal_create(clattn__op *op, clattn__programs *programs, int64_t features,
+                                        const uint64_t *turns);
+clattn_status clattn__learned_create(clattn__op *op, clattn__programs *programs, const float *table, int64_t rows,
+                                     int64_t features);
+
+/* rope.c. The description is resolved; cosine, sine: (table_rows, rotary_dim / 2) for tables that the op keeps, NULL when
+ * each call brings them. The launch struct of a call is what rope_args gives. */
+enum {
+    CLATTN__ROPE_X = 0,
+    CLATTN__ROPE_POSITIONS,
+    CLATTN__ROPE_COSINE,
+    CLATTN__ROPE_SINE,
+    CLATTN__ROPE_Y
+};
+clattn_status clattn__rope_create(clattn__op *op, clattn__programs *programs, const clattn_rope_desc *desc,
+                                  const float *cosine, const float *sine);
+clattn_rope_args clattn__rope_args(const clattn_rope_desc *desc);
+
+/* kv_cells.c. kernel: "kv_append" or "kv_gather"; cells: element type of the cache: that of the tokens, CLATTN_I8, or with
+ * float32 tokens a type of 16 bits. */
+enum {
+    CLATTN__CACHE_TOKENS = 0,
+    CLATTN__CACHE_LENGTHS,
+    CLATTN__CACHE_TABLE,
+    CLATTN__CACHE_CELLS,
+    CLATTN__CACHE_SCALES
+};
+clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, const char *kernel, clattn_dtype tokens,
+                                   clattn_dtype cells);
 
 #endif

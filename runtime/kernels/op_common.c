@@ -25,3 +25,15 @@ void clattn__op_clear(clattn__op *op) {
     for (int i = 0; i < CLATTN__OP_CONSTANTS; i++) clattn__buffer_clear(op->programs->env, &op->constants[i]);
     memset(op, 0, sizeof *op);
 }
+
+int clattn__lanes(const clattn__caps *caps) {
+    if (caps->type != CLATTN_DEVICE_CPU) return 4;
+    return caps->vector_width >= 16 ? 16 : caps->vector_width >= 8 ? 8 : 4;
+}
+
+clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows) {
+    enum { GROUP = 64 }; /* work-items per group, fewer where the device allows fewer */
+    const size_t group = caps->max_work_group < GROUP || caps->max_item_sizes[0] < GROUP ? 1 : GROUP;
+    return (clattn__launch){
+        .kernel = kernel, .dims = 2, .global = {(items + group - 1) / group * group, rows}, .local = {group, 1}};
+}

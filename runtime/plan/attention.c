@@ -4,6 +4,8 @@
 #include <limits.h>
 #include <string.h>
 
+#include "../../cl/shared/philox.h"
+
 uint32_t clattn__attention_features(const clattn_attention_desc *d) {
     uint32_t features = 0;
     if (d->causal != CLATTN_CAUSAL_NONE) features |= CLATTN__CAUSAL;
@@ -20,6 +22,15 @@ uint32_t clattn__attention_features(const clattn_attention_desc *d) {
     if (d->weights == CLATTN_WEIGHTS_PER_HEAD) features |= CLATTN__WEIGHTS;
     if (d->weights == CLATTN_WEIGHTS_AVERAGED) features |= CLATTN__AVERAGED_WEIGHTS;
     if (d->scores != CLATTN_SCORES_NONE) features |= CLATTN__SCORES;
+    if (d->score == CLATTN_SCORE_GAUSSIAN) features |= CLATTN__SCORE_GAUSSIAN;
+    if (d->score == CLATTN_SCORE_ADDITIVE) features |= CLATTN__SCORE_ADDITIVE;
+    if (d->score == CLATTN_SCORE_ADDITIVE_LINEAR) features |= CLATTN__SCORE_LINEAR;
+    if (d->score_weight) features |= CLATTN__SCORE_WEIGHT;
+    if (d->score_bias) features |= CLATTN__SCORE_BIAS;
+    if (d->dropout > 0) features |= CLATTN__DROPOUT;
+    if (d->prefix) features |= CLATTN__PREFIX;
+    if (d->documents) features |= CLATTN__DOCUMENTS;
+    if (d->varlen) features |= CLATTN__VARLEN;
     return features;
 }
 
@@ -55,6 +66,11 @@ void clattn__attention_args(const clattn_attention_desc *d, clattn_attn_args *ar
     args->inverse_temperature = 1.0f / d->temperature;
     args->softcap = d->softcap;
     args->weights_factor = d->weights == CLATTN_WEIGHTS_AVERAGED ? 1.0f / (float)d->query_heads : 1.0f;
+    args->align_end = d->varlen && d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT;
+    args->dropout_threshold = clattn_dropout_threshold(d->dropout);
+    args->dropout_factor = (float)(1.0 / (1.0 - (double)d->dropout));
+    args->seed_low = (uint32_t)d->dropout_seed;
+    args->seed_high = (uint32_t)(d->dropout_seed >> 32);
 }
 
 double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int64_t offset, int64_t window_left,
@@ -71,9 +87,7 @@ double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int
     return pairs;
 }
 
-clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context, const clattn_attention_desc *d) {
-    plan->context = context;
-    plan->what = "attention";
+clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_desc *d) {
     clattn__attn_problem problem = {.features = clattn__attention_features(d),
                                     .dtype = d->dtype,
                                     .scores = d->scores,
@@ -84,15 +98,16 @@ clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context
                                     .kv_len = d->kv_len,
                                     .head_dim = d->head_dim,
                                     .value_dim = d->value_dim};
+    const int index = plan->attention_count;
     clattn__attn_kernel *kernel = clattn__plan_add_attention(plan);
     if (!kernel) return CLATTN_OUT_OF_MEMORY;
-    clattn_status status = clattn__attn_choose(context, &problem, d->kernel, kernel, &plan->notes);
+    clattn_status status = clattn__attn_choose(plan->context, &problem, d->kernel, kernel, &plan->notes);
     if (status != CLATTN_OK) return status;
-    if (d->kv_lengths) {
+    if (d->kv_lengths && !plan->lengths) {
         plan->lengths = clattn__alloc(d->batch > 0 ? (size_t)d->batch : 1, sizeof *plan->lengths);
         if (!plan->lengths) return CLATTN_OUT_OF_MEMORY;
     }
-    clattn__step *step = clattn__plan_add_step(plan, CLATTN__STEP_ATTENTION, 0);
+    clattn__step *step = clattn__plan_add_step(plan, CLATTN__STEP_ATTENTION, index);
     if (!step) return CLATTN_OUT_OF_MEMORY;
     clattn__attention_args(d, &step->args.attn);
     const struct {
@@ -107,6 +122,13 @@ clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context
                  {CLATTN__ROLE_LENGTHS, d->kv_lengths != 0},
                  {CLATTN__ROLE_ALIBI, d->alibi != 0},
                  {CLATTN__ROLE_SINKS, d->sinks != 0},
+                 {CLATTN__ROLE_SCORE_WEIGHT, d->score_weight != 0},
+                 {CLATTN__ROLE_SCORE_BIAS, d->score_bias != 0},
+                 {CLATTN__ROLE_QUERY_STARTS, d->varlen != 0},
+                 {CLATTN__ROLE_KEY_STARTS, d->varlen != 0},
+                 {CLATTN__ROLE_PREFIX, d->prefix != 0},
+                 {CLATTN__ROLE_QUERY_DOCUMENTS, d->documents != 0},
+                 {CLATTN__ROLE_KEY_DOCUMENTS, d->documents != 0},
                  {CLATTN__ROLE_LSE, d->logsumexp != 0},
                  {CLATTN__ROLE_WEIGHTS, d->weights != CLATTN_WEIGHTS_NONE},
                  {CLATTN__ROLE_SCORES, d->scores != CLATTN_SCORES_NONE}};
@@ -118,5 +140,12 @@ clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context
                               d->kv_lengths && d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT ? d->kv_len - d->query_len
                                                                                        : origin_of(d),
                               d->window_left, d->window_right);
-    return clattn__plan_finish(plan);
+    return CLATTN_OK;
+}
+
+clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context, const clattn_attention_desc *d) {
+    plan->context = context;
+    plan->what = "attention";
+    clattn_status status = clattn__add_attention(plan, d);
+    return status == CLATTN_OK ? clattn__plan_finish(plan) : status;
 }

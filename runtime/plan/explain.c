@@ -20,6 +20,8 @@ static void name_kernels(clattn__plan *plan) {
         } else if (step->kind == CLATTN__STEP_GEMM) {
             add_once(&plan->kernels, plan->gemms[step->kernel].impl->name, ", ");
             add_once(&plan->tiles, plan->gemms[step->kernel].tiles, "; ");
+        } else {
+            add_once(&plan->kernels, plan->ops[step->kernel].name, ", ");
         }
     }
 }
@@ -37,10 +39,24 @@ static void operand_name(const clattn__plan *plan, int id, char *text, size_t ca
         [CLATTN__ROLE_MEMORY] = "memory",
         [CLATTN__ROLE_MEMORY_MASK] = "memory_mask",
         [CLATTN__ROLE_MEMORY_PADDING] = "memory_padding_mask",
+        [CLATTN__ROLE_INPUT] = "input",
+        [CLATTN__ROLE_RESIDUAL] = "residual",
+        [CLATTN__ROLE_POSITIONS] = "positions",
         [CLATTN__ROLE_OUTPUT] = "output",
         [CLATTN__ROLE_LSE] = "logsumexp",
         [CLATTN__ROLE_WEIGHTS] = "weights",
         [CLATTN__ROLE_SCORES] = "scores",
+        [CLATTN__ROLE_SUM] = "sum",
+        [CLATTN__ROLE_HIDDEN] = "hidden",
+        [CLATTN__ROLE_COSINE] = "cosine",
+        [CLATTN__ROLE_SINE] = "sine",
+        [CLATTN__ROLE_TABLE] = "block_table",
+        [CLATTN__ROLE_KEY_SCALES] = "key_scales",
+        [CLATTN__ROLE_VALUE_SCALES] = "value_scales",
+        [CLATTN__ROLE_KEY_CACHE] = "key_cache",
+        [CLATTN__ROLE_VALUE_CACHE] = "value_cache",
+        [CLATTN__ROLE_KEY_CACHE_SCALES] = "key_cache_scales",
+        [CLATTN__ROLE_VALUE_CACHE_SCALES] = "value_cache_scales",
     };
     snprintf(text, capacity, "%s", id < CLATTN__ROLE_COUNT ? roles[id] : plan->buffers[id - CLATTN__ROLE_COUNT].name);
 }
@@ -94,8 +110,10 @@ void clattn__plan_explain(clattn__plan *plan) {
     clattn__text_add(out, "kernels: %s\n", plan->kernels.data ? plan->kernels.data : "none");
     if (plan->tiles.data) clattn__text_add(out, "tiles: %s\n", plan->tiles.data);
     for (int i = 0; i < plan->attention_count; i++) {
+        const uint64_t own = plan->attentions[i].problem.features;
         char features[256];
-        clattn__features_text(plan->attentions[i].problem.features, features, sizeof features);
+        if (i > 0 && own == plan->attentions[i - 1].problem.features) continue; /* the next block of the same kind */
+        clattn__features_text(own, features, sizeof features);
         clattn__text_add(out, "features: %s\n", features);
     }
     clattn__text_add(out, "passed over:%s", plan->notes.data ? "\n" : " nothing\n");
@@ -122,4 +140,13 @@ void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
     for (int i = 0; i < plan->op_count; i++)
         for (int c = 0; c < CLATTN__OP_CONSTANTS; c++) info->held_bytes += plan->ops[i].constants[c].bytes;
     for (int i = 0; i < CLATTN__ROLE_COUNT; i++) info->held_bytes += plan->staging[i].bytes;
+}
+
+clattn_status clattn__plan_buffer(const clattn__plan *plan, int index, clattn_plan_buffer *row) {
+    if (index < 0 || index >= plan->buffer_count)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT, "index is %d; the plan has %d buffers", index, plan->buffer_count);
+    const clattn__arena_buffer *b = &plan->buffers[index];
+    *row = (clattn_plan_buffer){
+        .name = b->name, .bytes = b->bytes, .offset = b->offset, .first_step = b->first, .last_step = b->last};
+    return CLATTN_OK;
 }

@@ -24,8 +24,9 @@ int clattn__plan_add_buffer(clattn__plan *plan, size_t bytes, const char *name_f
     clattn__arena_buffer *buffer = &plan->buffers[plan->buffer_count];
     *buffer = (clattn__arena_buffer){.bytes = bytes, .first = -1, .last = -1};
     va_list values;
+    const int used = snprintf(buffer->name, sizeof buffer->name, "%s", plan->scope);
     va_start(values, name_format);
-    vsnprintf(buffer->name, sizeof buffer->name, name_format, values);
+    vsnprintf(buffer->name + used, sizeof buffer->name - (size_t)used, name_format, values);
     va_end(values);
     return plan->buffer_count++;
 }

@@ -17,13 +17,34 @@ typedef enum clattn__role {
     CLATTN__ROLE_LENGTHS,
     CLATTN__ROLE_ALIBI,
     CLATTN__ROLE_SINKS,
+    CLATTN__ROLE_SCORE_WEIGHT,
+    CLATTN__ROLE_SCORE_BIAS,
+    CLATTN__ROLE_QUERY_STARTS,
+    CLATTN__ROLE_KEY_STARTS,
+    CLATTN__ROLE_PREFIX,
+    CLATTN__ROLE_QUERY_DOCUMENTS,
+    CLATTN__ROLE_KEY_DOCUMENTS,
     CLATTN__ROLE_MEMORY, /* a decoder's second input, with its masks */
     CLATTN__ROLE_MEMORY_MASK,
     CLATTN__ROLE_MEMORY_PADDING,
+    CLATTN__ROLE_INPUT, /* of layers around attention */
+    CLATTN__ROLE_RESIDUAL,
+    CLATTN__ROLE_POSITIONS, /* (B or 1, L) int32 */
+    CLATTN__ROLE_COSINE,    /* of rotary positions */
+    CLATTN__ROLE_SINE,
+    CLATTN__ROLE_TABLE, /* of a cache's pages, (B, M) int32 */
+    CLATTN__ROLE_KEY_SCALES,
+    CLATTN__ROLE_VALUE_SCALES,
     CLATTN__ROLE_OUTPUT,
     CLATTN__ROLE_LSE,
     CLATTN__ROLE_WEIGHTS,
     CLATTN__ROLE_SCORES,
+    CLATTN__ROLE_SUM,
+    CLATTN__ROLE_HIDDEN, /* (blocks, B, L, E) */
+    CLATTN__ROLE_KEY_CACHE, /* appending writes these */
+    CLATTN__ROLE_VALUE_CACHE,
+    CLATTN__ROLE_KEY_CACHE_SCALES,
+    CLATTN__ROLE_VALUE_CACHE_SCALES,
     CLATTN__ROLE_COUNT
 } clattn__role;
 bool clattn__role_is_output(clattn__role role);
@@ -85,13 +106,15 @@ typedef struct clattn__plan {
     clattn__op *ops;
     int op_count, op_capacity;
     clattn__buffer staging[CLATTN__ROLE_COUNT];
-    int32_t *lengths; /* kv_lengths of the current run as int32 */
+    int32_t *lengths;               /* kv_lengths of the current run as int32 */
+    int64_t query_total, key_total; /* rows of the packed tensors of the current run */
     clattn__bound bound[CLATTN__ROLE_COUNT];
     double flops;
     clattn__text notes;   /* kernels passed over, and why */
     clattn__text explain; /* made by clattn__plan_finish */
     clattn__text kernels, tiles;
     const char *what; /* first line of explain; owned by the caller's object */
+    char scope[32];   /* goes before the names of buffers that are added: the block they belong to */
 } clattn__plan;
 
 /* Building: each returns an index >= 0, or -1 after recording OUT_OF_MEMORY. */
@@ -110,11 +133,17 @@ void clattn__plan_clear(clattn__plan *plan); /* accepts half-built ones */
 /* attention.c: descriptions to problems and launch arguments. */
 uint32_t clattn__attention_features(const clattn_attention_desc *resolved);
 void clattn__attention_args(const clattn_attention_desc *resolved, clattn_attn_args *args);
+/* A kernel for the description and one step with outside tensors for all operands: the plan's last. plan->context is set. */
+clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_desc *resolved);
 clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context,
                                      const clattn_attention_desc *resolved);
 /* (query, key) pairs that causal order and window allow, per head and batch. */
 double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int64_t offset, int64_t window_left,
                              int64_t window_right);
+
+/* softmax.c: a resolved description of rank 4 and axis 0..3. Roles: x (backward: probability) QUERY, grad_output or labels
+ * KEY, mask MASK, probability WEIGHTS, loss LSE, grad_x OUTPUT. */
+clattn_status clattn__plan_softmax(clattn__plan *plan, clattn_context *context, const clattn_softmax_desc *desc);
 
 /* run.c: tensors[role] absent ones zeroed; ranks and shapes are checked already. blocking: outputs are in place on return.
  * Otherwise all tensors are cl_mem and *event (may be NULL) completes when they are. */
@@ -124,5 +153,6 @@ clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[C
 /* explain.c */
 void clattn__plan_explain(clattn__plan *plan);
 void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info);
+clattn_status clattn__plan_buffer(const clattn__plan *plan, int index, clattn_plan_buffer *row);
 
 #endif

@@ -143,6 +143,34 @@ static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, 
     return mem;
 }
 
+/* The tensors of the feature slots. */
+static void resolve_features(const clattn__plan *plan, const clattn__operand *operands, clattn__attn_call *call) {
+    clattn_attn_args *args = &call->args;
+    const struct {
+        clattn__role role;
+        cl_mem *mem;
+        clattn_i64 *offset, *batch;
+    } tensors[] = {
+        {CLATTN__ROLE_SCORE_WEIGHT, &call->score_weight, &args->score_weight_offset, NULL},
+        {CLATTN__ROLE_SCORE_BIAS, &call->score_bias, &args->score_bias_offset, NULL},
+        {CLATTN__ROLE_QUERY_STARTS, &call->query_starts, &args->query_starts_offset, NULL},
+        {CLATTN__ROLE_KEY_STARTS, &call->key_starts, &args->key_starts_offset, NULL},
+        {CLATTN__ROLE_PREFIX, &call->prefix, &args->prefix_offset, NULL},
+        {CLATTN__ROLE_QUERY_DOCUMENTS, &call->query_documents, &args->query_documents_offset,
+         &args->query_documents_batch},
+        {CLATTN__ROLE_KEY_DOCUMENTS, &call->key_documents, &args->key_documents_offset, &args->key_documents_batch},
+    };
+    for (size_t i = 0; i < CLATTN__COUNT(tensors); i++) {
+        clattn_place place = {0};
+        *tensors[i].mem = resolve(plan, &operands[tensors[i].role], &place);
+        *tensors[i].offset = place.offset;
+        if (tensors[i].batch) *tensors[i].batch = place.batch;
+    }
+    if (!call->query_starts) return;
+    args->query_total = (int)plan->query_total;
+    args->key_total = (int)plan->key_total;
+}
+
 static clattn_status enqueue_attention(clattn__plan *plan, const clattn__step *step) {
     clattn__attn_call call = {.args = step->args.attn};
     clattn_attn_args *args = &call.args;
@@ -160,6 +188,7 @@ static clattn_status enqueue_attention(clattn__plan *plan, const clattn__step *s
     call.lse = resolve(plan, &operands[CLATTN__ROLE_LSE], &lse);
     call.weights = resolve(plan, &operands[CLATTN__ROLE_WEIGHTS], &args->weights);
     call.scores = resolve(plan, &operands[CLATTN__ROLE_SCORES], &args->scores);
+    resolve_features(plan, operands, &call);
     const int mask = operands[CLATTN__ROLE_MASK].id;
     args->mask_column = mask == CLATTN__ROLE_NONE ? 0 : (int)plan->bound[mask].column;
     args->padding_offset = padding.offset;
@@ -239,6 +268,8 @@ clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[C
     memcpy(bound, tensors, sizeof bound);
     if (bound[CLATTN__ROLE_LENGTHS].data)
         take_lengths(plan, &tensors[CLATTN__ROLE_LENGTHS], &bound[CLATTN__ROLE_LENGTHS]);
+    plan->query_total = bound[CLATTN__ROLE_QUERY].shape[2];
+    plan->key_total = bound[CLATTN__ROLE_KEY].shape[2];
     for (int role = 0; role < CLATTN__ROLE_COUNT && status == CLATTN_OK; role++)
         status = bind(plan, bound, (clattn__role)role);
     if (status == CLATTN_OK) status = wait_first(env, waits, wait_list);

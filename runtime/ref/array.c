@@ -11,6 +11,8 @@ double clattn__ref_load(const void *data, clattn_dtype dtype, int64_t i) {
         return clattn__bf16_to_float(((const uint16_t *)data)[i]);
     case CLATTN_BOOL:
         return ((const unsigned char *)data)[i] != 0;
+    case CLATTN_I8:
+        return ((const int8_t *)data)[i];
     case CLATTN_I32:
         return ((const int32_t *)data)[i];
     case CLATTN_I64:
@@ -33,6 +35,9 @@ void clattn__ref_store(void *data, clattn_dtype dtype, int64_t i, double value) 
         break;
     case CLATTN_BOOL:
         ((unsigned char *)data)[i] = value != 0;
+        break;
+    case CLATTN_I8:
+        ((int8_t *)data)[i] = (int8_t)value;
         break;
     case CLATTN_I32:
         ((int32_t *)data)[i] = (int32_t)value;

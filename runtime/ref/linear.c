@@ -3,11 +3,10 @@
 
 #include <math.h>
 
-void clattn__ref_linear(const float *x,    /* (m, k), rows x_row apart */
-                        int64_t x_row,
-                        const float *w,    /* (n, k) */
-                        const float *bias, /* (n) or NULL */
-                        double *y,         /* (m, n), rows y_row apart; overwritten */
+void clattn__ref_linear(const float *x,                /* (m, k), rows x_row apart */
+                        int64_t x_row, const float *w, /* (n, k) */
+                        const float *bias,             /* (n) or NULL */
+                        double *y,                     /* (m, n), rows y_row apart; overwritten */
                         int64_t y_row, int64_t m, int64_t n, int64_t k) {
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
@@ -31,26 +30,23 @@ void clattn__ref_linear_tolerance(const float *x, int64_t x_row, const float *w,
         }
 }
 
-/* Errors of distinct elements of x are independent, so their effects add up in squares; the rounding of the product itself
- * comes on top. */
+/* Errors of distinct elements of x are independent, so their effects add up in squares; the rounding of the product
+ * itself comes on top. */
 void clattn__ref_project(const clattn__ref_projection *p) {
     for (int64_t i = 0; i < p->m; i++) {
-        const double *x = p->x + i * p->k;                                  /* (k) */
+        const double *x = p->x + i * p->k;                                 /* (k) */
         const double *x_error = p->x_error ? p->x_error + i * p->k : NULL; /* (k) */
         for (int64_t j = 0; j < p->n; j++) {
             const float *w = p->w + j * p->w_row; /* (k) */
-            double sum = p->bias ? p->bias[j] : 0;
-            for (int64_t c = 0; c < p->k; c++) sum += x[c] * w[c];
-            p->y[i * p->n + j] = sum;
-            if (!p->y_error) continue;
-
-            double size = p->bias ? fabs((double)p->bias[j]) : 0, squares = 0;
+            double sum = p->bias ? p->bias[j] : 0, size = fabs(sum), squares = 0;
             for (int64_t c = 0; c < p->k; c++) {
-                double inherited = x_error ? x_error[c] * w[c] : 0;
-                size += fabs(x[c] * w[c]);
+                const double term = x[c] * w[c], inherited = x_error ? x_error[c] * w[c] : 0;
+                sum += term;
+                size += fabs(term);
                 squares += inherited * inherited;
             }
-            p->y_error[i * p->n + j] = clattn__ref_rounding(p->k + 1, size, sum) + sqrt(squares);
+            p->y[i * p->n + j] = sum;
+            if (p->y_error) p->y_error[i * p->n + j] = clattn__ref_rounding(p->k + 1, size, sum) + sqrt(squares);
         }
     }
 }

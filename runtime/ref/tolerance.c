@@ -1,5 +1,5 @@
-/* How far a correct float32 device may be from the reference, element by element. docs/numerics.md derives each term; the
- * letters are the same there. */
+/* How far a correct float32 device may be from the reference, element by element. docs/numerics.md derives each term;
+ * the letters are the same there. */
 #include "ref/ref.h"
 
 #include <float.h>
@@ -9,8 +9,9 @@
 
 static const double u = CLATTN__REF_ROUNDOFF;
 
-/* No order of summation exceeds n + 2 roundings per term. The usual ones stay far below: rounding errors have mixed signs,
- * so that beside a few roundings per term only a common sign of the terms lets the error grow, with the root of n. */
+/* No order of summation exceeds n + 2 roundings per term. The usual ones stay far below: rounding errors have mixed
+ * signs, so that beside a few roundings per term only a common sign of the terms lets the error grow, with the root
+ * of n. */
 double clattn__ref_rounding(int64_t n, double sum_of_magnitudes, double sum) {
     double worst = (double)(n + 2) * sum_of_magnitudes;
     double usual = 8 * sum_of_magnitudes + 4 * sqrt((double)n) * fabs(sum);
@@ -19,21 +20,8 @@ double clattn__ref_rounding(int64_t n, double sum_of_magnitudes, double sum) {
 
 static double softcap_of(const clattn__ref_attention *p, double s) { return p->softcap * tanh(s / p->softcap); }
 
-/* Rounding of raw_j, and what errors of query and key do to it. */
-static void raw_errors(const clattn__ref_attention *p, const clattn__ref_row *row, int64_t j, double *rounding, double *inherited) {
-    double size = 0, squares = 0;
-    for (int64_t d = 0; d < p->head_dim; d++) {
-        double q = clattn__ref_get(&p->query, row->b, row->h, row->i, d), k = clattn__ref_get(&p->key, row->b, row->g, j, d);
-        double dq = p->query_error.data ? clattn__ref_get(&p->query_error, row->b, row->h, row->i, d) : 0;
-        double dk = p->key_error.data ? clattn__ref_get(&p->key_error, row->b, row->g, j, d) : 0;
-        size += fabs(q * k);
-        squares += dq * k * dq * k + q * dk * q * dk;
-    }
-    *rounding = clattn__ref_rounding(p->head_dim, fabs(p->scale) * size, row->raw[j]) + 4 * u * fabs(row->raw[j]);
-    *inherited = fabs(p->scale) * sqrt(squares);
-}
-
-/* Through the softcap: it is monotone, so the ends of the interval bound it; tanh itself may be computed by way of exp. */
+/* Through the softcap: it is monotone, so the ends of the interval bound it; tanh itself may be computed by way of
+ * exp. */
 static double capped_error(const clattn__ref_attention *p, double raw, double error) {
     if (!(p->softcap > 0)) return error;
     double middle = softcap_of(p, raw);
@@ -45,7 +33,8 @@ static double logit_error(const clattn__ref_attention *p, const clattn__ref_row 
     return capped + 4 * u * (fabs(row->capped[j]) + fabs(clattn__ref_additive(p, row, j)));
 }
 
-static void write_scores(const clattn__ref_attention *p, const clattn__ref_row *row, int64_t j, double raw, double capped) {
+static void write_scores(const clattn__ref_attention *p, const clattn__ref_row *row, int64_t j, double raw,
+                         double capped) {
     double error = 0;
     if (p->scores_mode == CLATTN_SCORES_RAW) error = raw;
     if (p->scores_mode == CLATTN_SCORES_SOFTCAP) error = capped;
@@ -69,7 +58,8 @@ typedef struct sum_errors {
 static sum_errors exponent_errors(const clattn__ref_attention *p, clattn__ref_row *row) {
     sum_errors sums = {0};
     if (row->sink_weight > 0) {
-        double sink = clattn__ref_get(&p->sinks, row->h, 0, 0, 0), slack = 4 * u * (fabs(sink / p->temperature) + fabs(row->max));
+        double sink = clattn__ref_get(&p->sinks, row->h, 0, 0, 0),
+               slack = 4 * u * (fabs(sink / p->temperature) + fabs(row->max));
         sums.gain = sums.sink = shifted_weight(p, row, sink, slack) - row->sink_weight;
         sums.left = shifted_weight(p, row, sink, -slack);
     }
@@ -77,12 +67,13 @@ static sum_errors exponent_errors(const clattn__ref_attention *p, clattn__ref_ro
     for (int64_t j = 0; j < p->kv_len; j++) {
         double raw = 0, inherited = 0;
         if (clattn__ref_key_exists(p, row, j) && (row->allowed[j] || p->scores_tolerance.data))
-            raw_errors(p, row, j, &raw, &inherited);
+            clattn__ref_score_errors(p, row, j, &raw, &inherited);
         double capped = capped_error(p, row->raw[j], raw);
         if (p->scores_tolerance.data) write_scores(p, row, j, raw, capped);
         if (!row->allowed[j]) continue;
         double logit = row->logit[j];
-        double slack = logit_error(p, row, j, capped) / p->temperature + 4 * u * (fabs(logit / p->temperature) + fabs(row->max));
+        double slack =
+            logit_error(p, row, j, capped) / p->temperature + 4 * u * (fabs(logit / p->temperature) + fabs(row->max));
         row->rounded[j] = shifted_weight(p, row, logit, slack) - row->weight[j];
         row->inherited[j] = shifted_weight(p, row, logit, inherited / p->temperature) - row->weight[j];
         sums.gain += row->rounded[j];
@@ -93,20 +84,20 @@ static sum_errors exponent_errors(const clattn__ref_attention *p, clattn__ref_ro
     return sums;
 }
 
-/* Rounding when the result is stored, here and on the device. */
-static double storage_rounding(clattn_dtype dtype, double o) {
-    if (dtype == CLATTN_F16) return 2 * (0x1p-11 * fabs(o) + 0x1p-25);
-    if (dtype == CLATTN_BF16) return 2 * 0x1p-8 * fabs(o);
-    return 2 * u * fabs(o);
+double clattn__ref_storage_rounding(clattn_dtype dtype, double value) {
+    if (dtype == CLATTN_F16) return 2 * (0x1p-11 * fabs(value) + 0x1p-25);
+    if (dtype == CLATTN_BF16) return 2 * 0x1p-8 * fabs(value);
+    return 2 * u * fabs(value);
 }
 
-static double output_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums, int64_t c) {
+static double output_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums,
+                           int64_t c) {
     const double o = row->output[c];
     double moved = sums->sink * fabs(o), squares = 0, size = 0, largest = 0;
     for (int64_t j = 0; j < p->kv_len; j++) {
         if (!row->allowed[j]) continue;
-        double v = clattn__ref_get(&p->value, row->b, row->g, j, c);
-        double dv = p->value_error.data ? clattn__ref_get(&p->value_error, row->b, row->g, j, c) : 0;
+        double v = row->dropout[j] * clattn__ref_get(&p->value, row->b, row->g, j, c);
+        double dv = p->value_error.data ? row->dropout[j] * clattn__ref_get(&p->value_error, row->b, row->g, j, c) : 0;
         double by_score = row->inherited[j] * (v - o), by_value = row->weight[j] * dv;
         moved += row->rounded[j] * fabs(v - o);
         squares += by_score * by_score + by_value * by_value;
@@ -114,17 +105,20 @@ static double output_error(const clattn__ref_attention *p, const clattn__ref_row
         largest = fmax(largest, fabs(v));
     }
     double sum = clattn__ref_rounding(p->kv_len, size, o) + clattn__ref_rounding(p->kv_len, fabs(o), o) + 16 * u * size;
-    double vanished = FLT_MIN * (1 + largest * (double)p->kv_len); /* weights and results too small for a normal float */
-    return moved / sums->left + sqrt(squares) + sum + vanished + storage_rounding(p->output.dtype, o);
+    double vanished =
+        FLT_MIN * (1 + largest * (double)p->kv_len); /* weights and results too small for a normal float */
+    return moved / sums->left + sqrt(squares) + sum + vanished + clattn__ref_storage_rounding(p->output.dtype, o);
 }
 
-static double weight_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums, int64_t j) {
+static double weight_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums,
+                           int64_t j) {
     double weight = row->weight[j];
     double moved = (row->rounded[j] + weight * sums->gain) / sums->left + row->inherited[j];
     return moved + clattn__ref_rounding(p->kv_len, weight, weight) + 16 * u * weight + FLT_MIN;
 }
 
-static void write_weights(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums, double *average) {
+static void write_weights(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums,
+                          double *average) {
     for (int64_t j = 0; j < p->kv_len; j++) {
         double error = row->allowed[j] ? weight_error(p, row, sums, j) : 0;
         average[j] += error + clattn__ref_rounding(p->query_heads, row->weight[j], row->weight[j]);

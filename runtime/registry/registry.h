@@ -55,6 +55,8 @@ clattn_status clattn__trust_create(clattn__trust *trust);
 void clattn__trust_clear(clattn__trust *trust);
 void clattn__trust_key(const clattn__env *env, const char *program_key, char key[33]);
 clattn_trust clattn__trust_get(clattn_context *context, const char *key);
+/* Reads what the cache folder knows of this device, so that counts are whole. */
+void clattn__trust_load(clattn_context *context);
 void clattn__trust_set(clattn_context *context, const char *key, clattn_trust state, const char *detail);
 
 #endif

@@ -1,6 +1,6 @@
 /* The trust record: kernel variants that reproduced the reference on this device and driver, and those that did not.
  * In memory for the life of a context; on disk as one small file per variant, so that processes never fight over one
- * file: <cache>/trust/<key>, whose first line is "clattn-trust 1 verified" or "clattn-trust 1 quarantined" and whose
+ * file: <cache>/trust/<device>/<variant>, whose first line is "clattn-trust 1 verified" or "clattn-trust 1 quarantined" and whose
  * rest says which variant it was. Anything else in a file counts as unknown, and the variant is verified again. */
 #include "registry/registry.h"
 
@@ -25,11 +25,21 @@ void clattn__trust_clear(clattn__trust *trust) {
     clattn__mutex_destroy(&trust->lock);
 }
 
-void clattn__trust_key(const clattn__env *env, const char *program_key, char key[33]) {
+/* What a verdict holds for: this device with this driver, under this version of the library. */
+static void device_key(const clattn__env *env, char key[33]) {
     const clattn__caps *caps = &env->device.caps;
     clattn__text text = {0};
-    clattn__text_add(&text, "%s|%s|%s|%s|%s|%u|%s|%s", caps->platform, caps->name, caps->vendor_text, caps->version,
-                     caps->driver, caps->compute_units, clattn_version(), program_key);
+    clattn__text_add(&text, "%s|%s|%s|%s|%s|%u|%s", caps->platform, caps->name, caps->vendor_text, caps->version,
+                     caps->driver, caps->compute_units, clattn_version());
+    clattn__hash_hex(text.data ? text.data : "", text.data ? text.length : 0, key);
+    clattn__text_free(&text);
+}
+
+void clattn__trust_key(const clattn__env *env, const char *program_key, char key[33]) {
+    char device[33];
+    clattn__text text = {0};
+    device_key(env, device);
+    clattn__text_add(&text, "%s|%s", device, program_key);
     clattn__hash_hex(text.data ? text.data : program_key, text.data ? text.length : strlen(program_key), key);
     clattn__text_free(&text);
 }
@@ -54,21 +64,19 @@ static void remember(clattn__trust *trust, const char *key, clattn_trust state, 
     entry->state = state;
 }
 
-/* The file's path, or NULL when nothing is kept on disk. Caller frees. */
-static char *record_path(const clattn__env *env, const char *key, bool make_folder) {
+/* The path of a record, or of the device's folder when key is ""; NULL when nothing is kept on disk. Caller frees. */
+static char *record_path(const clattn__env *env, const char *key) {
     if (!env->cache_dir) return NULL;
+    char device[33];
     clattn__text path = {0};
-    clattn__text_add(&path, "%s/trust", env->cache_dir);
-    if (make_folder && !path.failed && !clattn__os_make_dirs(path.data))
-        clattn__text_free(&path);
-    else
-        clattn__text_add(&path, "/%s", key);
+    device_key(env, device);
+    clattn__text_add(&path, "%s/trust/%s%s%s", env->cache_dir, device, key[0] ? "/" : "", key);
     if (path.failed) clattn__text_free(&path);
     return path.data;
 }
 
 static clattn_trust read_record(clattn_context *context, const char *key) {
-    char *path = record_path(&context->env, key, false);
+    char *path = record_path(&context->env, key);
     size_t count = 0;
     char *text = path ? clattn__os_read_file(path, LARGEST_RECORD, &count) : NULL;
     clattn_trust state = CLATTN_TRUST_UNKNOWN;
@@ -102,7 +110,12 @@ void clattn__trust_set(clattn_context *context, const char *key, clattn_trust st
     clattn__mutex_lock(context->trust.lock);
     remember(&context->trust, key, state, detail);
     clattn__mutex_unlock(context->trust.lock);
-    char *path = record_path(&context->env, key, true);
+    char *folder = record_path(&context->env, ""), *path = record_path(&context->env, key);
+    if (folder && !clattn__os_make_dirs(folder)) {
+        clattn__free(path);
+        path = NULL;
+    }
+    clattn__free(folder);
     clattn__text text = {0};
     clattn__text_add(&text, "%s%s\n%s, driver %s\n", state == CLATTN_TRUST_VERIFIED ? VERIFIED : QUARANTINED, detail,
                      context->env.device.caps.name, context->env.device.caps.driver);
@@ -111,4 +124,18 @@ void clattn__trust_set(clattn_context *context, const char *key, clattn_trust st
                          "the trust record %s could not be written; nothing depends on it", path);
     clattn__text_free(&text);
     clattn__free(path);
+}
+
+static void read_one(void *user, const char *name) {
+    clattn_context *context = user;
+    if (strlen(name) == 32 && !find(&context->trust, name)) read_record(context, name);
+}
+
+void clattn__trust_load(clattn_context *context) {
+    if (context->env.verify != CLATTN_VERIFY_ONCE) return;
+    char *folder = record_path(&context->env, "");
+    clattn__mutex_lock(context->trust.lock);
+    if (folder) clattn__os_list_dir(folder, read_one, context);
+    clattn__mutex_unlock(context->trust.lock);
+    clattn__free(folder);
 }

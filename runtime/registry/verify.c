@@ -2,7 +2,7 @@
  *
  * What has gone wrong in drivers, and so what the cases hold: odd lengths around the tile sizes, one row, one key; both
  * causal alignments with rows that have no key; logits of +-1e4; fully masked rows; padding and lengths that hide NaN;
- * grouped heads; strides with gaps. Each output is surrounded by canaries and starts as NaN, and each case runs twice:
+ * grouped heads; strides with gaps; packed sequences with NaN behind the last. Each output is surrounded by canaries and starts as NaN, and each case runs twice:
  * the results must be bit-equal. */
 #include "registry/registry.h"
 
@@ -62,13 +62,35 @@ typedef struct twin {
 } twin;
 
 /* The tensors of one case, indexed by what they are. */
-enum { Q, K, V, O, MASK, PADDING, LENGTHS, ALIBI, SINKS, LSE, WEIGHTS, SCORES, TWINS };
+enum {
+    Q,
+    K,
+    V,
+    O,
+    MASK,
+    PADDING,
+    LENGTHS,
+    ALIBI,
+    SINKS,
+    LSE,
+    WEIGHTS,
+    SCORES,
+    SCORE_WEIGHT,
+    SCORE_BIAS,
+    QUERY_STARTS,
+    KEY_STARTS,
+    PREFIX,
+    QUERY_DOCUMENTS,
+    KEY_DOCUMENTS,
+    TWINS
+};
 
 typedef struct stage {
     clattn__env *env;
     clattn__attn_kernel *kernel;
     const verify_case *c;
     int64_t Hq, Hkv;
+    bool packed;
     twin t[TWINS];
     float *want[TWINS]; /* O, LSE, WEIGHTS, SCORES by the reference */
     float *tolerance;   /* of O */
@@ -87,27 +109,40 @@ static void store(const stage *s, int which, int64_t at, double value) {
     clattn__ref_store(s->t[which].host, s->kernel->problem.dtype, at, value);
 }
 
-/* q, k, v as (B, S, H, D + gap): strided, with NaN in the gaps. */
+/* Sequence b of a packed batch has `longest` rows, the ones behind the first a row less; starts[batch] is their end. */
+static int64_t packed_start(int64_t longest, int64_t b) {
+    return b == 0 || longest == 0 ? 0 : longest + (b - 1) * (longest - 1);
+}
+
+/* Which row of its tensor row i of batch entry b is. */
+static int64_t row_of(const stage *s, int64_t longest, int64_t b, int64_t i) {
+    return i + (s->packed ? packed_start(longest, b) : b * longest);
+}
+
+/* q, k, v as (B, S, H, D + gap): strided, with NaN in the gaps, and behind the last of packed sequences. */
 enum { GAP = 3 };
 
 static bool fill_operand(stage *s, int which, int64_t heads, int64_t rows, int64_t width, double size,
                          clattn_place *place, clattn__ref_array *ref) {
     const int64_t B = s->c->batch, row = heads * (width + GAP);
     if (!twin_make(s, which, B * rows * row, clattn_dtype_size(s->kernel->problem.dtype))) return false;
+    const int64_t used = row_of(s, rows, B, 0) * heads, batch = s->packed ? 0 : rows * row;
     for (int64_t i = 0; i < B * rows * heads; i++)
         for (int64_t d = 0; d < width + GAP; d++)
-            store(s, which, i * (width + GAP) + d, d < width ? size * uniform(&s->seed) : NAN);
-    *place = (clattn_place){.batch = rows * row, .head = width + GAP, .row = row};
-    *ref = (clattn__ref_array){s->t[which].host, s->kernel->problem.dtype, {rows * row, width + GAP, row, 1}};
+            store(s, which, i * (width + GAP) + d, i < used && d < width ? size * uniform(&s->seed) : NAN);
+    *place = (clattn_place){.batch = batch, .head = width + GAP, .row = row};
+    *ref = (clattn__ref_array){s->t[which].host, s->kernel->problem.dtype, {batch, width + GAP, row, 1}};
     return true;
 }
 
 static void poison_keys(stage *s, int64_t b, int64_t j) {
     const int64_t rows = s->c->kv_len, D = s->kernel->problem.head_dim, Dv = s->kernel->problem.value_dim;
+    const int64_t row = row_of(s, rows, b, j);
     if (j >= rows - s->call.args.always_keys) return; /* no mask hides those */
+    if (row >= row_of(s, rows, b + 1, 0)) return;     /* a packed sequence is shorter than the mask */
     for (int64_t h = 0; h < s->Hkv; h++) {
-        for (int64_t d = 0; d < D; d++) store(s, K, ((b * rows + j) * s->Hkv + h) * (D + GAP) + d, NAN);
-        for (int64_t d = 0; d < Dv; d++) store(s, V, ((b * rows + j) * s->Hkv + h) * (Dv + GAP) + d, NAN);
+        for (int64_t d = 0; d < D; d++) store(s, K, (row * s->Hkv + h) * (D + GAP) + d, NAN);
+        for (int64_t d = 0; d < Dv; d++) store(s, V, (row * s->Hkv + h) * (Dv + GAP) + d, NAN);
     }
 }
 
@@ -172,15 +207,80 @@ static bool fill_head_terms(stage *s) {
     return true;
 }
 
-/* Outputs are dense behind CANARIES elements; `place` starts behind them. */
+/* A table of int32, (batch, count). */
+static int32_t *make_ints(stage *s, int which, int64_t batch, int64_t count, clattn__ref_array *ref) {
+    if (!twin_make(s, which, batch * count, 4)) return NULL;
+    *ref = (clattn__ref_array){s->t[which].host, CLATTN_I32, {count, 0, 1, 1}};
+    return s->t[which].host;
+}
+
+/* Documents change twice along queries and keys; every seventh query belongs to none. */
+static bool fill_documents(stage *s) {
+    const int64_t B = s->c->batch, Sq = s->c->query_len, Sk = s->c->kv_len;
+    int32_t *query = make_ints(s, QUERY_DOCUMENTS, B, Sq, &s->ref.query_documents);
+    int32_t *key = make_ints(s, KEY_DOCUMENTS, B, Sk, &s->ref.key_documents);
+    if (!query || !key) return false;
+    for (int64_t i = 0; i < B * Sq; i++) query[i] = i % 7 == 6 ? -1 : (int32_t)(i % Sq * 3 / Sq);
+    for (int64_t j = 0; j < B * Sk; j++) key[j] = (int32_t)(j % Sk * 3 / Sk);
+    s->call.args.query_documents_batch = Sq;
+    s->call.args.key_documents_batch = Sk;
+    return true;
+}
+
+static bool fill_starts(stage *s, int which, int64_t longest, clattn__ref_array *ref) {
+    int32_t *starts = make_ints(s, which, s->c->batch + 1, 1, ref);
+    for (int64_t b = 0; starts && b <= s->c->batch; b++) starts[b] = (int32_t)packed_start(longest, b);
+    return starts != NULL;
+}
+
+static void set_dropout(stage *s) {
+    clattn_attn_args *args = &s->call.args;
+    args->dropout_threshold = s->ref.dropout_threshold = 0x40000000; /* p = 1/4 */
+    args->dropout_factor = (float)(4.0 / 3.0);
+    args->seed_low = 20u;
+    args->seed_high = 11u;
+    args->batch_first = 1;
+    args->head_first = 2;
+    s->ref.dropout_factor = 4.0 / 3.0;
+    s->ref.dropout_seed = (uint64_t)11 << 32 | 20;
+    s->ref.batch_first = 1;
+    s->ref.head_first = 2;
+}
+
+/* What has slots of its own, and dropout. */
+static bool fill_features(stage *s) {
+    const uint32_t features = s->kernel->problem.features;
+    const int64_t B = s->c->batch, D = s->kernel->problem.head_dim;
+    clattn__ref_array *const vectors[] = {&s->ref.score_weight, &s->ref.score_bias};
+    for (int i = 0; i < 2; i++) {
+        if (!(features & (i == 0 ? CLATTN__SCORE_WEIGHT : CLATTN__SCORE_BIAS))) continue;
+        if (!twin_make(s, SCORE_WEIGHT + i, D, 4)) return false;
+        *vectors[i] = (clattn__ref_array){s->t[SCORE_WEIGHT + i].host, CLATTN_F32, {1, 0, 0, 0}};
+        for (int64_t d = 0; d < D; d++) clattn__ref_set(vectors[i], d, 0, 0, 0, uniform(&s->seed));
+    }
+    if (features & CLATTN__DROPOUT) set_dropout(s);
+    if (features & CLATTN__PREFIX) {
+        int32_t *prefix = make_ints(s, PREFIX, B, 1, &s->ref.prefix);
+        for (int64_t b = 0; prefix && b < B; b++) prefix[b] = (int32_t)(b == 0 ? s->c->kv_len / 2 : 0);
+        if (!prefix) return false;
+    }
+    if ((features & CLATTN__DOCUMENTS) && !fill_documents(s)) return false;
+    return !s->packed || (fill_starts(s, QUERY_STARTS, s->c->query_len, &s->ref.query_starts) &&
+                          fill_starts(s, KEY_STARTS, s->c->kv_len, &s->ref.key_starts));
+}
+
+/* Outputs are dense behind CANARIES elements; `place` starts behind them. Rows behind the last of packed sequences must
+ * stay as they are, which is NaN. */
 static bool make_output(stage *s, int which, clattn_dtype dtype, int64_t heads, int64_t rows, int64_t width,
                         clattn_place *place, clattn__ref_array *ref) {
     const int64_t count = s->c->batch * heads * rows * width;
     if (!twin_make(s, which, count + 2 * CANARIES, clattn_dtype_size(dtype))) return false;
     s->want[which] = clattn__alloc((size_t)count + 1, sizeof(float));
     if (!s->want[which]) return false;
-    *place = (clattn_place){.offset = CANARIES, .batch = heads * rows * width, .head = rows * width, .row = width};
-    *ref = (clattn__ref_array){s->want[which], CLATTN_F32, {heads * rows * width, rows * width, width, 1}};
+    for (int64_t i = 0; s->packed && i < count; i++) s->want[which][i] = NAN;
+    const int64_t head = (s->packed ? s->c->batch : 1) * rows * width, batch = s->packed ? 0 : heads * head;
+    *place = (clattn_place){.offset = CANARIES, .batch = batch, .head = head, .row = width};
+    *ref = (clattn__ref_array){s->want[which], CLATTN_F32, {batch, head, width, 1}};
     return true;
 }
 
@@ -253,7 +353,17 @@ static void set_options(stage *s) {
                                      .always_keys = args->always_keys,
                                      .average_weights = features & CLATTN__AVERAGED_WEIGHTS,
                                      .weights_factor = args->weights_factor,
-                                     .scores_mode = p->scores};
+                                     .scores_mode = p->scores,
+                                     .score = features & CLATTN__SCORE_GAUSSIAN   ? CLATTN_SCORE_GAUSSIAN
+                                              : features & CLATTN__SCORE_ADDITIVE ? CLATTN_SCORE_ADDITIVE
+                                              : features & CLATTN__SCORE_LINEAR   ? CLATTN_SCORE_ADDITIVE_LINEAR
+                                                                                  : CLATTN_SCORE_DOT,
+                                     .query_total = c->batch * c->query_len,
+                                     .key_total = c->batch * c->kv_len,
+                                     .align_end = c->causal_offset_kind == 1};
+    args->query_total = (int)s->ref.query_total;
+    args->key_total = (int)s->ref.key_total;
+    args->align_end = s->ref.align_end;
 }
 
 static clattn_status upload(stage *s) {
@@ -312,7 +422,7 @@ static clattn_status compare(const stage *s, int which, clattn_dtype dtype, doub
         double tolerance = which == O ? (double)s->tolerance[i] : secondary_tolerance(s, want);
         if (dtype == CLATTN_F16) tolerance += 0x1p-11 * fabs(want) + 0x1p-25; /* half an ulp of the stored type */
         if (dtype == CLATTN_BF16) tolerance += 0x1p-8 * fabs(want);
-        if (got == want) continue;
+        if (got == want || (isnan(got) && isnan(want))) continue;
         const double ratio = fabs(got - want) / tolerance;
         if (!(ratio <= *worst)) *worst = ratio; /* NaN is the worst */
         if (!(fabs(got - want) <= tolerance))
@@ -346,16 +456,19 @@ static clattn_status run_case(clattn__attn_kernel *kernel, const verify_case *c,
     stage s = {
         .env = kernel->programs->env, .kernel = kernel, .c = c, .Hkv = 2, .seed = 20170612u + (uint64_t)c->kv_len};
     s.Hq = s.Hkv * c->group;
+    s.packed = p->features & CLATTN__VARLEN;
     set_options(&s);
     /* uniform entries of size a in q and k give logits of about a^2 / 3 * sqrt(D) before the scale of 1 / sqrt(D) */
     const double size = sqrt(3 * fabs(c->logits));
     bool made = fill_operand(&s, Q, s.Hq, c->query_len, p->head_dim, size, &s.call.args.query, &s.ref.query) &&
                 fill_operand(&s, K, s.Hkv, c->kv_len, p->head_dim, size, &s.call.args.key, &s.ref.key) &&
                 fill_operand(&s, V, s.Hkv, c->kv_len, p->value_dim, 1.0, &s.call.args.value, &s.ref.value) &&
-                fill_masks(&s) && fill_head_terms(&s) && make_outputs(&s);
-    cl_mem *const slots[TWINS] = {&s.call.query, &s.call.key,     &s.call.value,   &s.call.output,
-                                  &s.call.mask,  &s.call.padding, &s.call.lengths, &s.call.alibi,
-                                  &s.call.sinks, &s.call.lse,     &s.call.weights, &s.call.scores};
+                fill_masks(&s) && fill_head_terms(&s) && fill_features(&s) && make_outputs(&s);
+    cl_mem *const slots[TWINS] = {
+        &s.call.query,      &s.call.key,     &s.call.value,           &s.call.output,       &s.call.mask,
+        &s.call.padding,    &s.call.lengths, &s.call.alibi,           &s.call.sinks,        &s.call.lse,
+        &s.call.weights,    &s.call.scores,  &s.call.score_weight,    &s.call.score_bias,   &s.call.query_starts,
+        &s.call.key_starts, &s.call.prefix,  &s.call.query_documents, &s.call.key_documents};
     for (int i = 0; i < TWINS; i++) *slots[i] = s.t[i].device.mem;
     clattn_status status = made ? check_case(&s, worst) : CLATTN_OUT_OF_MEMORY;
     for (int i = 0; i < TWINS; i++) {

@@ -1,0 +1,41 @@
+/* Launch structs of the small kernels around attention: norm.cl, elementwise.cl, posenc.cl. The same rules as in args.h,
+ * which goes before this file. */
+#ifndef CLATTN_LAYER_ARGS_H
+#define CLATTN_LAYER_ARGS_H
+
+/* norm.cl. Row m of a tensor is (b, r) with r < rows. */
+typedef struct clattn_norm_args {
+    clattn_place x, residual, sum, y;
+    clattn_i64 statistics; /* offset of (2, features): mean, then 1 / sqrt(variance + eps) */
+    int batch, rows, features;
+    int has_residual, has_sum;
+    float eps;
+} clattn_norm_args;
+
+enum clattn_layer_norm_slot { NORM_ARGS = 0, NORM_X, NORM_RESIDUAL, NORM_WEIGHT, NORM_BIAS, NORM_SUM, NORM_Y };
+enum clattn_batch_statistics_slot { BATCH_ARGS = 0, BATCH_X, BATCH_STATISTICS };
+enum clattn_batch_apply_slot { APPLY_ARGS = 0, APPLY_X, APPLY_STATISTICS, APPLY_WEIGHT, APPLY_BIAS, APPLY_Y };
+
+/* elementwise.cl: y = act(x + addend) */
+typedef struct clattn_elementwise_args {
+    clattn_place x, addend, y;
+    int batch, rows, features;
+    int has_addend;
+    int copies; /* y has one axis more, (copy, batch, row, feature): its place names the batch stride `head` */
+    int reserved;
+} clattn_elementwise_args;
+
+enum clattn_elementwise_slot { ELEMENTWISE_ARGS = 0, ELEMENTWISE_X, ELEMENTWISE_ADDEND, ELEMENTWISE_Y };
+
+/* posenc.cl: y = x + the encoding of position[b, r], or of first + r */
+typedef struct clattn_positions_args {
+    clattn_place x, positions, y; /* positions: batch and row strides */
+    clattn_i64 first;
+    int batch, rows, features;
+    int table_rows; /* learned: positions are clamped to the table */
+    int has_x, has_positions;
+} clattn_positions_args;
+
+enum clattn_positions_slot { POSITIONS_ARGS = 0, POSITIONS_X, POSITIONS_POSITIONS, POSITIONS_TABLE, POSITIONS_Y };
+
+#endif

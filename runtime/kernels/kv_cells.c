@@ -1,0 +1,47 @@
+/* Host half of cl/kv_append.cl and cl/kv_gather.cl: tokens into a cache, and out of it again. */
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/impl.h"
+
+static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
+    clattn__env *env = op->programs->env;
+    clattn_cache_args args;
+    memcpy(&args, call->args.bytes, sizeof args);
+    const struct {
+        cl_uint slot;
+        int operand;
+        clattn_place *place;
+    } tensors[] = {{CACHE_TOKENS, CLATTN__CACHE_TOKENS, &args.tokens},
+                   {CACHE_LENGTHS, CLATTN__CACHE_LENGTHS, &args.lengths},
+                   {CACHE_TABLE, CLATTN__CACHE_TABLE, &args.table},
+                   {CACHE_CELLS, CLATTN__CACHE_CELLS, &args.cache},
+                   {CACHE_SCALES, CLATTN__CACHE_SCALES, &args.scales}};
+    clattn_status status = CLATTN_OK;
+    for (size_t i = 0; i < CLATTN__COUNT(tensors) && status == CLATTN_OK; i++) {
+        *tensors[i].place = call->place[tensors[i].operand];
+        status = clattn__arg_mem(env, op->kernel, tensors[i].slot, call->mem[tensors[i].operand]);
+    }
+    if (status == CLATTN_OK) status = clattn__arg(env, op->kernel, CACHE_ARGS, sizeof args, &args);
+    if (status != CLATTN_OK) return status;
+    const bool by_row = args.items == 1;
+    clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.items,
+                                                (size_t)args.batch * (size_t)args.heads * (size_t)args.rows);
+    if (by_row) launch.global[0] = launch.local[0] = 1;
+    return clattn__launch_enqueue(env, &launch);
+}
+
+clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, const char *kernel, clattn_dtype tokens,
+                                   clattn_dtype cells) {
+    const bool float_tokens = tokens == CLATTN_F32 && cells != CLATTN_I8;
+    const clattn_dtype storage = float_tokens ? cells : tokens;
+    char file[32];
+    clattn__options options;
+    clattn__options_start(&options);
+    clattn__options_int(&options, "STORAGE_F16", storage == CLATTN_F16);
+    clattn__options_int(&options, "STORAGE_BF16", storage == CLATTN_BF16);
+    clattn__options_int(&options, "CACHE_I8", cells == CLATTN_I8);
+    clattn__options_int(&options, "FLOAT_TOKENS", float_tokens);
+    snprintf(file, sizeof file, "%s.cl", kernel);
+    return clattn__op_create(op, programs, file, kernel, &options, enqueue);
+}

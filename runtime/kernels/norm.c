@@ -1,0 +1,121 @@
+/* Host half of cl/norm.cl. */
+#include <string.h>
+
+#include "kernels/impl.h"
+
+enum { WEIGHT = 0, BIAS = 1, STATISTICS = 2 }; /* constants */
+
+/* Work-items per row: a CPU walks a row in one loop; elsewhere a group shares it. */
+static int items_per_row(const clattn__caps *caps) {
+    enum { USUAL = 64 };
+    if (caps->type == CLATTN_DEVICE_CPU) return 1;
+    return caps->max_work_group < USUAL || caps->max_item_sizes[0] < USUAL ? 1 : USUAL;
+}
+
+static clattn_status create(clattn__op *op, clattn__programs *programs, const char *entry,
+                            clattn_status (*enqueue)(clattn__op *op, const clattn__op_call *call)) {
+    const clattn__caps *caps = &programs->env->device.caps;
+    clattn__options options;
+    clattn__options_start(&options);
+    clattn__options_int(&options, "VW", clattn__lanes(caps));
+    clattn__options_int(&options, "ITEMS", items_per_row(caps));
+    return clattn__op_create(op, programs, "norm.cl", entry, &options, enqueue);
+}
+
+/* values (features), or `otherwise` in each place. */
+static clattn_status upload(clattn__op *op, int index, const float *values, int64_t features, float otherwise) {
+    if (values) return clattn__op_constant(op, index, values, (size_t)features);
+    float *filled = clattn__alloc((size_t)features, sizeof *filled);
+    if (!filled) return CLATTN_OUT_OF_MEMORY;
+    for (int64_t i = 0; i < features; i++) filled[i] = otherwise;
+    clattn_status status = clattn__op_constant(op, index, filled, (size_t)features);
+    clattn__free(filled);
+    return status;
+}
+
+static clattn_norm_args args_of(const clattn__op_call *call) {
+    clattn_norm_args args;
+    memcpy(&args, call->args.bytes, sizeof args);
+    args.x = call->place[CLATTN__NORM_X];
+    args.residual = call->place[CLATTN__NORM_RESIDUAL];
+    args.sum = call->place[CLATTN__NORM_SUM];
+    args.y = call->place[CLATTN__NORM_Y];
+    args.statistics = call->place[CLATTN__NORM_STATISTICS].offset;
+    return args;
+}
+
+static clattn_status set_mems(clattn__op *op, const clattn_norm_args *args, const cl_mem *mems, cl_uint count) {
+    clattn__env *env = op->programs->env;
+    clattn_status status = clattn__arg(env, op->kernel, 0, sizeof *args, args);
+    for (cl_uint i = 0; i < count && status == CLATTN_OK; i++)
+        status = clattn__arg_mem(env, op->kernel, i + 1, mems[i]);
+    return status;
+}
+
+/* ---- layer norm --------------------------------------------------------------------------------------------------- */
+
+static clattn_status enqueue_layer_norm(clattn__op *op, const clattn__op_call *call) {
+    const clattn_norm_args args = args_of(call);
+    const cl_mem mems[] = {
+        [NORM_X - 1] = call->mem[CLATTN__NORM_X],      [NORM_RESIDUAL - 1] = call->mem[CLATTN__NORM_RESIDUAL],
+        [NORM_WEIGHT - 1] = op->constants[WEIGHT].mem, [NORM_BIAS - 1] = op->constants[BIAS].mem,
+        [NORM_SUM - 1] = call->mem[CLATTN__NORM_SUM],  [NORM_Y - 1] = call->mem[CLATTN__NORM_Y]};
+    clattn_status status = set_mems(op, &args, mems, CLATTN__COUNT(mems));
+    if (status != CLATTN_OK) return status;
+    const size_t items = (size_t)items_per_row(&op->programs->env->device.caps);
+    const clattn__launch launch = {.kernel = op->kernel,
+                                   .dims = 2,
+                                   .global = {items, (size_t)args.batch * (size_t)args.rows},
+                                   .local = {items, 1}};
+    return clattn__launch_enqueue(op->programs->env, &launch);
+}
+
+clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *programs, int64_t features,
+                                        const float *weight, const float *bias) {
+    clattn_status status = create(op, programs, "layer_norm", enqueue_layer_norm);
+    if (status == CLATTN_OK) status = upload(op, WEIGHT, weight, features, 1);
+    return status == CLATTN_OK ? upload(op, BIAS, bias, features, 0) : status;
+}
+
+/* ---- batch norm --------------------------------------------------------------------------------------------------- */
+
+static clattn_status enqueue_statistics(clattn__op *op, const clattn__op_call *call) {
+    const clattn_norm_args args = args_of(call);
+    const cl_mem mems[] = {[BATCH_X - 1] = call->mem[CLATTN__NORM_X],
+                           [BATCH_STATISTICS - 1] = call->mem[CLATTN__NORM_STATISTICS]};
+    clattn_status status = set_mems(op, &args, mems, CLATTN__COUNT(mems));
+    if (status != CLATTN_OK) return status;
+    clattn__env *env = op->programs->env;
+    const clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.features, 1);
+    return clattn__launch_enqueue(env, &launch);
+}
+
+clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs) {
+    return create(op, programs, "batch_statistics", enqueue_statistics);
+}
+
+static clattn_status enqueue_apply(clattn__op *op, const clattn__op_call *call) {
+    const clattn_norm_args args = args_of(call);
+    const cl_mem own = op->constants[STATISTICS].mem;
+    const cl_mem mems[] = {[APPLY_X - 1] = call->mem[CLATTN__NORM_X],
+                           [APPLY_STATISTICS - 1] = own ? own : call->mem[CLATTN__NORM_STATISTICS],
+                           [APPLY_WEIGHT - 1] = op->constants[WEIGHT].mem,
+                           [APPLY_BIAS - 1] = op->constants[BIAS].mem,
+                           [APPLY_Y - 1] = call->mem[CLATTN__NORM_Y]};
+    clattn_status status = set_mems(op, &args, mems, CLATTN__COUNT(mems));
+    if (status != CLATTN_OK) return status;
+    clattn__env *env = op->programs->env;
+    const clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.features,
+                                                      (size_t)args.batch * (size_t)args.rows);
+    return clattn__launch_enqueue(env, &launch);
+}
+
+clattn_status clattn__batch_apply_create(clattn__op *op, clattn__programs *programs, int64_t features,
+                                         const float *weight, const float *bias, const float *statistics) {
+    clattn_status status = create(op, programs, "batch_apply", enqueue_apply);
+    if (status == CLATTN_OK) status = upload(op, WEIGHT, weight, features, 1);
+    if (status == CLATTN_OK) status = upload(op, BIAS, bias, features, 0);
+    if (status == CLATTN_OK && statistics)
+        status = clattn__op_constant(op, STATISTICS, statistics, 2 * (size_t)features);
+    return status;
+}

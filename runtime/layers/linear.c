@@ -1,0 +1,41 @@
+/* Linear layers: one product, then the activation in place. */
+#include "layers/layers.h"
+
+clattn__port clattn__arena_port(int buffer, int64_t rows, int64_t features) {
+    return (clattn__port){.id = CLATTN__ROLE_COUNT + buffer, .place = {.batch = rows * features, .row = features}};
+}
+
+clattn__port clattn__role_port(int role) { return (clattn__port){.id = role}; }
+
+clattn_status clattn__add_linear(clattn__plan *plan, const clattn_linear_desc *d, const clattn_linear_weights *w,
+                                 const clattn__port *x, const clattn__port *y) {
+    const int64_t m = d->batch * d->rows, n = d->out_features, k = d->in_features;
+    if (m == 0) return CLATTN_OK;
+    const float *bias = w->bias.data ? (const float *)w->bias.data + w->bias.offset : NULL;
+    const clattn__gemm_problem problem = {.m = m, .n = n, .k = k, .width = n, .bias = bias != NULL};
+    const int index = plan->gemm_count;
+    clattn__gemm_kernel *gemm = clattn__plan_add_gemm(plan);
+    if (!gemm) return CLATTN_OUT_OF_MEMORY;
+    clattn_status status =
+        clattn__gemm_choose(plan->context, &problem, d->gemm_kernel, (const float *)w->weight.data + w->weight.offset,
+                            w->weight.stride[0], bias, gemm, &plan->notes);
+    if (status != CLATTN_OK) return status;
+    clattn__step *step = clattn__plan_add_step(plan, CLATTN__STEP_GEMM, index);
+    if (!step) return CLATTN_OUT_OF_MEMORY;
+    step->args.gemm = (clattn_gemm_args){.x = x->place,
+                                         .y = y->place,
+                                         .m = (int)m,
+                                         .n = (int)n,
+                                         .k = (int)k,
+                                         .rows = (int)d->rows,
+                                         .width = (int)n,
+                                         .part_columns = (int)n,
+                                         .has_bias = problem.bias};
+    clattn__plan_operand(step, CLATTN__GEMM_X, x->id, 0, 0, 0);
+    clattn__plan_operand(step, CLATTN__GEMM_Y, y->id, 0, 0, 0);
+    plan->flops += 2.0 * (double)m * (double)n * (double)k;
+    if (d->activation == CLATTN_ACTIVATION_NONE) return CLATTN_OK;
+    const clattn_activation_desc activation = {
+        .batch = d->batch, .rows = d->rows, .features = n, .activation = d->activation};
+    return clattn__add_elementwise(plan, &activation, y, NULL, y);
+}
