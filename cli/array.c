@@ -85,6 +85,8 @@ static double element(const cli_array *array, int64_t i) {
         return ((const int32_t *)array->data)[i];
     case CLATTN_I64:
         return (double)((const int64_t *)array->data)[i];
+    case CLATTN_I8:
+        return ((const int8_t *)array->data)[i];
     }
     return NAN;
 }

@@ -7,7 +7,7 @@
 #include "file.h"
 #include "table.h"
 
-/* ---- config.json -------------------------------------------------------------------------------------------------- */
+/* ---- config.json ------------------------------------------------------------------------------------------------- */
 
 static bool read_extent(const cJSON *config, const char *name, long long high, long long *value, char why[512]) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(config, name);
@@ -47,7 +47,7 @@ static bool read_config(const char *path, cli_bert *bert, char why[512]) {
     return good;
 }
 
-/* ---- model.safetensors -------------------------------------------------------------------------------------------- */
+/* ---- model.safetensors ------------------------------------------------------------------------------------------- */
 
 static const char word_table[] = "embeddings.word_embeddings.weight";
 
@@ -170,7 +170,7 @@ void cli_bert_free(cli_bert *bert) {
     *bert = (cli_bert){0};
 }
 
-/* ---- around the encoder ------------------------------------------------------------------------------------------- */
+/* ---- around the encoder ------------------------------------------------------------------------------------------ */
 
 void cli_bert_describe(const cli_bert *bert, int64_t batch, int64_t rows, clattn_stack_desc *desc) {
     clattn_stack_desc_init(desc);

@@ -75,6 +75,13 @@ case_result case_positional_encoding_shift(cli_case *c);
 case_result case_positional_encoding_dot(cli_case *c);
 case_result case_transformer_block(cli_case *c); /* case_block.c */
 case_result case_bert_encoder(cli_case *c);      /* case_bert.c */
+case_result case_rotary(cli_case *c);            /* case_rotary.c */
+case_result case_decode(cli_case *c);            /* case_decode.c */
+case_result case_decode_append(cli_case *c);
+case_result case_attention_paged(cli_case *c);
+
+/* case_rotary.c: style, rotary_dim and source from the attributes; cosine: (P, R/2) or (B, S, R/2). */
+case_result case_rotary_describe(cli_case *c, clattn_rope_desc *desc, const cli_array *cosine);
 
 /* case_layers.c: one layer on (B, L, n) or (B, L, E) arrays; bias, residual, sum and weights of a norm may be NULL. */
 case_result case_run_linear(cli_case *c, const clattn_linear_weights *weights, clattn_activation activation,

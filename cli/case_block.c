@@ -17,7 +17,7 @@ typedef struct block_case {
     clattn_mask_type mask_type, memory_mask_type;
 } block_case;
 
-/* ---- loading ------------------------------------------------------------------------------------------------------ */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 static case_result load_tensor(cli_case *c, const char *role, clattn_tensor *tensor) {
     cli_array *array;
@@ -110,7 +110,7 @@ static case_result load(cli_case *c, block_case *b) {
     return load_score_mask(c, "memory_mask", L, S, &b->memory_mask, &b->memory_mask_type);
 }
 
-/* ---- the parts ---------------------------------------------------------------------------------------------------- */
+/* ---- the parts --------------------------------------------------------------------------------------------------- */
 
 /* An output of the case, or memory of the same shape where the case has none of that role. */
 static case_result result_array(cli_case *c, const char *role, const cli_array *like, cli_array **array) {
@@ -182,7 +182,7 @@ static case_result run_parts(cli_case *c, const block_case *b) {
     return case_run_linear(c, &b->weights.contract, CLATTN_ACTIVATION_NONE, wide, result);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static case_result run_whole(cli_case *c, const block_case *b) {
     cli_array *output;

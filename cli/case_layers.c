@@ -3,7 +3,7 @@
 
 #include "case.h"
 
-/* ---- running one layer -------------------------------------------------------------------------------------------- */
+/* ---- running one layer ------------------------------------------------------------------------------------------- */
 
 case_result case_run_layer(cli_case *c, clattn_status status, clattn_layer *layer, const clattn_layer_io *io) {
     clattn_plan_info info = {0};
@@ -54,7 +54,7 @@ case_result case_run_norm(cli_case *c, const clattn_norm_weights *weights, clatt
     return case_run_layer(c, status, layer, &io);
 }
 
-/* ---- norms -------------------------------------------------------------------------------------------------------- */
+/* ---- norms ------------------------------------------------------------------------------------------------------- */
 
 static case_result load_vector(cli_case *c, const char *role, clattn_tensor *tensor) {
     cli_array *array;
@@ -90,7 +90,7 @@ case_result case_batchnorm(cli_case *c) {
     return case_run_norm(c, &weights, kind, (float)case_number(c, "eps", 1e-5), x, NULL, NULL, y);
 }
 
-/* ---- positions ---------------------------------------------------------------------------------------------------- */
+/* ---- positions --------------------------------------------------------------------------------------------------- */
 
 /* PE of the positions (S) into an array (S, E). */
 static case_result encode(cli_case *c, const cli_array *positions, cli_array *encoding) {

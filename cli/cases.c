@@ -14,6 +14,10 @@ static const struct {
 } operations[] = {
     {"attention", case_attention},
     {"mha", case_mha},
+    {"rotary", case_rotary},
+    {"decode", case_decode},
+    {"decode_append", case_decode_append},
+    {"attention_paged", case_attention_paged},
     {"layernorm", case_layernorm},
     {"residual_layernorm", case_layernorm},
     {"batchnorm", case_batchnorm},

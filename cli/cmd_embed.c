@@ -49,7 +49,7 @@ typedef struct embed_job {
     bool differs;
 } embed_job;
 
-/* ---- files -------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static bool load_mask(embed_job *job, char why[512]) {
     char reason[256];
@@ -94,7 +94,7 @@ static void job_free(embed_job *job) {
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) cli_array_free(arrays[i]);
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -154,7 +154,7 @@ static void compare(embed_job *job) {
     job->differs = !(job->cosine >= LEAST_COSINE && job->difference <= GREATEST_DIFFERENCE);
 }
 
-/* ---- report ------------------------------------------------------------------------------------------------------- */
+/* ---- report ------------------------------------------------------------------------------------------------------ */
 
 static double gflops(const clattn_plan_info *info, double ms) { return ms > 0 ? info->flops / ms * 1e-6 : 0; }
 

@@ -8,13 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOADED = 256, SHOWN = 6, BAR = 48, LINES = 20 };
+enum { LOADED = 256, EXAMPLES = 16, SHOWN = 6, BAR = 48, LINES = 20 };
 
 static struct {
     const char *data, *pictures, *title;
     char picture[512];
     void *loaded[LOADED];
     int loads, wrong, compared;
+    const char *examples[EXAMPLES]; /* looked at */
 } lesson;
 
 /* ---- beginning and end -------------------------------------------------------------------------------------------- */
@@ -51,7 +52,9 @@ clattn_context *lesson_begin(int argc, char **argv, const char *title) {
 int lesson_end(clattn_context **context) {
     clattn_context_destroy(context);
     for (int i = 0; i < lesson.loads; i++) free(lesson.loaded[i]);
-    printf("\n%s: %d of %d comparisons are right\n", lesson.title, lesson.compared - lesson.wrong, lesson.compared);
+    puts("\nexamples compared:");
+    for (int i = 0; i < EXAMPLES && lesson.examples[i]; i++) printf("  %s\n", lesson.examples[i]);
+    printf("%s: %d of %d comparisons are right\n", lesson.title, lesson.compared - lesson.wrong, lesson.compared);
     return lesson.wrong > 0 || lesson.compared == 0;
 }
 
@@ -109,6 +112,9 @@ void lesson_compare(const char *what, const float *got, const float *want, int64
 }
 
 void lesson_expect(const char *example, const char *role, const float *got, int64_t count, double rtol, double atol) {
+    int i = 0;
+    while (i < EXAMPLES - 1 && lesson.examples[i] && strcmp(lesson.examples[i], example) != 0) i++;
+    lesson.examples[i] = example;
     lesson_compare(role, got, lesson_load(example, role, count), count, rtol, atol);
 }
 
@@ -122,18 +128,62 @@ void lesson_check(int holds, const char *format, ...) {
     putchar('\n');
 }
 
-/* splitmix64 and the Box-Muller transform. */
-void lesson_normal(float *values, int64_t count, uint64_t seed) {
-    for (int64_t i = 0; i < count; i++) {
-        double uniform[2];
-        for (int k = 0; k < 2; k++) {
-            uint64_t z = seed += 0x9e3779b97f4a7c15u;
-            z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-            z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-            uniform[k] = ((double)((z ^ (z >> 31)) >> 11) + 0.5) * 0x1p-53;
-        }
-        values[i] = (float)(sqrt(-2 * log(uniform[0])) * cos(6.283185307179586 * uniform[1]));
+/* The Mersenne Twister MT19937 (Matsumoto and Nishimura 1998). */
+static struct {
+    uint32_t word[624];
+    int next;
+    double kept; /* the second number of a pair, when there is one */
+    int has_kept;
+} twister;
+
+void lesson_seed(uint32_t seed) {
+    twister.word[0] = seed;
+    for (uint32_t i = 1; i < 624; i++) {
+        const uint32_t before = twister.word[i - 1];
+        twister.word[i] = 1812433253u * (before ^ (before >> 30)) + i;
     }
+    twister.next = 624;
+    twister.has_kept = 0;
+}
+
+static uint32_t random_word(void) {
+    if (twister.next == 624) {
+        for (int i = 0; i < 624; i++) {
+            const uint32_t y = (twister.word[i] & 0x80000000u) | (twister.word[(i + 1) % 624] & 0x7fffffffu);
+            twister.word[i] = twister.word[(i + 397) % 624] ^ (y >> 1) ^ (y & 1 ? 0x9908b0dfu : 0);
+        }
+        twister.next = 0;
+    }
+    uint32_t y = twister.word[twister.next++];
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9d2c5680u;
+    y ^= (y << 15) & 0xefc60000u;
+    return y ^ (y >> 18);
+}
+
+/* -1..1, from 53 bits. */
+static double random_side(void) {
+    const uint32_t high = random_word() >> 5, low = random_word() >> 6;
+    return 2 * ((high * 67108864.0 + low) / 9007199254740992.0) - 1;
+}
+
+/* Marsaglia's polar method: two numbers from a point in the circle. */
+static double random_normal(void) {
+    double x, y, square;
+    twister.has_kept = !twister.has_kept;
+    if (!twister.has_kept) return twister.kept;
+    do {
+        x = random_side();
+        y = random_side();
+        square = x * x + y * y;
+    } while (square >= 1 || square == 0);
+    const double factor = sqrt(-2 * log(square) / square);
+    twister.kept = factor * x;
+    return factor * y;
+}
+
+void lesson_normal(float *values, int64_t count) {
+    for (int64_t i = 0; i < count; i++) values[i] = (float)random_normal();
 }
 
 /* ---- small plans, made for one run -------------------------------------------------------------------------------- */
@@ -306,29 +356,48 @@ void lesson_block(FILE *script, const char *name, const float *values, int rows,
     fputs("EOD\n", script);
 }
 
-void lesson_heat_panel(FILE *script, const char *title, const float *values, int rows, int columns) {
-    const int count = rows * columns, numbered = columns <= SHOWN;
-    float low = INFINITY, high = -INFINITY;
-    for (int i = 0; i < count; i++)
-        if (isfinite(values[i])) low = fminf(low, values[i]), high = fmaxf(high, values[i]);
-    lesson_block(script, "cells", values, rows, columns);
-    fputs("$numbers << EOD\n", script);
-    for (int i = 0; i < count && numbered; i++) {
-        const int dark = isfinite(values[i]) && values[i] > 0.5f * (low + high); /* white text on dark cells */
-        char text[32] = "-inf";
-        if (isfinite(values[i])) snprintf(text, sizeof text, "%.2f", (double)values[i]);
-        fprintf(script, "%d %d %s %d\n", i % columns, i / columns, text, dark ? 0xffffff : 0);
-    }
-    fputs("EOD\nset size ratio -1\nset xlabel 'key' offset 0,0.5\nset ylabel 'query' offset 1,0\n", script);
-    fprintf(script, "set title '%s'\nset xrange [-0.5:%d.5]\nset yrange [%d.5:-0.5]\n", title, columns - 1, rows - 1);
-    fprintf(script, "plot $cells matrix with image notitle%s\n",
-            numbered ? ", $numbers using 1:2:3:4 with labels font ',9' tc rgb variable notitle" : "");
-}
-
 void lesson_picture_end(FILE *script) {
     fputs("set output\n", script);
     if (pclose(script) == 0)
         printf("picture: %s\n", lesson.picture);
     else
         printf("no picture: gnuplot is not installed or failed (on Debian and Ubuntu: apt install gnuplot-nox)\n");
+}
+
+/* Where the number stands, its text, and white on dark cells. */
+static void put_numbers(FILE *script, const lesson_heat *p) {
+    float low = INFINITY, high = -INFINITY;
+    for (int i = 0; i < p->rows * p->columns; i++)
+        if (isfinite(p->values[i])) low = fminf(low, p->values[i]), high = fmaxf(high, p->values[i]);
+    fputs("$numbers << EOD\n", script);
+    for (int i = 0; i < p->rows * p->columns; i++) {
+        const float v = p->values[i];
+        const int dark = isfinite(v) && v > 0.5f * (low + high);
+        char text[32] = "-inf";
+        if (isfinite(v)) snprintf(text, sizeof text, v == rintf(v) ? "%.0f" : "%.2f", (double)v);
+        fprintf(script, "%d %d %s %d\n", i % p->columns, i / p->columns, text, dark ? 0xffffff : 0);
+    }
+    fputs("EOD\n", script);
+}
+
+static int tics(int extent) { return extent <= SHOWN ? 1 : extent <= 16 ? 3 : 8; }
+
+void lesson_heat_picture(const char *name, int width, int height, const lesson_heat *panels, int count, double low,
+                         double high, const char *row_label, const char *column_label) {
+    FILE *script = lesson_picture(name, width, height);
+    fprintf(script, "set multiplot layout 1,%d\nunset colorbox\nset size ratio -1\n", count);
+    fprintf(script, "set xlabel '%s' offset 0,0.5\nset ylabel '%s' offset 1,0\n", column_label, row_label);
+    if (high > low) fprintf(script, "set cbrange [%g:%g]\n", low, high);
+    for (int i = 0; i < count; i++) {
+        const lesson_heat *p = &panels[i];
+        const int numbered = p->columns <= SHOWN;
+        lesson_block(script, "cells", p->values, p->rows, p->columns);
+        if (numbered) put_numbers(script, p);
+        fprintf(script, "set title \"%s\"\nset xtics %d\nset ytics %d\n", p->title, tics(p->columns), tics(p->rows));
+        fprintf(script, "set xrange [-0.5:%d.5]\nset yrange [%d.5:-0.5]\n", p->columns - 1, p->rows - 1);
+        fprintf(script, "plot $cells matrix with image notitle%s\n",
+                numbered ? ", $numbers using 1:2:3:4 with labels font ',9' tc rgb variable notitle" : "");
+    }
+    fputs("unset multiplot\n", script);
+    lesson_picture_end(script);
 }

@@ -9,7 +9,7 @@
 /* `lessonN [DATA [PICTURES]]`: the folder with the lesson's numbers and the one that pictures are written to. The device is
  * the best one, or $CLATTN_DEVICE. */
 clattn_context *lesson_begin(int argc, char **argv, const char *title);
-/* Says whether all comparisons were right; the program's exit code. */
+/* Says which examples of DATA were looked at and whether all comparisons were right; the program's exit code. */
 int lesson_end(clattn_context **context);
 
 /* Ends the program with the library's error text unless the call went well. */
@@ -28,8 +28,9 @@ void lesson_expect(const char *example, const char *role, const float *got, int6
 /* The same for a statement: prints it with "yes" or "NO". */
 void lesson_check(int holds, const char *format, ...);
 
-/* Normally distributed numbers, the same on every machine. */
-void lesson_normal(float *values, int64_t count, uint64_t seed);
+/* Normally distributed numbers, those of numpy.random.seed(seed) and numpy.random.randn: the same on every machine. */
+void lesson_seed(uint32_t seed);
+void lesson_normal(float *values, int64_t count);
 
 /* Dense host tensors of rank 4, 3, 2: (1, H, S, D) as attention wants them, (1, S, D), (S, D). */
 clattn_tensor lesson_heads(const float *values, int64_t heads, int64_t rows, int64_t columns);
@@ -67,9 +68,17 @@ void lesson_bars(const char *title, const char *const *labels, const float *valu
 FILE *lesson_picture(const char *name, int width, int height);
 /* Writes values as a gnuplot data block $<name>: a matrix of `columns` columns. */
 void lesson_block(FILE *script, const char *name, const float *values, int rows, int columns);
-/* Plots one heatmap; small ones with the numbers in the cells. */
-void lesson_heat_panel(FILE *script, const char *title, const float *values, int rows, int columns);
 /* Ends gnuplot; says where the picture is, or that gnuplot is not installed. */
 void lesson_picture_end(FILE *script);
+
+/* A whole picture: heatmaps side by side, small ones with the numbers in their cells. low == high: each has shades from
+ * its own least to its own greatest value. */
+typedef struct lesson_heat {
+    const char *title;
+    const float *values;
+    int rows, columns;
+} lesson_heat;
+void lesson_heat_picture(const char *name, int width, int height, const lesson_heat *panels, int count, double low,
+                         double high, const char *row_label, const char *column_label);
 
 #endif

@@ -9,15 +9,13 @@
 
 enum { LENGTH = 10000, DIM = 100, CHUNK = 500, BINS = 160, SMALL = 200 };
 
-static const char SMALL_CASE[] = "000_sqrt_dk_statistics_small";
-
 typedef struct moments {
     double count, sum, squares; /* the mean is near 0: no need to subtract it first */
 } moments;
 
-static void add(moments *m, const float *values, int64_t count, double factor) {
+static void add(moments *m, const float *values, int64_t count) {
     for (int64_t i = 0; i < count; i++) {
-        const double v = (double)values[i] * factor;
+        const double v = (double)values[i];
         m->sum += v;
         m->squares += v * v;
     }
@@ -28,61 +26,67 @@ static double mean(const moments *m) { return m->sum / m->count; }
 
 static double variance(const moments *m) { return (m->squares - m->sum * m->sum / m->count) / (m->count - 1); }
 
-static void compare_one(const char *role, double got) {
-    const float value = (float)got;
-    lesson_expect(SMALL_CASE, role, &value, 1, 1e-3, 1e-3);
+/* Everything that is known of queries, keys and their products, beside the expected numbers. */
+static void compare(const char *name, const moments *query, const moments *key, const moments *qk) {
+    const struct {
+        const char *role;
+        double got;
+    } rows[] = {{"query_mean", mean(query)},
+                {"query_std", sqrt(variance(query))},
+                {"key_mean", mean(key)},
+                {"key_std", sqrt(variance(key))},
+                {"qk_mean", mean(qk)},
+                {"qk_var", variance(qk)},
+                {"qk_std", sqrt(variance(qk))},
+                {"qk_scaled_mean", mean(qk) / sqrt(DIM)},
+                {"qk_scaled_var", variance(qk) / DIM},
+                {"qk_scaled_std", sqrt(variance(qk) / DIM)}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const float value = (float)rows[i].got;
+        lesson_expect(name, rows[i].role, &value, 1, 1e-3, 1e-3);
+    }
 }
 
-/* 200 queries and keys from a file, every figure beside the expected one. */
+/* 200 queries and keys from a file; every score is compared. */
 static void small_case(clattn_context *context) {
-    const float *query = lesson_load(SMALL_CASE, "query", SMALL * DIM);
-    const float *key = lesson_load(SMALL_CASE, "key", DIM * SMALL); /* (d_k, length): K^T */
-    static float qk[SMALL * SMALL], scaled[SMALL * SMALL];
-    moments of_query = {0}, of_key = {0}, raw = {0}, divided = {0};
-    lesson_project(context, query, key, SMALL, DIM, SMALL, qk);
-    for (int i = 0; i < SMALL * SMALL; i++) scaled[i] = qk[i] / sqrtf(DIM);
-    add(&of_query, query, SMALL * DIM, 1);
-    add(&of_key, key, SMALL * DIM, 1);
-    add(&raw, qk, SMALL * SMALL, 1);
-    add(&divided, scaled, SMALL * SMALL, 1);
+    static const char name[] = "000_sqrt_dk_statistics_small";
+    const float *query = lesson_load(name, "query", SMALL * DIM);
+    const float *key = lesson_load(name, "key", DIM * SMALL); /* (d_k, length): K^T */
+    static float scores[SMALL * SMALL];
+    moments of_query = {0}, of_key = {0}, qk = {0};
+    lesson_project(context, query, key, SMALL, DIM, SMALL, scores);
+    add(&of_query, query, SMALL * DIM);
+    add(&of_key, key, SMALL * DIM);
+    add(&qk, scores, SMALL * SMALL);
     puts("\n200 queries and 200 keys of a file");
-    compare_one("query_mean", mean(&of_query));
-    compare_one("query_std", sqrt(variance(&of_query)));
-    compare_one("key_mean", mean(&of_key));
-    compare_one("key_std", sqrt(variance(&of_key)));
-    compare_one("qk_mean", mean(&raw));
-    compare_one("qk_var", variance(&raw));
-    compare_one("qk_std", sqrt(variance(&raw)));
-    compare_one("qk_scaled_mean", mean(&divided));
-    compare_one("qk_scaled_var", variance(&divided));
-    compare_one("qk_scaled_std", sqrt(variance(&divided)));
-    lesson_expect(SMALL_CASE, "qk_scaled", scaled, SMALL * SMALL, 1e-3, 1e-3);
+    compare(name, &of_query, &of_key, &qk);
+    for (int i = 0; i < SMALL * SMALL; i++) scores[i] /= sqrtf(DIM);
+    lesson_expect(name, "qk_scaled", scores, SMALL * SMALL, 1e-3, 1e-3);
 }
 
-/* All 10000 x 10000 scores, a strip of queries at a time; the first strip's scores stay in *strip. */
-static void large_case(clattn_context *context, float *strip, float *before, float *after) {
+/* All 10000 x 10000 scores, a strip of queries at a time; the first query's scores stay in *row. */
+static void large_case(clattn_context *context, float *row, float *before, float *after) {
     float *query = malloc(sizeof(float) * LENGTH * DIM), *key = malloc(sizeof(float) * LENGTH * DIM);
     float *scores = malloc(sizeof(float) * CHUNK * LENGTH);
+    moments of_query = {0}, of_key = {0}, qk = {0};
     if (!query || !key || !scores) exit(1);
-    lesson_normal(query, LENGTH * DIM, 1);
-    lesson_normal(key, LENGTH * DIM, 2);
-    moments raw = {0};
+    lesson_seed(0);
+    lesson_normal(query, LENGTH * DIM); /* (length, d_k) */
+    lesson_normal(key, LENGTH * DIM);   /* (d_k, length) */
+    add(&of_query, query, LENGTH * DIM);
+    add(&of_key, key, LENGTH * DIM);
     for (int first = 0; first < LENGTH; first += CHUNK) {
-        lesson_linear(context, query + first * DIM, key, NULL, CHUNK, DIM, LENGTH, scores); /* q k^T */
-        add(&raw, scores, (int64_t)CHUNK * LENGTH, 1);
-        if (first == 0)
-            for (int i = 0; i < LENGTH; i++) strip[i] = scores[i];
+        lesson_project(context, query + first * DIM, key, CHUNK, DIM, LENGTH, scores);
+        add(&qk, scores, CHUNK * LENGTH);
         if (first > 0) continue;
-        lesson_count(scores, (int64_t)CHUNK * LENGTH, -40, 40, BINS, before);
-        for (int64_t i = 0; i < (int64_t)CHUNK * LENGTH; i++) scores[i] /= sqrtf(DIM);
-        lesson_count(scores, (int64_t)CHUNK * LENGTH, -40, 40, BINS, after);
+        for (int i = 0; i < LENGTH; i++) row[i] = scores[i];
+        lesson_count(scores, CHUNK * LENGTH, -40, 40, BINS, before);
+        for (int i = 0; i < CHUNK * LENGTH; i++) scores[i] /= sqrtf(DIM);
+        lesson_count(scores, CHUNK * LENGTH, -40, 40, BINS, after);
     }
-    const double var = variance(&raw);
-    printf("\n%d queries and keys of dimension %d: %.0f scores\n", LENGTH, DIM, raw.count);
-    printf("q.k:            mean %8.4f  variance %8.4f\n", mean(&raw), var);
-    printf("q.k / sqrt(%d): mean %8.4f  variance %8.4f\n", DIM, mean(&raw) / sqrt(DIM), var / DIM);
-    lesson_check(fabs(var / DIM - 1) < 0.02, "the variance of q.k is d_k within 2 %%");
-    lesson_check(fabs(mean(&raw)) < 0.05 * sqrt(DIM), "the mean stays near 0");
+    printf("\n%d queries and keys of dimension %d: %.0f scores\n", LENGTH, DIM, qk.count);
+    compare("000_sqrt_dk_statistics", &of_query, &of_key, &qk);
+    lesson_check(fabs(variance(&qk) / DIM - 1) < 0.02, "the variance of q.k is d_k within 2 %%");
     free(query);
     free(key);
     free(scores);
@@ -128,13 +132,13 @@ static void draw(const float *before, const float *after, float rows[3][DIM]) {
 
 int main(int argc, char **argv) {
     clattn_context *context = lesson_begin(argc, argv, "lesson 1: why divide by sqrt(d_k)");
-    static float strip[LENGTH], before[BINS], after[BINS], rows[3][DIM];
+    static float row[LENGTH], before[BINS], after[BINS], rows[3][DIM];
     small_case(context);
-    large_case(context, strip, before, after);
+    large_case(context, row, before, after);
     puts("\nsoftmax of the first 100 scores of query 0");
-    const double wide = row_of(context, strip, 10, rows[0]);
-    const double plain = row_of(context, strip, 1, rows[1]);
-    const double scaled = row_of(context, strip, 1 / sqrtf(DIM), rows[2]);
+    const double wide = row_of(context, row, 10, rows[0]);
+    const double plain = row_of(context, row, 1, rows[1]);
+    const double scaled = row_of(context, row, 1 / sqrtf(DIM), rows[2]);
     lesson_check(wide < 0.01 * plain && plain < 0.8 * scaled,
                  "the larger the scores, the less is left of the gradient");
     draw(before, after, rows);

@@ -103,15 +103,11 @@ int main(int argc, char **argv) {
     dot_product(context, "001_self_attention_x", KEYS, sqrtf(0.5f), self);
     dot_product(context, "001_self_attention_x_standardised", KEYS, sqrtf(0.5f), self_standard);
     projected(context);
-    static const char *const titles[4] = {"additive (tanh)", "dot product", "scaled", "scaled, standardised"};
-    const float *const panels[4] = {with_tanh, dot, scaled, standard};
-    FILE *gnuplot = lesson_picture("lesson3", 900, 240);
-    fprintf(gnuplot, "set multiplot layout 1,4\nset cbrange [0:1]\nunset colorbox\nset xtics 1\nset ytics 1\n");
-    for (int i = 0; i < 4; i++) {
-        lesson_heatmap(titles[i], panels[i], QUERIES, KEYS);
-        lesson_heat_panel(gnuplot, titles[i], panels[i], QUERIES, KEYS);
-    }
-    fprintf(gnuplot, "unset multiplot\n");
-    lesson_picture_end(gnuplot);
+    const lesson_heat panels[4] = {{"additive (tanh)", with_tanh, QUERIES, KEYS},
+                                   {"dot product", dot, QUERIES, KEYS},
+                                   {"scaled", scaled, QUERIES, KEYS},
+                                   {"scaled, standardised", standard, QUERIES, KEYS}};
+    for (int i = 0; i < 4; i++) lesson_heatmap(panels[i].title, panels[i].values, QUERIES, KEYS);
+    lesson_heat_picture("lesson3", 900, 240, panels, 4, 0, 1, "query", "key");
     return lesson_end(&context);
 }

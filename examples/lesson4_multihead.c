@@ -80,16 +80,12 @@ static void layer(clattn_context *context, const char *name, int heads, float *o
 }
 
 static void draw(const float *one, const float *four) {
-    static const char *const titles[5] = {"one head", "head 0 of 4", "head 1 of 4", "head 2 of 4", "head 3 of 4"};
-    FILE *gnuplot = lesson_picture("lesson4", 1100, 260);
-    fprintf(gnuplot, "set multiplot layout 1,5\nunset colorbox\nset xtics 3\nset ytics 3\n");
-    for (int i = 0; i < 5; i++) {
-        const float *weights = i == 0 ? one : four + (i - 1) * LENGTH * LENGTH;
-        if (i < 2) lesson_heatmap(titles[i], weights, LENGTH, LENGTH);
-        lesson_heat_panel(gnuplot, titles[i], weights, LENGTH, LENGTH);
-    }
-    fprintf(gnuplot, "unset multiplot\n");
-    lesson_picture_end(gnuplot);
+    static const char *const titles[4] = {"head 0 of 4", "head 1 of 4", "head 2 of 4", "head 3 of 4"};
+    lesson_heat panels[5] = {{"one head", one, LENGTH, LENGTH}};
+    for (int h = 0; h < HEADS; h++)
+        panels[h + 1] = (lesson_heat){titles[h], four + h * LENGTH * LENGTH, LENGTH, LENGTH};
+    for (int i = 0; i < 2; i++) lesson_heatmap(panels[i].title, panels[i].values, LENGTH, LENGTH);
+    lesson_heat_picture("lesson4", 1100, 280, panels, 5, 0, 0, "query", "key");
 }
 
 int main(int argc, char **argv) {

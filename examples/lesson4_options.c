@@ -4,7 +4,6 @@
 #include "lesson.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { BATCH = 3, LENGTH = 10, EMBED = 32, HEADS = 4, KDIM = 20, VDIM = 24, KEYS = LENGTH + 2 };
 
@@ -72,7 +71,9 @@ static void demo(clattn_context *context) {
     puts("\nnn.MultiheadAttention(32, 4), length first, weights averaged over the heads");
     lesson_expect(DEMO, "output", output, LENGTH * BATCH * EMBED, 1e-4, 1e-5);
     lesson_expect(DEMO, "attn_weights", averaged, BATCH * LENGTH * LENGTH, 1e-4, 5e-6);
+    const lesson_heat panel = {"mean over the heads", averaged, LENGTH, LENGTH};
     lesson_heatmap("batch entry 0: mean over the heads", averaged, LENGTH, LENGTH);
+    lesson_heat_picture("lesson4_options", 340, 320, &panel, 1, 0, 0, "query", "key");
 }
 
 typedef struct option {
@@ -84,11 +85,13 @@ typedef struct option {
 static void try_option(clattn_context *context, const option *o) {
     static float more[6][EMBED * EMBED], output[BATCH * LENGTH * EMBED], want[BATCH * LENGTH * EMBED],
         tolerance[BATCH * LENGTH * EMBED], weights[BATCH * HEADS * LENGTH * KEYS], mask[LENGTH * LENGTH];
+    const clattn_tensor none = {0};
     unsigned char attend[BATCH * LENGTH];
     clattn_mha_desc desc = demo_desc();
     clattn_mha_weights w = demo_weights();
     clattn_mha_io io = demo_io();
-    for (int i = 0; i < 6; i++) lesson_normal(more[i], EMBED * EMBED, 40 + (uint64_t)i);
+    lesson_seed(4);
+    for (int i = 0; i < 6; i++) lesson_normal(more[i], EMBED * EMBED);
     for (int i = 0; i < BATCH * LENGTH; i++) attend[i] = i % LENGTH < LENGTH - 2 * (i / LENGTH);
     for (int i = 0; i < LENGTH * LENGTH; i++) mask[i] = -0.25f * fabsf((float)(i % LENGTH - i / LENGTH));
     if (o->causal) desc.causal = CLATTN_CAUSAL_TOP_LEFT; /* is_causal */
@@ -98,11 +101,10 @@ static void try_option(clattn_context *context, const option *o) {
     if (o->mask) io.mask = clattn_host(mask, CLATTN_F32, 4, 1, 1, LENGTH, LENGTH);
     if (o->bias_kv) w.bias_k = vector(more[0], EMBED), w.bias_v = vector(more[1], EMBED); /* add_bias_kv */
     desc.add_zero_attn = o->zero_attn;
-    if (o->no_bias)
-        memset(&w.in_proj_bias, 0, sizeof w.in_proj_bias), memset(&w.out_proj_bias, 0, sizeof w.out_proj_bias);
+    if (o->no_bias) w.in_proj_bias = w.out_proj_bias = none;
     if (o->other_sizes) { /* kdim, vdim */
         desc.key_dim = KDIM, desc.value_dim = VDIM;
-        memset(&w.in_proj_weight, 0, sizeof w.in_proj_weight);
+        w.in_proj_weight = none;
         w.q_proj_weight = matrix(more[2], EMBED, EMBED);
         w.k_proj_weight = matrix(more[3], EMBED, KDIM);
         w.v_proj_weight = matrix(more[4], EMBED, VDIM);

@@ -78,13 +78,11 @@ int main(int argc, char **argv) {
     plain(context, panels[0], panels[1]);
     projected(context, panels[2]);
     permuted(context, panels[3], panels[4]);
-    FILE *gnuplot = lesson_picture("lesson5a", 1000, 240);
-    fprintf(gnuplot, "set multiplot layout 1,5\nset cbrange [0:1]\nunset colorbox\nset xtics 1\nset ytics 1\n");
+    lesson_heat heats[5];
     for (int i = 0; i < 5; i++) {
+        heats[i] = (lesson_heat){titles[i], panels[i], TOKENS, TOKENS};
         lesson_heatmap(titles[i], panels[i], TOKENS, TOKENS);
-        lesson_heat_panel(gnuplot, titles[i], panels[i], TOKENS, TOKENS);
     }
-    fprintf(gnuplot, "unset multiplot\n");
-    lesson_picture_end(gnuplot);
+    lesson_heat_picture("lesson5a", 1000, 260, heats, 5, 0, 1, "query", "key");
     return lesson_end(&context);
 }

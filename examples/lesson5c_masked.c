@@ -83,13 +83,11 @@ int main(int argc, char **argv) {
     clattn_context *context = lesson_begin(argc, argv, "lesson 5, demos 5 and 6: heads and masks");
     multi_head(context);
     causal(context, panels);
-    FILE *gnuplot = lesson_picture("lesson5c", 1000, 280);
-    fprintf(gnuplot, "set multiplot layout 1,4\nunset colorbox\nset xtics 1\nset ytics 1\n");
+    lesson_heat heats[4];
     for (int i = 0; i < 4; i++) {
+        heats[i] = (lesson_heat){titles[i], panels[i], TOKENS, TOKENS};
         lesson_heatmap(titles[i], panels[i], TOKENS, TOKENS);
-        lesson_heat_panel(gnuplot, titles[i], panels[i], TOKENS, TOKENS);
     }
-    fprintf(gnuplot, "unset multiplot\n");
-    lesson_picture_end(gnuplot);
+    lesson_heat_picture("lesson5c", 1000, 320, heats, 4, 0, 0, "query", "key");
     return lesson_end(&context);
 }

@@ -66,7 +66,7 @@ static void drop(stage *s) {
 static const int64_t WIDTHS[] = {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 129, 255, 257, 384, 1023};
 enum { WIDTH_COUNT = sizeof WIDTHS / sizeof *WIDTHS };
 
-/* ---- linear --------------------------------------------------------------------------------------------------------- */
+/* ---- linear ------------------------------------------------------------------------------------------------------ */
 
 static void linear(void) {
     static const struct {
@@ -103,7 +103,7 @@ static void linear(void) {
     }
 }
 
-/* ---- norms ---------------------------------------------------------------------------------------------------------- */
+/* ---- norms ------------------------------------------------------------------------------------------------------- */
 
 typedef struct norm_case {
     clattn_norm_kind kind;
@@ -216,7 +216,7 @@ static void norm_forms_agree(void) {
     drop(&s);
 }
 
-/* ---- activations ---------------------------------------------------------------------------------------------------- */
+/* ---- activations ------------------------------------------------------------------------------------------------- */
 
 static void activations(void) {
     for (int kind = CLATTN_ACTIVATION_NONE; kind <= CLATTN_ACTIVATION_GELU; kind++)
@@ -267,7 +267,7 @@ static void gelu_values(void) {
     clattn_layer_destroy(&layer);
 }
 
-/* ---- positions ------------------------------------------------------------------------------------------------------ */
+/* ---- positions --------------------------------------------------------------------------------------------------- */
 
 static void positions(void) {
     static const int64_t given64[] = {0, 1, -1, 5, 1000, 99999, 12345678, -200000000, 2147483647, 3};
@@ -336,7 +336,7 @@ static void shift_matrix(void) {
     CHECK(clattn_positions_shift(E, 10000, K, NULL) == CLATTN_INVALID_ARGUMENT, "no matrix was accepted");
 }
 
-/* ---- strides and bad input ------------------------------------------------------------------------------------------- */
+/* ---- strides and bad input --------------------------------------------------------------------------------------- */
 
 /* Sequence-first tensors and rows with gaps; the gaps keep what was in them. */
 static void strides(void) {

@@ -39,7 +39,7 @@ CLATTN_API clattn_status clattn_softmax_enqueue(clattn_softmax *plan, const clat
 
 CLATTN_API clattn_status clattn_rope_enqueue(clattn_rope *rope, const clattn_rope_io *io, cl_uint waits,
                                              const cl_event *wait_list, cl_event *event);
-/* Lengths and block tables may stay in host memory: they are taken at once. */
+/* Lengths may stay in host memory: they are taken at once. */
 CLATTN_API clattn_status clattn_kv_cache_append_enqueue(clattn_kv_cache *cache, const clattn_kv_append_io *io,
                                                         cl_uint waits, const cl_event *wait_list, cl_event *event);
 CLATTN_API clattn_status clattn_kv_cache_attend_enqueue(clattn_kv_cache *cache, const clattn_kv_attend_io *io,

@@ -25,7 +25,7 @@ typedef enum clattn_activation {
     CLATTN_ACTIVATION_GELU = 2 /* the exact one, by erf */
 } clattn_activation;
 
-/* ---- weights: host float32, dense rows; borrowed during create only ------------------------------------------------ */
+/* ---- weights: host float32, dense rows; borrowed during create only ---------------------------------------------- */
 
 typedef struct clattn_linear_weights {
     clattn_tensor weight; /* (out_features, in_features) */
@@ -51,7 +51,7 @@ typedef struct clattn_block_weights {
     clattn_norm_weights feed_forward_norm;
 } clattn_block_weights;
 
-/* ---- what a run reads and writes ----------------------------------------------------------------------------------- */
+/* ---- what a run reads and writes --------------------------------------------------------------------------------- */
 
 /* Absent tensors stay zeroed. Inputs and outputs must not overlap. Outputs are overwritten and never read. */
 typedef struct clattn_layer_io {
@@ -80,7 +80,7 @@ CLATTN_API const char *clattn_layer_explain(const clattn_layer *layer);
 CLATTN_API clattn_status clattn_layer_info(const clattn_layer *layer, clattn_plan_info *info);
 CLATTN_API clattn_status clattn_layer_buffer(const clattn_layer *layer, int index, clattn_plan_buffer *row);
 
-/* ---- linear --------------------------------------------------------------------------------------------------------- */
+/* ---- linear ------------------------------------------------------------------------------------------------------ */
 
 typedef struct clattn_linear_desc {
     size_t struct_size;
@@ -97,7 +97,7 @@ CLATTN_API void clattn_linear_desc_init_sized(clattn_linear_desc *desc, size_t c
 CLATTN_API clattn_status clattn_linear_create(clattn_layer **out, clattn_context *context,
                                               const clattn_linear_desc *desc, const clattn_linear_weights *weights);
 
-/* ---- normalisation -------------------------------------------------------------------------------------------------- */
+/* ---- normalisation ----------------------------------------------------------------------------------------------- */
 
 typedef enum clattn_norm_kind {
     CLATTN_NORM_LAYER = 0,          /* mean and variance of each row over its E features (Ba et al. 2016) */
@@ -122,7 +122,7 @@ CLATTN_API void clattn_norm_desc_init_sized(clattn_norm_desc *desc, size_t calle
 CLATTN_API clattn_status clattn_norm_create(clattn_layer **out, clattn_context *context, const clattn_norm_desc *desc,
                                             const clattn_norm_weights *weights);
 
-/* ---- activation ----------------------------------------------------------------------------------------------------- */
+/* ---- activation -------------------------------------------------------------------------------------------------- */
 
 typedef struct clattn_activation_desc {
     size_t struct_size;
@@ -135,7 +135,7 @@ CLATTN_API void clattn_activation_desc_init_sized(clattn_activation_desc *desc, 
 CLATTN_API clattn_status clattn_activation_create(clattn_layer **out, clattn_context *context,
                                                   const clattn_activation_desc *desc);
 
-/* ---- positional encodings ------------------------------------------------------------------------------------------- */
+/* ---- positional encodings ---------------------------------------------------------------------------------------- */
 
 typedef enum clattn_positions_kind {
     CLATTN_POSITIONS_NONE = 0,
@@ -165,7 +165,7 @@ CLATTN_API clattn_status clattn_positions_create(clattn_layer **out, clattn_cont
  * Any thread. */
 CLATTN_API clattn_status clattn_positions_shift(int64_t features, double base, int64_t shift, float *matrix);
 
-/* ---- stacks of blocks ----------------------------------------------------------------------------------------------- */
+/* ---- stacks of blocks -------------------------------------------------------------------------------------------- */
 
 typedef enum clattn_norm_order {
     CLATTN_POST_NORM = 0, /* x = norm(x + sublayer(x)), as in the paper and in BERT */
@@ -218,7 +218,7 @@ typedef struct clattn_stack_weights {
 CLATTN_API clattn_status clattn_stack_create(clattn_layer **out, clattn_context *context, const clattn_stack_desc *desc,
                                              const clattn_stack_weights *weights);
 
-/* ---- the same in scalar double C, no device -------------------------------------------------------------------------- */
+/* ---- the same in scalar double C, no device ---------------------------------------------------------------------- */
 
 /* Host tensors only; any thread. tolerance: NULL, or dense floats in the shape of output: how far a correct float32
  * device may be from each element (docs/numerics.md). */

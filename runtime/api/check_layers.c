@@ -6,7 +6,7 @@
 
 #include "api/check.h"
 
-/* ---- shared by the layers ----------------------------------------------------------------------------------------- */
+/* ---- shared by the layers ---------------------------------------------------------------------------------------- */
 
 /* Rows of all batch entries together are counted by 32 bits in the kernels. */
 static clattn_status check_tokens(int64_t batch, int64_t rows, int64_t features) {
@@ -116,7 +116,7 @@ clattn_status clattn__check_table(const clattn_tensor *in, int64_t features, cla
         (desc)->struct_size = sizeof *(desc);                                                                          \
     } while (0)
 
-/* ---- linear, norm, activation ------------------------------------------------------------------------------------- */
+/* ---- linear, norm, activation ------------------------------------------------------------------------------------ */
 
 clattn_status clattn__check_linear(const clattn_linear_desc *in, const clattn_linear_weights *weights,
                                    clattn_linear_desc *d, clattn_linear_weights *dense, clattn__layer_rules *rules) {
@@ -162,7 +162,7 @@ clattn_status clattn__check_activation(const clattn_activation_desc *in, clattn_
     return CLATTN_OK;
 }
 
-/* ---- positions ---------------------------------------------------------------------------------------------------- */
+/* ---- positions --------------------------------------------------------------------------------------------------- */
 
 static clattn_status check_even(int64_t features) {
     if (features % 2 == 0) return CLATTN_OK;
@@ -209,7 +209,7 @@ clattn_status clattn__check_positions(const clattn_positions_desc *in, const cla
     return CLATTN_OK;
 }
 
-/* ---- runs --------------------------------------------------------------------------------------------------------- */
+/* ---- runs -------------------------------------------------------------------------------------------------------- */
 
 /* (L) speaks for all batch entries: a (B, L) view that stands still along B. */
 static clattn_tensor batched_positions(const clattn_tensor *in, int64_t batch) {

@@ -4,7 +4,7 @@
 #include "api/check.h"
 #include "api/check_layers.h"
 
-/* ---- the description ---------------------------------------------------------------------------------------------- */
+/* ---- the description --------------------------------------------------------------------------------------------- */
 
 static clattn_status check_sizes(const clattn_stack_desc *d) {
     const struct {
@@ -96,7 +96,7 @@ static clattn_status describe_attentions(clattn__stack *s) {
     return CLATTN_OK;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------------ */
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 /* Keys behind the sequence have no place in a block. */
 static clattn_status refuse_appended(const char *name, const clattn_mha_weights *w) {
@@ -179,7 +179,7 @@ static clattn_status check_positions(clattn__stack *s, const clattn_stack_weight
     return CLATTN_OK;
 }
 
-/* ---- what a run brings -------------------------------------------------------------------------------------------- */
+/* ---- what a run brings ------------------------------------------------------------------------------------------- */
 
 static void set_rule(clattn__layer_rules *rules, int index, const char *name, bool wanted, int dtype, int rank,
                      int64_t n0, int64_t n1, int64_t n2, int64_t n3) {

@@ -335,7 +335,8 @@ clattn_status clattn_kv_cache_read(clattn_kv_cache *cache, const clattn_tensor *
     const clattn__tensor_rule values = {"value",       true, true,
                                         (int)a->dtype, 4,    {a->batch, a->kv_heads, rows, a->value_dim}};
     clattn_tensor tensors[CLATTN__ROLE_COUNT] = {{0}};
-    clattn_kv_memory none = {{0}}, memory;
+    clattn_kv_memory none, memory;
+    memset(&none, 0, sizeof none);
     CLATTN__TRY(clattn__check_tensor(&keys, key, &tensors[CLATTN__ROLE_KEY_CACHE]));
     CLATTN__TRY(clattn__check_tensor(&values, value, &tensors[CLATTN__ROLE_VALUE_CACHE]));
     CLATTN__TRY(memory_of(cache, &none, false, 0, &memory));

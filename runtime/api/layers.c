@@ -12,7 +12,7 @@ struct clattn_layer {
     clattn__plan plan;
 };
 
-/* ---- creation ----------------------------------------------------------------------------------------------------- */
+/* ---- creation ---------------------------------------------------------------------------------------------------- */
 
 static clattn_status check_create(clattn_layer **out, clattn_context *context) {
     if (out) *out = NULL;
@@ -125,7 +125,7 @@ void clattn_layer_destroy(clattn_layer **layer) {
     *layer = NULL;
 }
 
-/* ---- runs --------------------------------------------------------------------------------------------------------- */
+/* ---- runs -------------------------------------------------------------------------------------------------------- */
 
 /* Host positions become dense int32, whatever they were. */
 static void take_positions(clattn_layer *layer, clattn_tensor *positions) {
@@ -191,7 +191,7 @@ clattn_status clattn_layer_buffer(const clattn_layer *layer, int index, clattn_p
     return clattn__plan_buffer(&layer->plan, index, row);
 }
 
-/* ---- the shift of sinusoidal positions ---------------------------------------------------------------------------- */
+/* ---- the shift of sinusoidal positions --------------------------------------------------------------------------- */
 
 clattn_status clattn_positions_shift(int64_t features, double base, int64_t shift, float *matrix) {
     CLATTN__TRY(clattn__check_positions_shift(features, base, shift, matrix));

@@ -8,7 +8,7 @@ static const float *floats(const clattn_tensor *tensor) {
     return tensor->data ? (const float *)tensor->data + tensor->offset : NULL;
 }
 
-/* ---- tensors and values ------------------------------------------------------------------------------------------- */
+/* ---- tensors and values ------------------------------------------------------------------------------------------ */
 
 static clattn_status check_io(const clattn__layer_rules *rules, const clattn_layer_io *io,
                               clattn_tensor tensors[CLATTN__LAYER_TENSORS]) {
@@ -101,7 +101,7 @@ static clattn__ref_norm norm_of(const clattn_norm_weights *w, int64_t rows, int6
                               .eps = eps};
 }
 
-/* ---- single layers ------------------------------------------------------------------------------------------------ */
+/* ---- single layers ----------------------------------------------------------------------------------------------- */
 
 clattn_status clattn_reference_linear(const clattn_linear_desc *desc, const clattn_linear_weights *weights,
                                       const clattn_layer_io *io, float *tolerance) {
@@ -202,7 +202,7 @@ clattn_status clattn_reference_positions(const clattn_positions_desc *desc, cons
     return status;
 }
 
-/* ---- stacks: block by block, each sublayer on its own -------------------------------------------------------------- */
+/* ---- stacks: block by block, each sublayer on its own ------------------------------------------------------------ */
 
 /* One sequence on its way through its blocks. */
 typedef struct stream {

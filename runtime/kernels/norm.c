@@ -52,7 +52,7 @@ static clattn_status set_mems(clattn__op *op, const clattn_norm_args *args, cons
     return status;
 }
 
-/* ---- layer norm --------------------------------------------------------------------------------------------------- */
+/* ---- layer norm -------------------------------------------------------------------------------------------------- */
 
 static clattn_status enqueue_layer_norm(clattn__op *op, const clattn__op_call *call) {
     const clattn_norm_args args = args_of(call);
@@ -77,7 +77,7 @@ clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *progra
     return status == CLATTN_OK ? upload(op, BIAS, bias, features, 0) : status;
 }
 
-/* ---- batch norm --------------------------------------------------------------------------------------------------- */
+/* ---- batch norm -------------------------------------------------------------------------------------------------- */
 
 static clattn_status enqueue_statistics(clattn__op *op, const clattn__op_call *call) {
     const clattn_norm_args args = args_of(call);

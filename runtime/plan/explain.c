@@ -110,7 +110,7 @@ void clattn__plan_explain(clattn__plan *plan) {
     clattn__text_add(out, "kernels: %s\n", plan->kernels.data ? plan->kernels.data : "none");
     if (plan->tiles.data) clattn__text_add(out, "tiles: %s\n", plan->tiles.data);
     for (int i = 0; i < plan->attention_count; i++) {
-        const uint64_t own = plan->attentions[i].problem.features;
+        const uint32_t own = plan->attentions[i].problem.features;
         char features[256];
         if (i > 0 && own == plan->attentions[i - 1].problem.features) continue; /* the next block of the same kind */
         clattn__features_text(own, features, sizeof features);

@@ -9,7 +9,7 @@ static const double u = CLATTN__REF_ROUNDOFF;
 
 static const double PI = 3.14159265358979323846;
 
-/* ---- normalisation ------------------------------------------------------------------------------------------------ */
+/* ---- normalisation ----------------------------------------------------------------------------------------------- */
 
 /* n values with a stride, what they have in common, and how far a device may be from that. */
 typedef struct sample {
@@ -100,7 +100,7 @@ void clattn__ref_batch_norm(const clattn__ref_norm *p, clattn__ref_values x, cla
     }
 }
 
-/* ---- element by element ------------------------------------------------------------------------------------------- */
+/* ---- element by element ------------------------------------------------------------------------------------------ */
 
 void clattn__ref_relu(clattn__ref_values x, int64_t count) {
     for (int64_t i = 0; i < count; i++)
@@ -122,7 +122,7 @@ void clattn__ref_add(clattn__ref_values x, clattn__ref_values y, int64_t count) 
     }
 }
 
-/* ---- positions ---------------------------------------------------------------------------------------------------- */
+/* ---- positions --------------------------------------------------------------------------------------------------- */
 
 void clattn__ref_add_sinusoidal(clattn__ref_values row, int64_t features, double base, int64_t p) {
     for (int64_t c = 0; c < features; c++) {
@@ -140,7 +140,7 @@ void clattn__ref_add_learned(clattn__ref_values row, int64_t features, const flo
     }
 }
 
-/* ---- attention inside a block ------------------------------------------------------------------------------------- */
+/* ---- attention inside a block ------------------------------------------------------------------------------------ */
 
 enum { QUERY = 0, KEY = 1, VALUE = 2, CONTEXT = 3 };
 
