@@ -1,5 +1,5 @@
-/* y = act(x + addend): activations, residual sums, copies. One work-item per VW features of a row; the last one of a row
- * may have fewer. y may be x or addend.
+/* y = act(x + addend): activations, residual sums, copies. One work-item per VW features of a row; the last one of a
+ * row may have fewer. y may be x or addend.
  *
  * ACTIVATION: 0 none, 1 relu, 2 gelu (clattn_activation). */
 #include "inc/lanes.clh"
@@ -12,8 +12,8 @@
 #error "ACTIVATION must be 0, 1 or 2"
 #endif
 
-/* The normal distribution's share below -t, t >= 0: 2^polynomial, where the polynomial is fitted to log2 of the share on
- * 0..6. Off by 5e-8 at most, rounding left aside. Beyond 6 the share is below 1e-9 and counts as nothing, so that an
+/* The normal distribution's share below -t, t >= 0: 2^polynomial, where the polynomial is fitted to log2 of the share
+ * on 0..6. Off by 5e-8 at most, rounding left aside. Beyond 6 the share is below 1e-9 and counts as nothing, so that an
  * infinite x gives what the formula says. */
 static inline vec normal_tail(vec t) {
     vec p = muladd((vec)(2.1369128e-07f), t, (vec)(-4.9454757e-06f));

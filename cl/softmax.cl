@@ -1,9 +1,9 @@
 /* Softmax along one axis, its gradient, and cross entropy. One work-group per row, taking row after row.
  *
- *        i ->  0..7     8..15    16..23   ...        Work-item m reads vectors m, m + GROUP, m + 2 * GROUP, ... of eight
- *            +--------+--------+--------+-----+--+   elements; lanes behind the end take no part. Elements of a row lie
- *      row   | item 0 | item 1 | item 2 | ... |  |   `along` apart, so that any axis can be the row.
- *            +--------+--------+--------+-----+--+
+ *        i ->  0..7     8..15    16..23   ...        Work-item m reads vectors m, m + GROUP, m + 2 * GROUP, ...
+ *            +--------+--------+--------+-----+--+   of eight elements; lanes behind the end take no part.
+ *      row   | item 0 | item 1 | item 2 | ... |  |   Elements of a row lie `along` apart, so that any axis can
+ *            +--------+--------+--------+-----+--+   be the row.
  *
  * Pass 1: greatest allowed element. Pass 2: sum of exponentials (or of g p). Pass 3: outputs.
  *

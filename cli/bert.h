@@ -25,8 +25,8 @@ void cli_bert_describe(const cli_bert *bert, int64_t batch, int64_t rows, clattn
 /* What the encoder reads: word and token type 0 of each id (B, L), any integer type; x (B, L, E) is made. */
 bool cli_bert_words(const cli_bert *bert, const cli_array *ids, cli_array *x, char why[512]);
 
-/* Mean of hidden (B, L, E) over the tokens that mask (B, L) bool marks, then divided by its length. pooled and embedding
- * (B, E); pooled may be NULL. A row without any token gives zeros. */
+/* Mean of hidden (B, L, E) over the tokens that mask (B, L) bool marks, then divided by its length. pooled and
+ * embedding (B, E); pooled may be NULL. A row without any token gives zeros. */
 void cli_bert_pool(const cli_array *hidden, const cli_array *mask, float *pooled, float *embedding);
 
 #endif

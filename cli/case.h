@@ -80,6 +80,25 @@ case_result case_decode(cli_case *c);            /* case_decode.c */
 case_result case_decode_append(cli_case *c);
 case_result case_attention_paged(cli_case *c);
 
+case_result case_gaussian_attention(cli_case *c); /* case_scores.c */
+case_result case_additive_attention(cli_case *c);
+case_result case_attention_over_queries(cli_case *c); /* "attention" with softmax_axis 0 */
+case_result case_self_attention(cli_case *c);         /* case_self.c */
+case_result case_multi_head_self_attention(cli_case *c);
+case_result case_score_statistics(cli_case *c);
+case_result case_attention_varlen(cli_case *c); /* case_varlen.c */
+
+/* case_scores.c: attention of dense arrays (.., rows, columns) of one head; leading axes are the batch. Sizes, element
+ * type and flags of the description are filled in; desc->scores is what `scores` means. Optional ones may be NULL. */
+typedef struct case_operands {
+    cli_array *query, *key, *value, *output;
+    cli_array *scores, *weights, *score_weight, *score_bias; /* optional */
+} case_operands;
+case_result case_attend(cli_case *c, clattn_attention_desc *desc, const case_operands *operands);
+void case_scale(const cli_case *c, clattn_attention_desc *desc); /* the attribute scale, if there is one */
+/* A float32 matrix the other way round, freed with the case. */
+case_result case_transposed(cli_case *c, const cli_array *array, cli_array **transposed);
+
 /* case_rotary.c: style, rotary_dim and source from the attributes; cosine: (P, R/2) or (B, S, R/2). */
 case_result case_rotary_describe(cli_case *c, clattn_rope_desc *desc, const cli_array *cosine);
 

@@ -1,5 +1,5 @@
 /* Golden cases of the operation "attention": layouts become strided views, options become the description. What the
- * library has no option for (prefixes, documents, a relative bias) becomes a mask that is built here.
+ * library has no option for (rows without keys, windows of another origin, a relative bias) becomes a mask built here.
  * Letters: B batch, H query heads, G key/value heads, L query length, P past length, T all keys, D, Dv head sizes. */
 #include <math.h>
 #include <string.h>
@@ -87,22 +87,46 @@ static bool in_reach(const cli_case *c, int64_t p, int64_t j) {
     return (left < 0 || j >= p - left) && (right < 0 || j <= p + right);
 }
 
-/* True when causal mask and window together need what the description cannot say. */
-static bool needs_built_mask(const cli_case *c, const attention_case *a, const cli_array *documents,
-                             const cli_array *dead) {
+/* True when positions need what the description cannot say. */
+static bool needs_built_mask(const cli_case *c, const attention_case *a, const cli_array *dead) {
     bool window = case_number(c, "window_left", -1) >= 0 || case_number(c, "window_right", -1) >= 0;
-    bool causal = case_flag(c, "is_causal");
-    return documents || dead || (causal && case_number(c, "prefix_length", 0) > 0) ||
-           (window && !causal && (a->past || a->lengths));
+    return dead || (window && !case_flag(c, "is_causal") && (a->past || a->lengths));
+}
+
+static case_result check_documents(cli_case *c, const attention_case *a, const cli_array *documents) {
+    const clattn_attention_desc *d = &a->desc;
+    if (documents->dtype == CLATTN_I32 && documents->rank == 2 && documents->shape[0] == d->batch &&
+        documents->shape[1] >= d->query_len && documents->shape[1] >= d->kv_len)
+        return CASE_DONE;
+    return case_error(c, "document_ids is not int32 (B, length)");
+}
+
+/* Prefixes and documents as the library knows them. */
+static case_result describe_prefix_and_documents(cli_case *c, attention_case *a, const cli_array *documents) {
+    clattn_attention_desc *d = &a->desc;
+    const double length = case_number(c, "prefix_length", 0);
+    cli_array *prefix;
+    if (d->causal != CLATTN_CAUSAL_NONE && length > 0) {
+        CASE_TRY(case_scratch(c, CLATTN_I32, 1, &d->batch, &prefix));
+        for (int64_t b = 0; b < d->batch; b++) ((int32_t *)prefix->data)[b] = (int32_t)fmin(length, (double)d->kv_len);
+        d->prefix = 1;
+        a->io.prefix_lengths = cli_array_tensor(prefix);
+    }
+    if (!documents) return CASE_DONE;
+    d->documents = 1;
+    a->io.query_documents = cli_array_tensor(documents);
+    a->io.query_documents.shape[1] = d->query_len;
+    a->io.query_documents.stride[0] = documents->shape[1];
+    a->io.query_documents.stride[1] = 1;
+    a->io.key_documents = a->io.query_documents;
+    a->io.key_documents.shape[1] = d->kv_len;
+    return CASE_DONE;
 }
 
 /* Everything that forbids keys by their position, as one bool mask (B, 1, L, T). */
 static case_result build_mask(cli_case *c, attention_case *a, const cli_array *documents, const cli_array *dead) {
     const clattn_attention_desc *d = &a->desc;
     int64_t shape[4] = {d->batch, 1, d->query_len, d->kv_len};
-    if (documents && (documents->dtype != CLATTN_I32 || documents->rank != 2 || documents->shape[0] != d->batch ||
-                      documents->shape[1] < d->query_len || documents->shape[1] < d->kv_len))
-        return case_error(c, "document_ids is not int32 (B, length)");
     if (dead && (dead->dtype != CLATTN_BOOL || cli_array_elements(dead) != d->query_len))
         return case_error(c, "query_dead is not bool (L)");
     CASE_TRY(case_scratch(c, CLATTN_BOOL, 4, shape, &a->mask));
@@ -168,14 +192,13 @@ static case_result describe_masks(cli_case *c, attention_case *a) {
     CASE_TRY(case_input(c, "document_ids", &documents));
     CASE_TRY(case_input(c, "query_dead", &dead));
     CASE_TRY(case_input(c, "relative_bias", &bias));
-    bool build = needs_built_mask(c, a, documents, dead);
+    bool build = needs_built_mask(c, a, dead);
+    if (documents) CASE_TRY(check_documents(c, a, documents));
     if ((a->mask != NULL) + build + (bias != NULL) > 1)
-        return case_unsupported(
-            c, "more than one of attn_mask, relative_bias and a mask by prefix, document or position is not supported");
-    if (build)
-        CASE_TRY(build_mask(c, a, documents, dead));
-    else
-        CASE_TRY(describe_causal(c, a));
+        return case_unsupported(c, "more than one of attn_mask, relative_bias and a mask by position is not supported");
+    if (build) CASE_TRY(build_mask(c, a, documents, dead));
+    if (!build) CASE_TRY(describe_causal(c, a));
+    if (!build) CASE_TRY(describe_prefix_and_documents(c, a, documents));
     if (bias) CASE_TRY(build_bias(c, a, bias));
     if (!a->mask) return CASE_DONE;
     /* right-aligned to (B, H, L, T), but a batch without a head axis means (B, L, T) */
@@ -228,8 +251,6 @@ static case_result describe_sizes(cli_case *c, attention_case *a) {
     d->has_scale = !isnan(scale);
     d->scale = d->has_scale ? (float)scale : 0;
     d->softcap = (float)case_number(c, "softcap", 0);
-    if (case_number(c, "softmax_axis", -1) != -1)
-        return case_unsupported(c, "softmax over the queries is not supported");
     if (!a->lengths) return CASE_DONE;
     if (a->lengths->dtype != CLATTN_I64 || a->lengths->rank != 1 || a->lengths->shape[0] != d->batch)
         return case_error(c, "nonpad_kv_seqlen is not int64 (B)");
@@ -263,6 +284,9 @@ static case_result describe_outputs(cli_case *c, attention_case *a) {
 
 case_result case_attention(cli_case *c) {
     attention_case a = {0};
+    const double axis = case_number(c, "softmax_axis", -1);
+    if (axis == 0 || axis == -2) return case_attention_over_queries(c);
+    if (axis != -1) return case_unsupported(c, "softmax along axis %g is not supported", axis);
     clattn_attention_desc_init(&a.desc);
     CASE_TRY(load_inputs(c, &a));
     CASE_TRY(describe_sizes(c, &a));

@@ -26,6 +26,12 @@ static const struct {
     {"positional_encoding_dot", case_positional_encoding_dot},
     {"transformer_block", case_transformer_block},
     {"bert_encoder", case_bert_encoder},
+    {"gaussian_attention", case_gaussian_attention},
+    {"additive_attention", case_additive_attention},
+    {"self_attention", case_self_attention},
+    {"multi_head_self_attention", case_multi_head_self_attention},
+    {"score_statistics", case_score_statistics},
+    {"attention_varlen", case_attention_varlen},
     {"softmax", case_softmax},
     {"softmax_cross_entropy", case_softmax_cross_entropy},
 };

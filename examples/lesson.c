@@ -18,7 +18,7 @@ static struct {
     const char *examples[EXAMPLES]; /* looked at */
 } lesson;
 
-/* ---- beginning and end -------------------------------------------------------------------------------------------- */
+/* ---- beginning and end ----------------------------------------------------------------------------------------- */
 
 static void die(const char *format, ...) {
     va_list values;
@@ -52,13 +52,13 @@ clattn_context *lesson_begin(int argc, char **argv, const char *title) {
 int lesson_end(clattn_context **context) {
     clattn_context_destroy(context);
     for (int i = 0; i < lesson.loads; i++) free(lesson.loaded[i]);
-    puts("\nexamples compared:");
+    puts(lesson.examples[0] ? "\nexamples compared:" : "");
     for (int i = 0; i < EXAMPLES && lesson.examples[i]; i++) printf("  %s\n", lesson.examples[i]);
     printf("%s: %d of %d comparisons are right\n", lesson.title, lesson.compared - lesson.wrong, lesson.compared);
     return lesson.wrong > 0 || lesson.compared == 0;
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+/* ---- numbers --------------------------------------------------------------------------------------------------- */
 
 /* Version 1.0 of the .npy format in C order: what the lessons' files are. */
 static void *load(const char *example, const char *role, const char *type, size_t size, int64_t count) {
@@ -186,7 +186,7 @@ void lesson_normal(float *values, int64_t count) {
     for (int64_t i = 0; i < count; i++) values[i] = (float)random_normal();
 }
 
-/* ---- small plans, made for one run -------------------------------------------------------------------------------- */
+/* ---- small plans, made for one run ----------------------------------------------------------------------------- */
 
 clattn_tensor lesson_heads(const float *values, int64_t heads, int64_t rows, int64_t columns) {
     return clattn_host(values, CLATTN_F32, 4, 1, heads, rows, columns);
@@ -276,7 +276,7 @@ void lesson_softmax_gradient(clattn_context *context, const float *p, const floa
     clattn_softmax_destroy(&plan);
 }
 
-/* ---- drawing on the terminal -------------------------------------------------------------------------------------- */
+/* ---- drawing on the terminal ----------------------------------------------------------------------------------- */
 
 void lesson_heatmap(const char *title, const float *values, int rows, int columns) {
     static const char shades[] = " .:-=+*#%@";
@@ -332,7 +332,7 @@ void lesson_bars(const char *title, const char *const *labels, const float *valu
     }
 }
 
-/* ---- drawing through gnuplot -------------------------------------------------------------------------------------- */
+/* ---- drawing through gnuplot ----------------------------------------------------------------------------------- */
 
 FILE *lesson_picture(const char *name, int width, int height) {
     snprintf(lesson.picture, sizeof lesson.picture, "%s/%s.png", lesson.pictures, name);

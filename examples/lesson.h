@@ -6,8 +6,8 @@
 #include <clattn/clattn.h>
 #include <stdio.h>
 
-/* `lessonN [DATA [PICTURES]]`: the folder with the lesson's numbers and the one that pictures are written to. The device is
- * the best one, or $CLATTN_DEVICE. */
+/* `lessonN [DATA [PICTURES]]`: the folder with the lesson's numbers and the one that pictures are written to. The
+ * device is the best one, or $CLATTN_DEVICE. */
 clattn_context *lesson_begin(int argc, char **argv, const char *title);
 /* Says which examples of DATA were looked at and whether all comparisons were right; the program's exit code. */
 int lesson_end(clattn_context **context);
@@ -53,9 +53,9 @@ void lesson_softmax(clattn_context *context, const float *x, int64_t rows, int64
 void lesson_softmax_gradient(clattn_context *context, const float *p, const float *enters, int64_t rows, int64_t n,
                              float *gradient);
 
-/* ---- drawing ------------------------------------------------------------------------------------------------------ */
+/* ---- drawing --------------------------------------------------------------------------------------------------- */
 
-/* A table of numbers with a cell of shades beside each row; shades reach from the least to the greatest finite value. */
+/* A table of numbers with a cell of shades beside each row; shades reach from the least to the greatest value. */
 void lesson_heatmap(const char *title, const float *values, int rows, int columns);
 /* Adds to counts[i] how many values fall into part i of `bins` equal parts of low..high. */
 void lesson_count(const float *values, int64_t count, double low, double high, int bins, float *counts);

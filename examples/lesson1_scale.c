@@ -1,7 +1,7 @@
 /* Lesson 1: why attention divides by the square root of d_k. docs/tutorial.md has the text to it.
  *
- * q and k hold independent numbers of mean 0 and variance 1. q.k is a sum of d_k products, each of mean 0 and variance 1,
- * so its variance is d_k; that of q.k / sqrt(d_k) is 1 again. */
+ * q and k hold independent numbers of mean 0 and variance 1. q.k is a sum of d_k products, each of mean 0 and variance
+ * 1, so its variance is d_k; that of q.k / sqrt(d_k) is 1 again. */
 #include "lesson.h"
 
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Lesson 2: attention pooling with a Gaussian kernel (Nadaraya 1964, Watson 1964). docs/tutorial.md has the text to it.
  *
- * A table knows the weight of three people by their waist. What does somebody with waist 62 weigh? Attention answers with
- * a mean of the table's values, in which those count most whose key is closest to the query. */
+ * A table knows the weight of three people by their waist. What does somebody with waist 62 weigh? Attention answers
+ * with a mean of the table's values, in which those count most whose key is closest to the query. */
 #include "lesson.h"
 
 #include <math.h>

@@ -30,7 +30,7 @@ static void dot_product(clattn_context *context, const char *name, int queries, 
     compare(name, queries, scores, weights, output);
 }
 
-/* score = w . tanh(W_q q + W_k k + b), or without w and tanh; W_q q and W_k k are what attention gets as query and key. */
+/* score = w . tanh(W_q q + W_k k + b), or without w and tanh; attention gets W_q q and W_k k as query and key. */
 static void additive(clattn_context *context, const char *name, int hidden, int with_tanh, float *weights) {
     static const float one = 1;
     float query[QUERIES * 8], key[KEYS * 8], output[QUERIES * DIM], scores[QUERIES * KEYS];

@@ -1,13 +1,13 @@
-/* Lesson 4: multi-head attention from its parts: project, split into heads, attend, concatenate, project again; the same
- * by the layer of the library; and one head against four. docs/tutorial.md has the text to it. */
+/* Lesson 4: multi-head attention from its parts: project, split into heads, attend, concatenate, project again; the
+ * same by the layer of the library; and one head against four. docs/tutorial.md has the text to it. */
 #include "lesson.h"
 
 #include <math.h>
 
 enum { BATCH = 3, LENGTH = 10, EMBED = 32, HEADS = 4, SIZE = EMBED / HEADS, TOKENS = BATCH * LENGTH };
 
-/* (BATCH, LENGTH, EMBED) seen as (BATCH, HEADS, LENGTH, SIZE): head h is columns h * SIZE to (h + 1) * SIZE of each token.
- * Splitting and concatenating are nothing but strides. */
+/* (BATCH, LENGTH, EMBED) seen as (BATCH, HEADS, LENGTH, SIZE): head h is columns h * SIZE to (h + 1) * SIZE of each
+ * token. Splitting and concatenating are nothing but strides. */
 static clattn_tensor split(const float *tokens) {
     clattn_tensor view = clattn_host(tokens, CLATTN_F32, 4, BATCH, HEADS, LENGTH, SIZE);
     view.stride[0] = (int64_t)LENGTH * EMBED;

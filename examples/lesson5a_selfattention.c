@@ -1,5 +1,5 @@
-/* Lesson 5, demos 1 and 2: self-attention without weights, with W_Q, W_K and W_V (d_k = 4, d_v = 5), and what happens when
- * the tokens change places. docs/tutorial.md has the text to it. */
+/* Lesson 5, demos 1 and 2: self-attention without weights, with W_Q, W_K and W_V (d_k = 4, d_v = 5), and what happens
+ * when the tokens change places. docs/tutorial.md has the text to it. */
 #include "lesson.h"
 
 enum { TOKENS = 2, DIM = 3, DK = 4, DV = 5 };

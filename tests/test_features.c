@@ -15,7 +15,7 @@ enum { B = 2, H = 4, G = 2, SQ = 37, SK = 70, D = 24, MOST = B * H * SQ * SK };
 
 static clattn_context *context;
 
-/* ---- one problem -------------------------------------------------------------------------------------------------- */
+/* ---- one problem ------------------------------------------------------------------------------------------------ */
 
 typedef struct problem {
     clattn_attention_desc desc;
@@ -142,7 +142,7 @@ static void check_kernels(problem *p, const char *what) {
     clattn_test_note("%s: %d kernels", what, served);
 }
 
-/* ---- dropout ------------------------------------------------------------------------------------------------------ */
+/* ---- dropout ---------------------------------------------------------------------------------------------------- */
 
 /* The published vectors: tests/kat_vectors of the authors' Random123, philox4x32 with 10 rounds. */
 static void philox_known_answers(void) {
@@ -252,7 +252,7 @@ static void dropout(void) {
     }
 }
 
-/* ---- scores ------------------------------------------------------------------------------------------------------- */
+/* ---- scores ----------------------------------------------------------------------------------------------------- */
 
 static double plain_score(const problem *p, clattn_score score, const float *q, const float *k) {
     double sum = 0;
@@ -302,7 +302,7 @@ static void scores(void) {
     }
 }
 
-/* ---- prefixes, documents, packed sequences ------------------------------------------------------------------------ */
+/* ---- prefixes, documents, packed sequences ---------------------------------------------------------------------- */
 
 /* A bool mask that says the same must give the same. */
 static void as_a_mask(problem *p, const char *what, bool (*allowed)(const problem *p, int b, int i, int j)) {
@@ -447,7 +447,7 @@ static void combinations(void) {
     check_kernels(&p, "the same with additive scores");
 }
 
-/* ---- bad input ---------------------------------------------------------------------------------------------------- */
+/* ---- bad input -------------------------------------------------------------------------------------------------- */
 
 static void expect_desc(problem *p, const char *says) {
     clattn_attention *plan = (clattn_attention *)p;

@@ -32,7 +32,7 @@ typedef struct clattn_attn_args {
     int mask_len; /* keys the mask speaks of; later keys are forbidden (ONNX 24), except the last always_keys */
     int batch, query_heads, kv_heads, query_len, kv_len;
     int query_first; /* row number of local row 0: a chunk of a longer query */
-    int causal_offset; /* allowed: j <= i + causal_offset (+ length[b] with OFFSET_FROM_LENGTHS), i counts from query_first */
+    int causal_offset; /* allowed: j <= i + causal_offset (+ length[b] with OFFSET_FROM_LENGTHS), i from query_first */
     int window_left, window_right; /* INT_MAX: unbounded */
     int always_keys;               /* the last keys of kv_len that no mask hides (appended bias_k, zero_attn) */
     int causal;                    /* 0 or 1 */

@@ -1,5 +1,5 @@
-/* Launch structs of the small kernels around attention: norm.cl, elementwise.cl, posenc.cl. The same rules as in args.h,
- * which goes before this file. */
+/* Launch structs of the small kernels around attention: norm.cl, elementwise.cl, posenc.cl. The same rules as in
+ * args.h, which goes before this file. */
 #ifndef CLATTN_LAYER_ARGS_H
 #define CLATTN_LAYER_ARGS_H
 

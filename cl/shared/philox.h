@@ -1,6 +1,6 @@
 /* Philox 4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as
- * 1, 2, 3", SC 2011: a bijection of 128 bits under a key of 64 bits. Without any state, every (key, counter) has its own
- * numbers, in whatever order they are asked for. Compiled by C and by OpenCL C, so that both draw the same ones. */
+ * 1, 2, 3", SC 2011: a bijection of 128 bits under a key of 64 bits. Without any state, every (key, counter) has its
+ * own numbers, in whatever order they are asked for. Compiled by C and by OpenCL C, so that both draw the same ones. */
 #ifndef CLATTN_PHILOX_H
 #define CLATTN_PHILOX_H
 

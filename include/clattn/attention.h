@@ -6,7 +6,7 @@
  * Letters: B batch, Hq query heads, Hkv key/value heads, Sq query_len, Sk kv_len, D head_dim, Dv value_dim.
  * Query head h reads key/value head h / (Hq / Hkv).
  *
- * One score:   s = scale * <q_i, k_j>;  s = softcap * tanh(s / softcap);  s += float mask + alibi[h] * (j - i - offset);
+ * One score:   s = scale * <q_i, k_j>; s = softcap * tanh(s / softcap); s += float mask + alibi[h] * (j - i - offset);
  *              forbidden keys are removed;  p = softmax(s / temperature) over what is left (a sink logit joins the
  *              denominator only);  dropout sets some p_j to 0 and the others to p_j / (1 - dropout);
  *              output = sum_j p_j v_j.
@@ -49,12 +49,12 @@ typedef enum clattn_scores_output {
     CLATTN_SCORES_SOFTMAX = 4  /* mode 3: the weights */
 } clattn_scores_output;
 
-/* What s is before the scale. w is the score_weight, b the score_bias. Additive scores expect query and key as projected
- * by the caller (their D is the hidden size). */
+/* What s is before the scale. w is the score_weight, b the score_bias. Additive scores expect query and key as
+ * projected by the caller (their D is the hidden size). */
 typedef enum clattn_score {
     CLATTN_SCORE_DOT = 0,            /* <q, k> */
-    CLATTN_SCORE_GAUSSIAN = 1,       /* -1/2 sum_d ((q_d - k_d) w_d)^2: Nadaraya-Watson attention pooling (Nadaraya 1964;
-                                        Zhang et al., Dive into Deep Learning, section 11.2) */
+    CLATTN_SCORE_GAUSSIAN = 1,       /* -1/2 sum_d ((q_d - k_d) w_d)^2: Nadaraya-Watson attention pooling (Nadaraya
+                                        1964; Zhang et al., Dive into Deep Learning, section 11.2) */
     CLATTN_SCORE_ADDITIVE = 2,       /* sum_d w_d tanh(q_d + k_d + b_d): Bahdanau et al. 2014 (arXiv:1409.0473) */
     CLATTN_SCORE_ADDITIVE_LINEAR = 3 /* sum_d w_d (q_d + k_d + b_d): without the tanh */
 } clattn_score;
@@ -90,20 +90,20 @@ typedef struct clattn_attention_desc {
     const char *kernel; /* default NULL: the first that supports the description; else a name from the registry, by
                              which every other kernel is refused. Borrowed during create only. */
     clattn_score score; /* default the dot product. Of the other kinds the default scale is 1 */
-    int score_weight;   /* 1: the run gets float (D), w; needed by the additive kinds, optional (ones) with the Gaussian */
+    int score_weight;   /* 1: the run gets float (D), w; additive kinds need it, the Gaussian has ones without */
     int score_bias;     /* 1: the run gets float (D), b; additive kinds only */
     float dropout;      /* 0 <= p < 1, default 0 = off. A weight is kept with probability 1 - p */
     uint64_t dropout_seed; /* the same seed drops the same weights, on every device: Philox 4x32-10 (Salmon et al. 2011)
                               of (seed, batch, head, row, key). `weights` and `scores` are those before dropout */
-    int prefix;            /* 1: the run gets int32 (B): keys j < prefix[b] are not hidden by the causal mask, which must
-                              be on (prefix language models) */
+    int prefix;            /* 1: the run gets int32 (B): keys j < prefix[b] are not hidden by the causal mask, which
+                              must be on (prefix language models) */
     int documents;         /* 1: the run gets int32 (B, Sq) and (B, Sk): key j is allowed only where the numbers of the
                               documents of i and j are equal */
-    int varlen;            /* 1: sequences of different lengths lie one behind the other: query and output are (Tq, Hq, ..),
-                              key and value (Tk, Hkv, ..), logsumexp (Hq, Tq), and query_starts and key_starts say where
-                              each begins. query_len and kv_len are upper bounds of the lengths. Every other option
-                              counts rows and keys within the sequence; bottom right ends with each sequence's end. Not
-                              together with kv_lengths, weights or scores */
+    int varlen;            /* 1: sequences of different lengths lie one behind the other: query (Tq, Hq, D), key
+                              (Tk, Hkv, D), value (Tk, Hkv, Dv), output (Tq, Hq, Dv), logsumexp (Hq, Tq); query_starts
+                              and key_starts say where each begins. query_len and kv_len are upper bounds of the
+                              lengths. Every other option counts rows and keys within the sequence; bottom right ends
+                              with each sequence's end. Not together with kv_lengths, weights or scores */
 } clattn_attention_desc;
 
 CLATTN_API void clattn_attention_desc_init_sized(clattn_attention_desc *desc, size_t caller_size);
@@ -130,10 +130,10 @@ typedef struct clattn_attention_io {
     clattn_tensor query_documents; /* (B, Sq) int32, any numbers */
     clattn_tensor key_documents;   /* (B, Sk) int32 */
     clattn_tensor query_starts;    /* (B + 1) int32: row of the first query of each sequence, then the end of the last
-                                      (cu_seqlens_q elsewhere). Not decreasing, 0 first, at most Tq last, each sequence at
-                                      most query_len long; rows behind the last sequence are left alone */
-    clattn_tensor key_starts;      /* (B + 1) int32, likewise for keys (cu_seqlens_k). What host memory holds is checked;
-                                      a cl_mem that breaks these rules gives wrong results, and no wild access */
+                                      (cu_seqlens_q elsewhere). Not decreasing, 0 first, at most Tq last, each sequence
+                                      at most query_len long; rows behind the last sequence are left alone */
+    clattn_tensor key_starts;      /* (B + 1) int32, likewise for keys (cu_seqlens_k). What host memory holds is
+                                      checked; a cl_mem that breaks these rules gives wrong results, no wild access */
 } clattn_attention_io;
 
 /* A plan. Creation compiles, verifies and allocates; a run only enqueues. One thread at a time per plan. */

@@ -39,8 +39,8 @@ typedef struct clattn_norm_weights {
 } clattn_norm_weights;
 
 /* One encoder or decoder block. cross_attention and cross_norm: decoder blocks only. Names as in PyTorch: self_attn,
- * multihead_attn, linear1, linear2; norm1, norm2, norm3 are self_norm, cross_norm, feed_forward_norm (an encoder's norm2
- * is its feed_forward_norm). */
+ * multihead_attn, linear1, linear2; norm1, norm2, norm3 are self_norm, cross_norm, feed_forward_norm (an encoder's
+ * norm2 is its feed_forward_norm). */
 typedef struct clattn_block_weights {
     clattn_mha_weights self_attention;
     clattn_norm_weights self_norm;
@@ -221,7 +221,7 @@ CLATTN_API clattn_status clattn_stack_create(clattn_layer **out, clattn_context 
 /* ---- the same in scalar double C, no device ---------------------------------------------------------------------- */
 
 /* Host tensors only; any thread. tolerance: NULL, or dense floats in the shape of output: how far a correct float32
- * device may be from each element (docs/numerics.md). */
+ * device may be from each element (docs/layers.md). */
 CLATTN_API clattn_status clattn_reference_linear(const clattn_linear_desc *desc, const clattn_linear_weights *weights,
                                                  const clattn_layer_io *io, float *tolerance);
 CLATTN_API clattn_status clattn_reference_norm(const clattn_norm_desc *desc, const clattn_norm_weights *weights,

@@ -5,8 +5,8 @@
  *   cross entropy  loss = -log p_label,  grad_x_j = (p_j - [j = label]) / t
  *
  * Source: ONNX Softmax and SoftmaxCrossEntropyLoss; torch.nn.functional.softmax and cross_entropy without reduction.
- * t is the temperature: towards 0 the greatest x takes all, towards infinity all become equal. The greatest allowed x of
- * a row is taken off first, so that no exponential overflows. A row without any allowed element gives p = 0 and
+ * t is the temperature: towards 0 the greatest x takes all, towards infinity all become equal. The greatest allowed x
+ * of a row is taken off first, so that no exponential overflows. A row without any allowed element gives p = 0 and
  * grad_x = 0; only the mask decides that, not the values: NaN and infinity in allowed elements propagate as IEEE says,
  * those in forbidden elements have no effect. */
 #ifndef CLATTN_SOFTMAX_H
@@ -40,16 +40,16 @@ typedef struct clattn_softmax_desc {
 CLATTN_API void clattn_softmax_desc_init_sized(clattn_softmax_desc *desc, size_t caller_size);
 #define clattn_softmax_desc_init(d) clattn_softmax_desc_init_sized((d), sizeof *(d))
 
-/* What one run reads and writes; absent tensors stay zeroed. "shape" is that of the description; "kept" is the same with
- * extent 1 along the axis. Host pointers and cl_mem views may be mixed; any strides with a contiguous last axis. Outputs
- * are overwritten and never read; inputs and outputs must not overlap. */
+/* What one run reads and writes; absent tensors stay zeroed. "shape" is that of the description; "kept" is the same
+ * with extent 1 along the axis. Host pointers and cl_mem views may be mixed; any strides with a contiguous last axis.
+ * Outputs are overwritten and never read; inputs and outputs must not overlap. */
 typedef struct clattn_softmax_io {
     clattn_tensor x;           /* FORWARD, CROSS_ENTROPY: shape, float32 */
     clattn_tensor mask;        /* mask_shape, bool */
     clattn_tensor grad_output; /* BACKWARD: shape, float32: gradient that enters for probability */
-    clattn_tensor labels; /* CROSS_ENTROPY: kept, int32: index along the axis; negative: the row is ignored, its loss
-                                  and gradient are 0. Labels beyond the axis are an error in host memory; in a cl_mem they
-                                  are ignored like negative ones. The loss of a forbidden label is +inf. */
+    clattn_tensor labels;      /* CROSS_ENTROPY: kept, int32: index along the axis; negative: the row is ignored, its
+                                  loss and gradient are 0. Labels beyond the axis are an error in host memory; in a
+                                  cl_mem they are ignored like negative ones. The loss of a forbidden label is +inf. */
     clattn_tensor probability; /* FORWARD: output; BACKWARD: input; CROSS_ENTROPY: output on request; shape, float32 */
     clattn_tensor loss;        /* CROSS_ENTROPY: output: kept, float32 */
     clattn_tensor grad_x; /* BACKWARD: output; CROSS_ENTROPY: on request: the gradient of the row's own loss; float32 */
@@ -64,8 +64,8 @@ CLATTN_API void clattn_softmax_destroy(clattn_softmax **plan);
 CLATTN_API const char *clattn_softmax_explain(const clattn_softmax *plan);
 CLATTN_API clattn_status clattn_softmax_info(const clattn_softmax *plan, clattn_plan_info *info);
 
-/* How far a correct float32 device may be from each output of the reference. Each NULL, or dense host floats in the shape
- * of that output. */
+/* How far a correct float32 device may be from each output of the reference. Each NULL, or dense host floats in the
+ * shape of that output. */
 typedef struct clattn_softmax_tolerance {
     float *probability, *loss, *grad_x;
 } clattn_softmax_tolerance;

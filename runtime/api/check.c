@@ -5,7 +5,7 @@
 
 #include "api/rules.h"
 
-/* ---- attention ---------------------------------------------------------------------------------------------------- */
+/* ---- attention -------------------------------------------------------------------------------------------------- */
 
 static clattn_status check_mask_shape(const int64_t full[4], int64_t shape[4]) {
     static const char *const axis[4] = {"mask_shape[0] (batch)", "mask_shape[1] (query_heads)",
@@ -270,7 +270,7 @@ clattn_status clattn__check_attention_io(const clattn_attention_desc *d, const c
     return check_packed(d, out, Tq, Tk);
 }
 
-/* ---- the multi-head layer ----------------------------------------------------------------------------------------- */
+/* ---- the multi-head layer --------------------------------------------------------------------------------------- */
 
 clattn_status clattn__check_mha_desc(const clattn_mha_desc *in, clattn_mha_desc *d) {
     if (!in) return clattn__fail(CLATTN_INVALID_ARGUMENT, "desc is NULL");

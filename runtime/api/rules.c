@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- one value ---------------------------------------------------------------------------------------------------- */
+/* ---- one value ------------------------------------------------------------------------------------------------- */
 
 clattn_status clattn__check_extent(const char *field, int64_t value, int64_t low, int64_t high) {
     if (value < low || value > high)
@@ -42,7 +42,7 @@ clattn_status clattn__check_volume(const char *what, const int64_t *extents, int
     return CLATTN_OK;
 }
 
-/* ---- one tensor --------------------------------------------------------------------------------------------------- */
+/* ---- one tensor ------------------------------------------------------------------------------------------------ */
 
 static void shape_text(const int64_t *shape, int rank, char *text, size_t capacity) {
     size_t at = 0;

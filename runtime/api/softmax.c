@@ -71,7 +71,7 @@ clattn_status clattn_softmax_info(const clattn_softmax *softmax, clattn_plan_inf
     return CLATTN_OK;
 }
 
-/* ---- the reference ------------------------------------------------------------------------------------------------- */
+/* ---- the reference --------------------------------------------------------------------------------------------- */
 
 /* The strides of rank 4 with those of the row moved to the end; broadcast axes have none. */
 static clattn__ref_array view(const clattn_tensor *t, int axis) {

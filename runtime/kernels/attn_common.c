@@ -44,6 +44,8 @@ bool clattn__refuse_features(clattn__refusal *why, uint32_t wanted, uint32_t sup
 
 void clattn__attn_kernel_clear(clattn__attn_kernel *kernel) {
     if (kernel->kernel) clReleaseKernel(kernel->kernel);
+    if (kernel->merge) clReleaseKernel(kernel->merge);
+    if (kernel->programs) clattn__buffer_clear(kernel->programs->env, &kernel->scratch);
     memset(kernel, 0, sizeof *kernel);
 }
 

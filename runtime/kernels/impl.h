@@ -83,7 +83,8 @@ typedef struct clattn__attn_kernel {
     clattn__program *program; /* its key names the variant; NULL for the host kernel */
     int block_q, block_kv;    /* tile sizes; verification tries lengths around them */
     size_t local_items[3];    /* work-group shape */
-    size_t scratch_bytes;     /* reserved for kernels with partial results; 0 today */
+    cl_kernel merge;          /* of partial results, where there are any */
+    clattn__buffer scratch;   /* for them */
     char tiles[160];          /* in words, for explain */
 } clattn__attn_kernel;
 
@@ -101,7 +102,7 @@ void clattn__attn_kernel_clear(clattn__attn_kernel *kernel); /* attn_common.c */
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps);
 
-extern const clattn__attn_impl clattn__attn_cpu, clattn__attn_tiled, clattn__attn_naive, clattn__attn_host;
+extern const clattn__attn_impl clattn__attn_decode, clattn__attn_cpu, clattn__attn_tiled, clattn__attn_naive, clattn__attn_host;
 
 /* Projections. */
 typedef struct clattn__gemm_problem {

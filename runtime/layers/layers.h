@@ -27,7 +27,7 @@ clattn_status clattn__add_mha(clattn__plan *plan, const clattn_mha_desc *desc, c
 clattn_status clattn__plan_mha(clattn__plan *plan, clattn_context *context, const clattn_mha_desc *desc,
                                const clattn_mha_weights *weights, int64_t appended_keys);
 
-/* ---- layers around attention: descriptions and weights resolved and checked; nothing happens for empty tensors ------ */
+/* ---- layers around attention: descriptions and weights resolved and checked; empty tensors add no steps ------ */
 
 /* An arena buffer that holds a dense (B, rows, features) tensor. */
 clattn__port clattn__arena_port(int buffer, int64_t rows, int64_t features);

@@ -139,6 +139,7 @@ void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
         info->held_bytes += plan->gemms[i].weight.bytes + plan->gemms[i].bias.bytes;
     for (int i = 0; i < plan->op_count; i++)
         for (int c = 0; c < CLATTN__OP_CONSTANTS; c++) info->held_bytes += plan->ops[i].constants[c].bytes;
+    for (int i = 0; i < plan->attention_count; i++) info->held_bytes += plan->attentions[i].scratch.bytes;
     for (int i = 0; i < CLATTN__ROLE_COUNT; i++) info->held_bytes += plan->staging[i].bytes;
 }
 

@@ -6,7 +6,7 @@
 
 bool clattn__role_is_output(clattn__role role) { return role >= CLATTN__ROLE_OUTPUT; }
 
-/* ---- binding ------------------------------------------------------------------------------------------------------ */
+/* ---- binding ---------------------------------------------------------------------------------------------------- */
 
 /* Elements from the first to behind the last one of a view; 0 when it is empty. */
 static int64_t span_of(const clattn_tensor *tensor) {
@@ -124,7 +124,7 @@ static clattn_status bind(clattn__plan *plan, const clattn_tensor tensors[], cla
     return check_mem(plan, tensor);
 }
 
-/* ---- resolving ---------------------------------------------------------------------------------------------------- */
+/* ---- resolving -------------------------------------------------------------------------------------------------- */
 
 /* The buffer of an operand, and its place: strides from the bound tensor, or the step's own in the arena. */
 static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, clattn_place *place) {
@@ -230,7 +230,7 @@ static clattn_status enqueue_step(clattn__plan *plan, const clattn__step *step) 
     return CLATTN_OK;
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------- */
+/* ---- events ----------------------------------------------------------------------------------------------------- */
 
 static clattn_status wait_first(clattn__env *env, cl_uint waits, const cl_event *wait_list) {
     if (waits == 0) return CLATTN_OK;

@@ -1,6 +1,6 @@
 /* Layers around attention, in double, with the error that a float32 device may have made so far. Errors of distinct
  * elements count as independent, so what they do to a result adds up in squares; roundings of the step itself come on
- * top. docs/numerics.md has the bounds. */
+ * top. docs/layers.md has the bounds. */
 #include "ref/ref.h"
 
 #include <math.h>

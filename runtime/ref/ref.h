@@ -42,9 +42,9 @@ typedef struct clattn__ref_attention {
     clattn__ref_array score_weight, score_bias; /* stride[0] */
     clattn__ref_array query_documents;          /* strides batch and row */
     clattn__ref_array key_documents;            /* strides batch and column */
-    /* Packed: rows starts[b]..starts[b+1]-1 of query, key, value and outputs are batch entry b; query_len and kv_len are
-     * the greatest lengths, query_total and key_total the rows there are, align_end sets offset to the difference of the
-     * lengths. Their batch strides are 0. */
+    /* Packed: rows starts[b]..starts[b+1]-1 of query, key, value and outputs are batch entry b; query_len and kv_len
+     * are the greatest lengths, query_total and key_total the rows there are, align_end sets offset to the difference
+     * of the lengths. Their batch strides are 0. */
     clattn__ref_array query_starts, key_starts; /* stride[0] */
     int64_t query_total, key_total;
     bool align_end;

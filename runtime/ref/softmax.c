@@ -32,14 +32,15 @@ static double exponent(const row_state *row, int64_t i) {
     return (element(row, &row->problem->x, i) - row->greatest) / row->problem->temperature;
 }
 
-/* How far exp((x_i - greatest) / t) may be off: difference, the rounded factor 1 / t and the product by it cost half a unit
- * of the exponent or so each; then the power itself. By way of the exponent, because a power of 0 may have a large shift. */
+/* How far exp((x_i - greatest) / t) may be off: difference, the rounded factor 1 / t and the product by it cost half a
+ * unit of the exponent or so each; then the power itself. By way of the exponent, because a power of 0 may have a large
+ * shift. */
 static double power_error(const row_state *row, int64_t i) {
     const double e = exponent(row, i);
     return exp(e + 4 * u * fabs(e)) - exp(e) + 8 * u * exp(e);
 }
 
-/* ---- forward ------------------------------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------------------------- */
 
 static void reduce(row_state *row) {
     const clattn__ref_softmax *p = row->problem;
@@ -75,7 +76,7 @@ static void forward(row_state *row) {
     }
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------ */
+/* ---- backward -------------------------------------------------------------------------------------------------- */
 
 /* p_i * (g_i - sum_k g_k p_k) / t */
 static void backward(row_state *row) {
@@ -97,7 +98,7 @@ static void backward(row_state *row) {
     }
 }
 
-/* ---- cross entropy ------------------------------------------------------------------------------------------------- */
+/* ---- cross entropy --------------------------------------------------------------------------------------------- */
 
 static void cross_entropy(row_state *row) {
     const clattn__ref_softmax *p = row->problem;

@@ -2,8 +2,8 @@
  *
  * What has gone wrong in drivers, and so what the cases hold: odd lengths around the tile sizes, one row, one key; both
  * causal alignments with rows that have no key; logits of +-1e4; fully masked rows; padding and lengths that hide NaN;
- * grouped heads; strides with gaps; packed sequences with NaN behind the last. Each output is surrounded by canaries and starts as NaN, and each case runs twice:
- * the results must be bit-equal. */
+ * grouped heads; strides with gaps; packed sequences with NaN behind the last. Each output is surrounded by canaries
+ * and starts as NaN, and each case runs twice: the results must be bit-equal. */
 #include "registry/registry.h"
 
 #include <limits.h>
@@ -43,7 +43,7 @@ static int make_cases(const clattn__attn_kernel *kernel, bool long_form, verify_
 }
 enum { MOST_CASES = 8 };
 
-/* ---- data --------------------------------------------------------------------------------------------------------- */
+/* ---- data ------------------------------------------------------------------------------------------------------- */
 
 static uint64_t next_random(uint64_t *state) { /* splitmix64, Steele, Lea and Flood 2014 */
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
@@ -308,7 +308,7 @@ static bool make_outputs(stage *s) {
            make_output(s, SCORES, CLATTN_F32, s->Hq, Sq, Sk, &args->scores, &s->ref.scores);
 }
 
-/* ---- one case ----------------------------------------------------------------------------------------------------- */
+/* ---- one case --------------------------------------------------------------------------------------------------- */
 
 static void set_options(stage *s) {
     const verify_case *c = s->c;

@@ -1,0 +1,304 @@
+/* Attention of few queries on CPU devices: one work-item per work-group owns a tile of rows and its share of the chunks of
+ * keys; no local memory, no barriers. The features of keys and values lie in the lanes of the vectors. For one chunk:
+ *
+ *   passes 1, 2  ROWS x CHUNK scores: products summed across the lanes; terms, masks
+ *   pass 3       maximum, p = 2^(score - maximum), sum
+ *   pass 4       RT rows x NC vectors of values in registers along the keys
+ *   pass 5       joins what there is, or goes to the partial results; at the end output / sum, logsumexp
+ *
+ * The work is to read keys and values once; chunks stay in the caches between the passes. Rows that are no whole number of
+ * vectors end with a vector that overlaps the one before. Forbidden keys weigh 0, and in chunks that have any, values are
+ * added row by row for the allowed ones only, so that what lies there has no effect.
+ *
+ * Options: HEAD_DIM, VALUE_DIM >= VW, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, CHUNK, ROWS, and below. */
+#include "inc/decode.clh"
+#include "inc/lanes.clh"
+
+/* RT: rows of a register tile, 1..8; NC: vectors of columns of one, 1..16. RT * NC sums. */
+#if RT < 1 || RT > 8
+#error "RT must be in 1..8"
+#endif
+#if NC < 1 || NC > 16
+#error "NC must be in 1..16"
+#endif
+#if HEAD_DIM < VW || VALUE_DIM < VW
+#error "VW: lanes, at most HEAD_DIM and VALUE_DIM"
+#endif
+#define TILE_ROWS ((ROWS + RT - 1) / RT * RT)
+#define HEAD_VECS ((HEAD_DIM + VW - 1) / VW)
+#define VALUE_VECS ((VALUE_DIM + VW - 1) / VW)
+#define VALUE_PAD (VALUE_VECS * VW)
+#define PART (VALUE_PAD + 2)
+/* First element of vector j of a row: the last one overlaps. */
+#define AT(j, dim) min((j)*VW, (dim)-VW)
+#define KEY_OVERLAP (HEAD_VECS * VW - HEAD_DIM)
+
+/* Set where the driver emits a kernel's code several times: the body then exists once, as a callee. */
+#ifdef BODY_NOINLINE
+#define BODY __attribute__((noinline)) static void
+#else
+#define BODY static void
+#endif
+
+static inline float sum_lanes(vec x) {
+#if VW == 16
+    const float8 y = x.lo + x.hi;
+#elif VW == 8
+    const float8 y = x;
+#endif
+#if VW >= 8
+    const float4 z = y.lo + y.hi;
+#else
+    const float4 z = x;
+#endif
+    return (z.x + z.y) + (z.z + z.w);
+}
+
+static inline float max_lanes(vec x) {
+    float most = x.s0;
+    const float *lanes = (const float *)&x;
+    for (int i = 1; i < VW; i++) most = lanes[i] > most ? lanes[i] : most;
+    return most;
+}
+
+/* Vector j of a key, without what vector j - 1 has. */
+static inline vec key_lanes(const __global storage *k, int j) {
+    const vec x = load_lanes(k + AT(j, HEAD_DIM));
+    return KEY_OVERLAP && j == HEAD_VECS - 1 ? (LANE_NUMBERS >= KEY_OVERLAP ? x : (vec)(0.0f)) : x;
+}
+
+static inline void load_queries(const clattn_attn_args *a, const decode_tile *tile, const decode_row *rows, int b,
+                                const __global storage *query, float *q) /* (TILE_ROWS, HEAD_VECS * VW) */ {
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int j = 0; j < HEAD_VECS; j++) {
+            vec x = (vec)(0.0f);
+            if (r < tile->rows)
+                x = key_lanes(query + (a->query.offset + b * a->query.batch + rows[r].head * a->query.head +
+                                       rows[r].i * a->query.row),
+                              j);
+            VEC_AT(q + (r * HEAD_VECS + j) * VW) = x * tile->scale;
+        }
+}
+
+/* Pass 1. p: (TILE_ROWS, CHUNK) */
+static inline void score_keys(const __global storage *k, clattn_i64 stride, const decode_tile *tile, int count,
+                              const float *q, float *p) {
+    for (int c = 0; c < count; c++) {
+        const __global storage *key = k + c * stride;
+        for (int r = 0; r < tile->rows; r += RT) {
+            vec sums[RT];
+            UNROLL for (int i = 0; i < RT; i++) sums[i] = (vec)(0.0f);
+            UNROLL for (int j = 0; j < HEAD_VECS; j++) {
+                const vec x = key_lanes(key, j);
+                UNROLL for (int i = 0; i < RT; i++) sums[i] =
+                    muladd(VEC_AT(q + ((r + i) * HEAD_VECS + j) * VW), x, sums[i]);
+            }
+            UNROLL for (int i = 0; i < RT; i++) p[(r + i) * CHUNK + c] = sum_lanes(sums[i]);
+        }
+    }
+}
+
+/* Pass 2 for one row: p (CHUNK). Where the row's range ends in the chunk, or keys have holes, forbidden keys become -inf;
+ * hidden (CHUNK) tells the holes. Returns how many keys are allowed. */
+static inline int apply_terms(const attn_head *head, const decode_tile *tile, const decode_row *row, int first,
+                              int count, bool careful, float *p, uchar *hidden) {
+    const bool capped = SOFTCAP && tile->softcap_exponent > 0.0f;
+    for (int c = 0; c < count && (capped || ALIBI || careful); c += VW) {
+        const ivec keys = LANE_NUMBERS + (first + c);
+        vec s = VEC_AT(p + c);
+        if (capped) s = vec_tanh(s) * tile->softcap_exponent;
+        if (ALIBI) s = muladd((vec)(row->slope), TO_VEC(LANE_NUMBERS) + (float)(first + c - row->position), s);
+        s = keys >= row->first ? s : (vec)(-INFINITY);
+        VEC_AT(p + c) = keys < row->end ? s : (vec)(-INFINITY);
+    }
+    int allowed = max(0, min(row->end, first + count) - max(row->first, first));
+    for (int c = 0; c < count && HOLES; c++) {
+        const bool shown = decode_allows(head, row, first + c);
+        hidden[c] = !shown;
+        if (shown) {
+            p[c] += decode_bias(head, tile, row, first + c);
+        } else {
+            allowed -= decode_in_range(row, first + c);
+            p[c] = -INFINITY;
+        }
+    }
+    for (int c = count; c < CHUNK && c % VW != 0; c++) p[c] = -INFINITY;
+    return allowed;
+}
+
+/* Pass 3 for one row with an allowed key. */
+static inline decode_sums weigh_keys(int count, float *p) {
+    vec top = VEC_AT(p), sum = (vec)(0.0f);
+    for (int c = VW; c < count; c += VW) top = vec_max(VEC_AT(p + c), top);
+    const float m = max_lanes(top);
+    for (int c = 0; c < count; c += VW) {
+        const vec weight = vec_exp2(VEC_AT(p + c) - m);
+        sum += weight;
+        VEC_AT(p + c) = weight;
+    }
+    return (decode_sums){m, sum_lanes(sum)};
+}
+
+/* Pass 4. acc: (TILE_ROWS, VALUE_PAD) */
+static inline void add_values(const __global storage *v, clattn_i64 stride, const decode_tile *tile, int count,
+                              const float *p, float *acc) {
+    for (int r = 0; r < tile->rows; r += RT)
+        for (int j = 0; j < VALUE_VECS; j += NC) {
+            vec sums[RT][NC];
+            UNROLL for (int i = 0; i < RT * NC; i++) sums[i / NC][i % NC] = (vec)(0.0f);
+            for (int c = 0; c < count; c++) {
+                const __global storage *value = v + c * stride;
+                vec x[NC];
+                UNROLL for (int n = 0; n < NC; n++) x[n] = load_lanes(value + AT(j + n, VALUE_DIM));
+                UNROLL for (int i = 0; i < RT; i++) {
+                    const vec weight = (vec)(p[(r + i) * CHUNK + c]);
+                    UNROLL for (int n = 0; n < NC; n++) sums[i][n] = muladd(weight, x[n], sums[i][n]);
+                }
+            }
+            UNROLL for (int i = 0; i < RT; i++) {
+                UNROLL for (int n = 0; n < NC; n++) {
+                    if (j + n < VALUE_VECS) VEC_AT(acc + (r + i) * VALUE_PAD + (j + n) * VW) = sums[i][n];
+                }
+            }
+        }
+}
+
+/* Pass 4 where some row must not see some key: what is hidden has no effect, whatever it is. */
+static inline void add_allowed_values(const __global storage *v, clattn_i64 stride, const decode_tile *tile,
+                                      const decode_row *rows, int first, int count, const float *p, const uchar *hidden,
+                                      float *acc) {
+    for (int i = 0; i < TILE_ROWS * VALUE_PAD; i += VW) VEC_AT(acc + i) = (vec)(0.0f);
+    for (int c = 0; c < count; c++)
+        for (int r = 0; r < tile->rows; r++) {
+            if (HOLES ? hidden[r * CHUNK + c] != 0 : !decode_in_range(&rows[r], first + c)) continue;
+            const vec weight = (vec)(p[r * CHUNK + c]);
+            float *sums = acc + r * VALUE_PAD;
+            for (int j = 0; j < VALUE_VECS; j++)
+                VEC_AT(sums + j * VW) =
+                    muladd(weight, load_lanes(v + c * stride + AT(j, VALUE_DIM)), VEC_AT(sums + j * VW));
+        }
+}
+
+static inline void join_values(decode_sums *sums, decode_sums chunk, const float *from, float *to) {
+    float2 factors;
+    if (!decode_join(sums, chunk, &factors)) return;
+    for (int j = 0; j < VALUE_PAD; j += VW)
+        VEC_AT(to + j) = muladd(VEC_AT(from + j), (vec)(factors.y), VEC_AT(to + j) * factors.x);
+}
+
+static inline void write_row(const clattn_attn_args *a, const decode_tile *tile, const decode_row *row, int b,
+                             decode_sums sums, const float *values, const __global float *sinks,
+                             __global storage *output, __global float *lse) {
+    const float2 end = decode_close(sums, decode_sink(a, tile, sinks, row->head));
+    __global storage *to = output + decode_output_at(a, b, row);
+    for (int j = 0; j < VALUE_VECS; j++) store_lanes(VEC_AT(values + j * VW) * end.x, to + AT(j, VALUE_DIM));
+    if (LSE) lse[decode_lse_at(a, b, row)] = end.y;
+}
+
+BODY attn_decode_body(int split, int index, int line, const clattn_attn_args *a, const clattn_decode_args *d,
+                      const __global storage *query, const __global storage *key, const __global storage *value,
+                      __global storage *output, const __global mask_element *mask, const __global uchar *padding,
+                      const __global int *lengths, const __global float *alibi, const __global float *sinks,
+                      __global float *lse, __global float *partials) {
+    float q[TILE_ROWS * HEAD_VECS * VW] __attribute__((aligned(64)));
+    float p[TILE_ROWS * CHUNK] __attribute__((aligned(64)));
+    float acc[TILE_ROWS * VALUE_PAD] __attribute__((aligned(64)));  /* of one chunk */
+    float sums[TILE_ROWS * VALUE_PAD] __attribute__((aligned(64))); /* of all chunks so far */
+    uchar hidden[HOLES ? TILE_ROWS * CHUNK : 1];
+    decode_sums joined[TILE_ROWS], chunk[TILE_ROWS];
+    /* One more than there are: the compiler of Intel's CPU runtime 2026.22 crashes in instruction selection when the fields
+     * of a single row become registers (causal, HEAD_DIM 64; seen 2026-11-21). Drop it when newer ones build that. */
+    decode_row rows[TILE_ROWS + 1];
+    decode_tile tile;
+    attn_head head;
+    const int b = line / a->kv_heads, kv_head = line % a->kv_heads;
+    attn_head_set(&head, a, b, kv_head * d->group, mask, padding, lengths, alibi);
+    decode_tile_set(&tile, a, d, &head, kv_head, index);
+    for (int r = 0; r < tile.rows; r++) decode_row_set(&rows[r], a, d, &head, &tile, r, alibi);
+    load_queries(a, &tile, rows, b, query, q);
+    for (int i = 0; i < TILE_ROWS * CHUNK; i += VW) VEC_AT(p + i) = (vec)(0.0f);
+    for (int i = 0; i < TILE_ROWS * VALUE_PAD; i += VW) VEC_AT(sums + i) = (vec)(0.0f);
+    for (int r = 0; r < TILE_ROWS; r++) joined[r] = (decode_sums){-INFINITY, 0.0f};
+
+    for (int c = tile.keys.x / CHUNK + split; c * CHUNK < tile.keys.y; c += d->splits) {
+        const int first = max(c * CHUNK, tile.keys.x), count = min((c + 1) * CHUNK, tile.keys.y) - first;
+        const __global storage *k =
+            key + (a->key.offset + b * a->key.batch + kv_head * a->key.head + first * a->key.row);
+        const __global storage *v =
+            value + (a->value.offset + b * a->value.batch + kv_head * a->value.head + first * a->value.row);
+        const bool careful = HOLES || first < tile.all.x || first + count > tile.all.y;
+        score_keys(k, a->key.row, &tile, count, q, p);
+        for (int r = 0; r < tile.rows; r++) {
+            const int allowed = apply_terms(&head, &tile, &rows[r], first, count, careful, p + r * CHUNK,
+                                            hidden + (HOLES ? r * CHUNK : 0));
+            chunk[r] = allowed ? weigh_keys(count, p + r * CHUNK) : (decode_sums){-INFINITY, 0.0f};
+        }
+        if (careful)
+            add_allowed_values(v, a->value.row, &tile, rows, first, count, p, hidden, acc);
+        else
+            add_values(v, a->value.row, &tile, count, p, acc);
+        for (int r = 0; r < tile.rows; r++) {
+            if (d->splits == 1) {
+                join_values(&joined[r], chunk[r], acc + r * VALUE_PAD, sums + r * VALUE_PAD);
+                continue;
+            }
+            __global float *part = partials + decode_part(d, decode_line(a, d, b, kv_head, tile.row + r), c, PART);
+            for (int j = 0; j < VALUE_PAD; j += VW) STORE(VEC_AT(acc + r * VALUE_PAD + j), part + j);
+            part[VALUE_PAD] = chunk[r].m;
+            part[VALUE_PAD + 1] = chunk[r].l;
+        }
+    }
+    for (int r = 0; r < tile.rows && d->splits == 1; r++)
+        write_row(a, &tile, &rows[r], b, joined[r], sums + r * VALUE_PAD, sinks, output, lse);
+}
+
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+attn_decode(const clattn_attn_args a,          /* by value             */
+            const __global storage *query,     /* (B, Hq,  Sq, D)      */
+            const __global storage *key,       /* (B, Hkv, Sk, D)      */
+            const __global storage *value,     /* (B, Hkv, Sk, Dv)     */
+            __global storage *output,          /* (B, Hq,  Sq, Dv)     */
+            const __global mask_element *mask, /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
+            const __global uchar *padding,     /* (B, Sk) or NULL      */
+            const __global int *lengths,       /* (B) or NULL          */
+            const __global float *alibi,       /* (Hq) or NULL         */
+            const __global float *sinks,       /* (Hq) or NULL         */
+            __global float *lse,               /* (B, Hq, Sq) or NULL  */
+            __global float *weights,           /* not made here        */
+            __global float *scores,            /* not made here        */
+            const clattn_decode_args d,        /* by value             */
+            __global float *partials) {        /* (B * Hkv * rows, chunks, PART), with several splits */
+    attn_decode_body((int)get_group_id(0), (int)get_group_id(1), (int)get_group_id(2), &a, &d, query, key, value,
+                     output, mask, padding, lengths, alibi, sinks, lse, partials);
+}
+
+BODY attn_decode_merge_body(int index, int line, const clattn_attn_args *a, const clattn_decode_args *d,
+                            __global storage *output, const __global int *lengths, const __global float *alibi,
+                            const __global float *sinks, __global float *lse, const __global float *partials) {
+    float from[VALUE_PAD] __attribute__((aligned(64))), sums[VALUE_PAD] __attribute__((aligned(64)));
+    decode_sums joined = {-INFINITY, 0.0f};
+    decode_row row;
+    decode_tile tile;
+    attn_head head;
+    const int b = line / a->kv_heads, kv_head = line % a->kv_heads;
+    attn_head_set(&head, a, b, kv_head * d->group, 0, 0, lengths, alibi);
+    decode_tile_set(&tile, a, d, &head, kv_head, index / ROWS);
+    row.head = tile.first_head + index % d->group;
+    row.i = index / d->group;
+    for (int j = 0; j < VALUE_PAD; j += VW) VEC_AT(sums + j) = (vec)(0.0f);
+    for (int c = tile.keys.x / CHUNK; c * CHUNK < tile.keys.y; c++) {
+        const __global float *part = partials + decode_part(d, decode_line(a, d, b, kv_head, index), c, PART);
+        const decode_sums chunk = {part[VALUE_PAD], part[VALUE_PAD + 1]};
+        for (int j = 0; j < VALUE_PAD; j += VW) VEC_AT(from + j) = LOAD(part + j);
+        join_values(&joined, chunk, from, sums);
+    }
+    write_row(a, &tile, &row, b, joined, sums, sinks, output, lse);
+}
+
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
+attn_decode_merge(const clattn_attn_args a, __global storage *output, const __global int *lengths,
+                  const __global float *alibi, const __global float *sinks, __global float *lse,
+                  const clattn_decode_args d, const __global float *partials) {
+    attn_decode_merge_body((int)get_group_id(1), (int)get_group_id(2), &a, &d, output, lengths, alibi, sinks, lse,
+                           partials);
+}
