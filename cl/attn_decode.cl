@@ -1,20 +1,22 @@
-/* Attention of few queries on CPU devices: one work-item per work-group owns a tile of rows and its share of the chunks of
- * keys; no local memory, no barriers. The features of keys and values lie in the lanes of the vectors. For one chunk:
+/* Attention of few queries on CPU devices: one work-item per work-group owns a tile of rows and its share of the chunks
+ * of keys; no local memory, no barriers. The features of keys and values lie in the lanes of the vectors. For one
+ * chunk:
  *
  *   passes 1, 2  ROWS x CHUNK scores: products summed across the lanes; terms, masks
  *   pass 3       maximum, p = 2^(score - maximum), sum
  *   pass 4       RT rows x NC vectors of values in registers along the keys
  *   pass 5       joins what there is, or goes to the partial results; at the end output / sum, logsumexp
  *
- * The work is to read keys and values once; chunks stay in the caches between the passes. Rows that are no whole number of
- * vectors end with a vector that overlaps the one before. Forbidden keys weigh 0, and in chunks that have any, values are
- * added row by row for the allowed ones only, so that what lies there has no effect.
+ * The work is to read keys and values once; chunks stay in the caches between the passes. Rows that are no whole number
+ * of vectors end with a vector that overlaps the one before. Forbidden keys weigh 0, and in chunks that have any,
+ * values are added row by row for the allowed ones only, so that what lies there has no effect.
  *
  * Options: HEAD_DIM, VALUE_DIM >= VW, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, CHUNK, ROWS, and below. */
 #include "inc/decode.clh"
 #include "inc/lanes.clh"
 
-/* RT: rows of a register tile, 1..8; NC: vectors of columns of one, 1..16. RT * NC sums. */
+/* RT: rows of a register tile, 1..8; NC: vectors of columns of one, 1..16. RT * NC sums.
+ * HEAD_DIM: at least VW, as the last vector of a row overlaps its neighbour. VALUE_DIM: likewise. */
 #if RT < 1 || RT > 8
 #error "RT must be in 1..8"
 #endif
@@ -98,8 +100,8 @@ static inline void score_keys(const __global storage *k, clattn_i64 stride, cons
     }
 }
 
-/* Pass 2 for one row: p (CHUNK). Where the row's range ends in the chunk, or keys have holes, forbidden keys become -inf;
- * hidden (CHUNK) tells the holes. Returns how many keys are allowed. */
+/* Pass 2 for one row: p (CHUNK). Where the row's range ends in the chunk, or keys have holes, forbidden keys become
+ * -inf; hidden (CHUNK) tells the holes. Returns how many keys are allowed. */
 static inline int apply_terms(const attn_head *head, const decode_tile *tile, const decode_row *row, int first,
                               int count, bool careful, float *p, uchar *hidden) {
     const bool capped = SOFTCAP && tile->softcap_exponent > 0.0f;
@@ -206,8 +208,9 @@ BODY attn_decode_body(int split, int index, int line, const clattn_attn_args *a,
     float sums[TILE_ROWS * VALUE_PAD] __attribute__((aligned(64))); /* of all chunks so far */
     uchar hidden[HOLES ? TILE_ROWS * CHUNK : 1];
     decode_sums joined[TILE_ROWS], chunk[TILE_ROWS];
-    /* One more than there are: the compiler of Intel's CPU runtime 2026.22 crashes in instruction selection when the fields
-     * of a single row become registers (causal, HEAD_DIM 64; seen 2026-11-21). Drop it when newer ones build that. */
+    /* One more than there are: the compiler of Intel's CPU runtime 2026.22 crashes in instruction selection when the
+     * fields of a single row become registers (causal, HEAD_DIM 64; seen 2026-11-21). Drop it when newer ones build
+     * that. */
     decode_row rows[TILE_ROWS + 1];
     decode_tile tile;
     attn_head head;

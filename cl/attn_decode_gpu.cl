@@ -1,5 +1,5 @@
-/* Attention of few queries on devices with local memory: one work-group of GROUP items owns a tile of rows and its share of
- * the chunks of keys. For one chunk:
+/* Attention of few queries on devices with local memory: one work-group of GROUP items owns a tile of rows and its
+ * share of the chunks of keys. For one chunk:
  *
  *   passes 1, 2  each item takes keys of its own, and all rows of the tile: products, terms, masks
  *   pass 3       maximum by a tree in local memory, p = 2^(score - maximum)
@@ -9,7 +9,7 @@
  * Forbidden keys have weight -1, which no power has, and are passed over, so that what lies there has no effect. */
 #include "inc/decode.clh"
 
-/* GROUP: work-items, a power of two, 32..256, at least the float4 columns of a value. */
+/* GROUP: work-items, a power of two, 32..256, at least the float4 columns of a value. VALUE_DIM: at most GROUP * 4. */
 #if GROUP < 32 || GROUP > 256 || (GROUP & (GROUP - 1)) != 0 || GROUP * 4 < VALUE_DIM
 #error "GROUP must be a power of two in 32..256, at least VALUE_DIM / 4"
 #endif

@@ -3,8 +3,8 @@
 
 #if CACHE_I8
 
-/* x = scale * n, n in -127..127, scale = max|x| / 127: off by max|x| / 254 at most, and the rounding of a float. A row with
- * NaN or infinity has a scale of NaN, so that all of it reads as NaN. One work-item per row. */
+/* x = scale * n, n in -127..127, scale = max|x| / 127: off by max|x| / 254 at most, and the rounding of a float. A row
+ * with NaN or infinity has a scale of NaN, so that all of it reads as NaN. One work-item per row. */
 __kernel void kv_append(const clattn_cache_args a,    /* grid: (at least 1, batch * heads * rows)          */
                         const __global token *tokens, /* (batch, heads, rows, width) at a.tokens            */
                         const __global int *lengths,  /* (batch) at a.lengths                               */

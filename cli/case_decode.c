@@ -1,5 +1,5 @@
-/* Golden cases on key/value caches: "decode" (prefill, then single steps), "decode_append" (a ragged batch in the caller's
- * own cache) and "attention_paged" (the caller's own pages). */
+/* Golden cases on key/value caches: "decode" (prefill, then single steps), "decode_append" (a ragged batch in the
+ * caller's own cache) and "attention_paged" (the caller's own pages). */
 #include <math.h>
 #include <string.h>
 
@@ -82,7 +82,8 @@ static clattn_kv_attend_io ask(const decode_case *k, int64_t first, int64_t coun
     return io;
 }
 
-/* ---- decode -------------------------------------------------------------------------------------------------------- */
+/* ---- decode --------------------------------------------------------------------------------------------------------
+ * */
 
 static clattn_status append_and_ask(clattn_kv_cache *cache, const decode_case *k, int64_t first, int64_t count) {
     clattn_kv_append_io tokens;
@@ -146,7 +147,8 @@ case_result case_decode(cli_case *c) {
     return result;
 }
 
-/* ---- the caller's own memory --------------------------------------------------------------------------------------- */
+/* ---- the caller's own memory ---------------------------------------------------------------------------------------
+ * */
 
 /* append may be NULL. */
 static case_result run_on_memory(cli_case *c, const decode_case *k, const clattn_kv_append_io *append,

@@ -358,7 +358,8 @@ typedef struct kernel_tally {
     double worst; /* greatest error as a fraction of its tolerance */
 } kernel_tally;
 
-/* A kernel may refuse what it does not list, attn_cpu a device that is no CPU, and attn_decode many rows or short ones. */
+/* A kernel may refuse what it does not list, attn_cpu a device that is no CPU, and attn_decode many rows or short ones.
+ * */
 static bool may_refuse(const clattn__attn_impl *impl, const clattn_attention_desc *desc) {
     clattn_device_info device = {0};
     clattn_attention_desc resolved = *desc;
@@ -366,7 +367,7 @@ static bool may_refuse(const clattn__attn_impl *impl, const clattn_attention_des
     if (impl == &clattn__attn_cpu && device.type != CLATTN_DEVICE_CPU) return true;
     if (impl == &clattn__attn_decode) {
         const int64_t rows = desc->query_heads / desc->kv_heads * desc->query_len;
-        if (rows > 16 || desc->head_dim < 4 || desc->value_dim < 4) return true;
+        if (rows > 16 || desc->query_len > 8 || desc->head_dim < 4 || desc->value_dim < 4) return true;
     }
     return (clattn__attention_features(&resolved) & ~impl->features) != 0;
 }

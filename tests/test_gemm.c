@@ -440,7 +440,8 @@ static void test_rows(void) {
                                        .has_source = mode != 1,
                                        .accumulate = mode == 2};
         status = clattn__buffer_write(&env, to.mem, 0, sizeof before, before);
-        if (status == CLATTN_OK) status = clattn__rows_enqueue(&programs, kernel.kernel, &args, mode == 1 ? NULL : from.mem, to.mem);
+        if (status == CLATTN_OK)
+            status = clattn__rows_enqueue(&programs, kernel.kernel, &args, mode == 1 ? NULL : from.mem, to.mem);
         if (status == CLATTN_OK) status = clattn__buffer_read(&env, to.mem, 0, sizeof after, after);
         for (int b = 0; b < B; b++)
             for (int h = 0; h < H; h++)

@@ -60,14 +60,15 @@ def test_pkg_config(source, build, folder):
     flags = [f"-I{root / 'include'}", f"-L{prefix}"]
     environment = dict(os.environ, PKG_CONFIG_PATH=str(package.parent), LD_LIBRARY_PATH=str(prefix))
     for kind in ([], ["--static"]):
-        libraries = subprocess.run(["pkg-config", *kind, "--libs-only-l", "--libs-only-other", "clattn"], env=environment,
-                                   stdout=subprocess.PIPE, text=True).stdout.split()
+        question = ["pkg-config", *kind, "--libs-only-l", "--libs-only-other", "clattn"]
+        answer = subprocess.run(question, env=environment, stdout=subprocess.PIPE, text=True).stdout
+        libraries = answer.split()
         name = "static" if kind else "shared"
         if kind:
             libraries = [f"-l:{'libclattn.a'}" if item == "-lclattn" else item for item in libraries]
         program = folder / name
-        built, _ = run(name, ["cc", "-std=c11", *sanitizers(build), source / "examples/attention.c", "-o", program, *flags,
-                              *libraries])
+        example = source / "examples/attention.c"
+        built, _ = run(name, ["cc", "-std=c11", *sanitizers(build), example, "-o", program, *flags, *libraries])
         if built:
             _, output = run(name + " runs", [program], env=environment)
             check(name + " prints", "out[0] = 0" in output, output)

@@ -1,9 +1,9 @@
 /* Features drawn together at random: every kernel that claims a combination against the scalar reference, and every
  * claim in the feature table backed by at least one combination that came out right.
  *
- * A class is a set of features, head sizes and an element type: it costs one compilation per kernel. Each class gets many
- * problems: sizes, heads, layouts, offsets, lengths, mask shapes, data. A failure prints CLASS:CASE; CLATTN_RANDOM=CLASS:CASE
- * replays it, and CLATTN_TEST_FULL=1 draws four times as many classes. */
+ * A class is a set of features, head sizes and an element type: it costs one compilation per kernel. Each class gets
+ * many problems: sizes, heads, layouts, offsets, lengths, mask shapes, data. A failure prints CLASS:CASE;
+ * CLATTN_RANDOM=CLASS:CASE replays it, and CLATTN_TEST_FULL=1 draws four times as many classes. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +40,8 @@ static int64_t pick(stage *s, int64_t low, int64_t high) {
 
 static void *keep(stage *s, void *memory) { return s->inputs[s->input_count++] = memory; }
 
-/* ---- one class: what shapes the binary ---------------------------------------------------------------------------- */
+/* ---- one class: what shapes the binary ----------------------------------------------------------------------------
+ * */
 
 static void draw_class(stage *s, int number) {
     static const int dims[] = {8, 16, 24, 33, 64, 5, 80};
@@ -76,7 +77,8 @@ static void draw_class(stage *s, int number) {
     }
 }
 
-/* ---- one case: what does not -------------------------------------------------------------------------------------- */
+/* ---- one case: what does not --------------------------------------------------------------------------------------
+ * */
 
 static void draw_sizes(stage *s) {
     clattn_attention_desc *d = &s->desc;
@@ -241,7 +243,8 @@ static void draw_outputs(stage *s) {
     s->tolerance = clattn_guard_alloc(s->out_bytes * 4);
 }
 
-/* ---- comparison --------------------------------------------------------------------------------------------------- */
+/* ---- comparison ---------------------------------------------------------------------------------------------------
+ * */
 
 static bool same(stage *s, const char *kernel, const void *got, const void *want, clattn_dtype dtype, size_t bytes,
                  const float *tolerance, double relative) {

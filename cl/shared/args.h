@@ -76,8 +76,8 @@ enum clattn_attn_slot {
 
 /* Projections y = x W^T + bias (gemm_*.cl). Row m of x is (b, s) with s < rows; column n of y is (h, d) with d < width.
  * x element (b, s, k) at x.offset + b*x.batch + s*x.row + k.
- * y element (b, s, h, d) at y.offset + b*y.batch + s*y.row + h*y.head + d, plus part*y_part when several stacked outputs
- * (query, key, value) of `part_columns` columns each are written by one product. */
+ * y element (b, s, h, d) at y.offset + b*y.batch + s*y.row + h*y.head + d, plus part*y_part when several stacked
+ * outputs (query, key, value) of `part_columns` columns each are written by one product. */
 typedef struct clattn_gemm_args {
     clattn_place x, y;
     clattn_i64 y_part;
@@ -104,8 +104,8 @@ typedef struct clattn_rows_args {
 
 enum clattn_rows_slot { ROWS_ARGS = 0, ROWS_SOURCE, ROWS_Y };
 
-/* softmax.cl: rows of n elements; the three other axes of a tensor are `outer`. Extents, then where each tensor lies: an
- * element is at offset + o0*outer[0] + o1*outer[1] + o2*outer[2] + i*along. */
+/* softmax.cl: rows of n elements; the three other axes of a tensor are `outer`. Extents, then where each tensor lies:
+ * an element is at offset + o0*outer[0] + o1*outer[1] + o2*outer[2] + i*along. */
 enum clattn_softmax_operand {
     SOFTMAX_X = 0, /* backward: the probability */
     SOFTMAX_MASK,

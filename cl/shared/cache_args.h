@@ -1,5 +1,5 @@
-/* Launch structs of rope.cl, kv_append.cl, kv_gather.cl and attn_decode.cl. The same rules as in args.h, which goes before
- * this file. */
+/* Launch structs of rope.cl, kv_append.cl, kv_gather.cl and attn_decode.cl. The same rules as in args.h, which goes
+ * before this file. */
 #ifndef CLATTN_CACHE_ARGS_H
 #define CLATTN_CACHE_ARGS_H
 

@@ -48,11 +48,11 @@ CLATTN_API int clattn_device_list_count(const clattn_device_list *list);
 CLATTN_API clattn_status clattn_device_list_get(const clattn_device_list *list, int index, clattn_device_info *info);
 /* The i-th reason why a platform or device was left out; NULL behind the last. */
 CLATTN_API const char *clattn_device_list_skipped(const clattn_device_list *list, int i);
-/* Which device a selector picks (index), or NO_DEVICE with an error text that lists what there is. NULL or "": the best.
- * Selector: a kind ("gpu", "cpu"), an index ("2"), or key=value pairs joined by commas, all of which must match, case
- * ignored, value being part of the driver's text: platform=, device= (or name=), vendor= (amd, intel, nvidia, pocl ... or
- * part of the vendor's own spelling), type=gpu|cpu; "uuid:HEX" picks one physical device. Kinds and pairs may be mixed:
- * "gpu,platform=intel". */
+/* Which device a selector picks (index), or NO_DEVICE with an error text that lists what there is. NULL or "": the
+ * best. Selector: a kind ("gpu", "cpu"), an index ("2"), or key=value pairs joined by commas, all of which must match,
+ * case ignored, value being part of the driver's text: platform=, device= (or name=), vendor= (amd, intel, nvidia, pocl
+ * ... or part of the vendor's own spelling), type=gpu|cpu; "uuid:HEX" picks one physical device. Kinds and pairs may be
+ * mixed: "gpu,platform=intel". */
 CLATTN_API clattn_status clattn_device_list_select(const clattn_device_list *list, const char *selector, int *index);
 
 typedef enum clattn_verify_mode {
@@ -75,7 +75,8 @@ typedef struct clattn_context_options {
 CLATTN_API void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size);
 #define clattn_context_options_init(o) clattn_context_options_init_sized((o), sizeof *(o))
 
-/* A device with its queue, built programs and trust record. May be shared by threads; must outlive what was made from it. */
+/* A device with its queue, built programs and trust record. May be shared by threads; must outlive what was made from
+ * it. */
 typedef struct clattn_context clattn_context;
 
 /* options may be NULL. On failure *out is NULL. */
@@ -93,10 +94,11 @@ typedef enum clattn_trust {
     CLATTN_TRUST_VERIFIED = 1,
     CLATTN_TRUST_QUARANTINED = 2
 } clattn_trust;
-/* What is known of this device and driver, from this context and from the cache folder: the number of kernel variants that reproduced the reference and of those that
- * did not. Either pointer may be NULL. */
+/* What is known of this device and driver, from this context and from the cache folder: the number of kernel variants
+ * that reproduced the reference and of those that did not. Either pointer may be NULL. */
 CLATTN_API clattn_status clattn_context_trust(clattn_context *context, int *verified, int *quarantined);
-/* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the context. */
+/* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the context.
+ * */
 CLATTN_API const char *clattn_context_quarantined(const clattn_context *context, int i);
 
 /* Library version, "0.1.0". */

@@ -17,8 +17,8 @@
 extern "C" {
 #endif
 
-/* A context on the caller's objects; each is retained, and released by clattn_context_destroy. queue must be an in-order
- * queue of that context and device. options->selector is ignored. */
+/* A context on the caller's objects; each is retained, and released by clattn_context_destroy. queue must be an
+ * in-order queue of that context and device. options->selector is ignored. */
 CLATTN_API clattn_status clattn_context_create_from(clattn_context **out, cl_context context, cl_device_id device,
                                                     cl_command_queue queue, const clattn_context_options *options);
 

@@ -1,7 +1,7 @@
 /* Key/value caches and rotary positions: what decoding, one token after the other, needs.
  *
- * Letters as in clattn/attention.h; L rows of one call, C capacity, R rotary_dim, P table_rows, N pages, M pages that one
- * batch entry may have. */
+ * Letters as in clattn/attention.h; L rows of one call, C capacity, R rotary_dim, P table_rows, N pages, M pages that
+ * one batch entry may have. */
 #ifndef CLATTN_KV_CACHE_H
 #define CLATTN_KV_CACHE_H
 
@@ -11,7 +11,8 @@
 extern "C" {
 #endif
 
-/* ---- rotary position embedding -------------------------------------------------------------------------------------- */
+/* ---- rotary position embedding --------------------------------------------------------------------------------------
+ * */
 
 /* Each of R/2 pairs of features turns by its own angle: (a, b) becomes (a cos t - b sin t, a sin t + b cos t). Features
  * from R on stay as they are. Source: Su et al. 2021 (arXiv:2104.09864); ONNX RotaryEmbedding-23. */
@@ -51,7 +52,8 @@ typedef struct clattn_rope_desc {
 CLATTN_API void clattn_rope_desc_init_sized(clattn_rope_desc *desc, size_t caller_size);
 #define clattn_rope_desc_init(d) clattn_rope_desc_init_sized((d), sizeof *(d))
 
-/* Absent tensors stay zeroed. Any strides with a contiguous last axis: (B, L, H*D) is a strided view of (B, H, L, D). */
+/* Absent tensors stay zeroed. Any strides with a contiguous last axis: (B, L, H*D) is a strided view of (B, H, L, D).
+ * */
 typedef struct clattn_rope_io {
     clattn_tensor input;     /* (B, H, L, D) */
     clattn_tensor positions; /* int32; with a table, host positions outside 0..P-1 are an error, those in a cl_mem are
@@ -68,12 +70,13 @@ CLATTN_API void clattn_rope_destroy(clattn_rope **rope);
 CLATTN_API const char *clattn_rope_explain(const clattn_rope *rope);
 CLATTN_API clattn_status clattn_rope_info(const clattn_rope *rope, clattn_plan_info *info);
 
-/* The same in scalar double C on host tensors; any thread. tolerance: NULL, or dense floats (B, H, L, D): how far a correct
- * float32 device may be from each element. */
+/* The same in scalar double C on host tensors; any thread. tolerance: NULL, or dense floats (B, H, L, D): how far a
+ * correct float32 device may be from each element. */
 CLATTN_API clattn_status clattn_reference_rope(const clattn_rope_desc *desc, const clattn_rope_io *io,
                                                float *tolerance);
 
-/* ---- key/value cache -------------------------------------------------------------------------------------------------- */
+/* ---- key/value cache
+ * -------------------------------------------------------------------------------------------------- */
 
 /* Each step appends the keys and values of L new tokens and then asks the queries of the same tokens:
  *
@@ -102,8 +105,8 @@ typedef struct clattn_kv_cache_desc {
     int has_storage; /* 0: the cache holds elements of attention->dtype; 1: of `storage` */
     clattn_dtype
         storage;       /* attention->dtype; F16 or BF16 for a float32 attention; or I8: signed bytes with one scale per
-                               token and head, max|x| / 127, so that each element is off by at most max|x| / 254 (and its
-                               float rounding; below 1.5e-36 it may become 0). A token with NaN or infinity reads as NaN */
+                               token and head, max|x| / 127, so that each element is off by at most max|x| / 254 (and
+                               its float rounding; below 1.5e-36 it may be 0). With NaN or infinity it reads as NaN */
     int64_t page_size; /* PAGED: tokens per page, >= 1; default 16 */
     int64_t pages;     /* PAGED: N >= 1 */
     int caller_memory; /* 1: the cache holds nothing, each call brings clattn_kv_memory; not with RING */
@@ -115,8 +118,8 @@ typedef struct clattn_kv_cache_desc {
 CLATTN_API void clattn_kv_cache_desc_init_sized(clattn_kv_cache_desc *desc, size_t caller_size);
 #define clattn_kv_cache_desc_init(d) clattn_kv_cache_desc_init_sized((d), sizeof *(d))
 
-/* The caller's own cache. Host memory and cl_mem may be mixed. What host memory holds of lengths and tables is checked; a
- * cl_mem that breaks the rules gives wrong results, and no wild access. */
+/* The caller's own cache. Host memory and cl_mem may be mixed. What host memory holds of lengths and tables is checked;
+ * a cl_mem that breaks the rules gives wrong results, and no wild access. */
 typedef struct clattn_kv_memory {
     clattn_tensor key, value; /* DENSE: (B, Hkv, C, D), (B, Hkv, C, Dv); PAGED: (N, page_size, Hkv, D or Dv) */
     clattn_tensor key_scales, value_scales; /* storage I8: float32 (B, Hkv, C), or (N, page_size, Hkv) */
@@ -147,20 +150,22 @@ typedef struct clattn_kv_cache clattn_kv_cache;
 /* On failure *out is NULL and clattn_last_error() says why. */
 CLATTN_API clattn_status clattn_kv_cache_create(clattn_kv_cache **out, clattn_context *context,
                                                 const clattn_kv_cache_desc *desc);
-/* Puts L tokens behind those that are there. Blocks until the key and value tensors may be reused. On a failure the cache
- * keeps its lengths; INVALID_ARGUMENT: an entry would pass its capacity; OUT_OF_MEMORY: all pages are in use. */
+/* Puts L tokens behind those that are there. Blocks until the key and value tensors may be reused. On a failure the
+ * cache keeps its lengths; INVALID_ARGUMENT: an entry would pass its capacity; OUT_OF_MEMORY: all pages are in use. */
 CLATTN_API clattn_status clattn_kv_cache_append(clattn_kv_cache *cache, const clattn_kv_append_io *io);
-/* Runs and blocks until the outputs are there. Rows before an entry's first token are empty: output 0, logsumexp -inf. */
+/* Runs and blocks until the outputs are there. Rows before an entry's first token are empty: output 0, logsumexp -inf.
+ * */
 CLATTN_API clattn_status clattn_kv_cache_attend(clattn_kv_cache *cache, const clattn_kv_attend_io *io);
 /* The rest is for caches that hold their memory.
  * Copies what the cache holds, turned keys and rounded values: key (B, Hkv, S, D), value (B, Hkv, S, Dv), S <= C, of
- * attention->dtype; row r is token r, in a ring that overflowed token length - C + r. Rows behind an entry's end are 0. */
+ * attention->dtype; row r is token r, in a ring that overflowed token length - C + r. Rows behind an entry's end are 0.
+ * */
 CLATTN_API clattn_status clattn_kv_cache_read(clattn_kv_cache *cache, const clattn_tensor *key,
                                               const clattn_tensor *value);
 /* Tokens of batch entry `entry`, those too that a ring has overwritten; -1 for an entry that there is not. */
 CLATTN_API int64_t clattn_kv_cache_length(const clattn_kv_cache *cache, int64_t entry);
-/* Drops the newest tokens of an entry, 0 <= length <= its length; 0 empties it. Its pages become free. A ring can only go
- * back as far as the window of the next token is still there. */
+/* Drops the newest tokens of an entry, 0 <= length <= its length; 0 empties it. Its pages become free. A ring can only
+ * go back as far as the window of the next token is still there. */
 CLATTN_API clattn_status clattn_kv_cache_truncate(clattn_kv_cache *cache, int64_t entry, int64_t length);
 /* Empties all entries. */
 CLATTN_API clattn_status clattn_kv_cache_reset(clattn_kv_cache *cache);
@@ -173,8 +178,8 @@ CLATTN_API const char *clattn_kv_cache_explain(const clattn_kv_cache *cache);
 CLATTN_API clattn_status clattn_kv_cache_info(const clattn_kv_cache *cache, clattn_plan_info *info);
 
 /* The same in scalar double C on host tensors, for caller_memory; any thread. attend: tolerance NULL, or dense floats
- * (B, Hq, L, Dv), how far a correct float32 device may be from each element of the output. A ring gives what a dense cache
- * with the same window gives. */
+ * (B, Hq, L, Dv), how far a correct float32 device may be from each element of the output. A ring gives what a dense
+ * cache with the same window gives. */
 CLATTN_API clattn_status clattn_reference_kv_append(const clattn_kv_cache_desc *desc, const clattn_kv_append_io *io);
 CLATTN_API clattn_status clattn_reference_kv_attend(const clattn_kv_cache_desc *desc, const clattn_kv_attend_io *io,
                                                     float *tolerance);

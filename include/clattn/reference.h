@@ -11,8 +11,8 @@ extern "C" {
 #endif
 
 /* Writes every output that the description asks for, accumulated in double, rounded once. tolerance: NULL, or host
- * float, dense in the shape of the output, receives for each output element how far a correct float32 device may be from
- * it (docs/numerics.md derives it). */
+ * float, dense in the shape of the output, receives for each output element how far a correct float32 device may be
+ * from it (docs/numerics.md derives it). */
 CLATTN_API clattn_status clattn_reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
                                                     float *tolerance);
 

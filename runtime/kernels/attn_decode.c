@@ -4,7 +4,8 @@
 #include <stdio.h>
 
 enum {
-    MOST_ROWS = 16,      /* of one key/value head; beyond them tiles of query rows are faster */
+    MOST_ROWS = 16,      /* of one key/value head, and */
+    MOST_QUERIES = 8,    /* of one query head: beyond either, tiles of query rows are faster */
     GROUP_ROWS = 8,      /* of a tile where registers are few */
     CHUNK = 128,         /* keys per partial result */
     LEAST_GROUP = 128,   /* work-items of a group, fewer where the device allows fewer */
@@ -27,7 +28,8 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t rows_of(const clattn__attn_problem *p) { return p->query_heads / p->kv_heads * p->query_len; }
 
-/* ---- tiles --------------------------------------------------------------------------------------------------------- */
+/* ---- tiles ---------------------------------------------------------------------------------------------------------
+ * */
 
 static int tile_rows(const clattn__attn_problem *p, bool groups) {
     const int64_t rows = least(rows_of(p), groups ? GROUP_ROWS : MOST_ROWS);
@@ -59,12 +61,15 @@ static size_t partial_floats(const clattn__attn_problem *p, const clattn__caps *
     return (size_t)(ceil_div(p->value_dim, width) * width + 2);
 }
 
-/* ---- contract ------------------------------------------------------------------------------------------------------ */
+/* ---- contract ------------------------------------------------------------------------------------------------------
+ * */
 
 static bool supports(const clattn__attn_problem *p, const clattn__caps *caps, clattn__refusal *why) {
     if (rows_of(p) > MOST_ROWS)
         return clattn__refuse(why, "%lld query rows per key/value head; made for %d at most", (long long)rows_of(p),
                               MOST_ROWS);
+    if (p->query_len > MOST_QUERIES)
+        return clattn__refuse(why, "%lld queries per head; made for %d at most", (long long)p->query_len, MOST_QUERIES);
     if (!in_groups(caps) && (p->head_dim < 4 || p->value_dim < 4))
         return clattn__refuse(why, "head_dim %lld, value_dim %lld: a vector has 4 lanes at least",
                               (long long)p->head_dim, (long long)p->value_dim);
@@ -136,7 +141,8 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     return make_scratch(kernel);
 }
 
-/* ---- launches ------------------------------------------------------------------------------------------------------ */
+/* ---- launches ------------------------------------------------------------------------------------------------------
+ * */
 
 static clattn_status enqueue_merge(clattn__attn_kernel *kernel, const clattn__attn_call *call,
                                    const clattn_decode_args *d) {

@@ -97,12 +97,13 @@ struct clattn__attn_impl {
     clattn_status (*enqueue)(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 };
 void clattn__attn_kernel_clear(clattn__attn_kernel *kernel); /* attn_common.c */
-/* attn_common.c: sets all slots of call on kernel->kernel; -D options that every attention kernel shares (features, dims,
- * types, quirks). */
+/* attn_common.c: sets all slots of call on kernel->kernel; -D options that every attention kernel shares (features,
+ * dims, types, quirks). */
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps);
 
-extern const clattn__attn_impl clattn__attn_decode, clattn__attn_cpu, clattn__attn_tiled, clattn__attn_naive, clattn__attn_host;
+extern const clattn__attn_impl clattn__attn_decode, clattn__attn_cpu, clattn__attn_tiled, clattn__attn_naive,
+    clattn__attn_host;
 
 /* Projections. */
 typedef struct clattn__gemm_problem {
@@ -173,8 +174,8 @@ clattn_status clattn__op_create(clattn__op *op, clattn__programs *programs, cons
 /* Uploads host floats as constants[index]. */
 clattn_status clattn__op_constant(clattn__op *op, int index, const float *values, size_t count);
 
-/* softmax.c: operands are clattn_softmax_operand; the launch struct of a call is a clattn_softmax_shape. The description is
- * resolved, its rank 4 and its axis 0..3. */
+/* softmax.c: operands are clattn_softmax_operand; the launch struct of a call is a clattn_softmax_shape. The
+ * description is resolved, its rank 4 and its axis 0..3. */
 clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_softmax_kind kind);
 void clattn__softmax_shape(const clattn_softmax_desc *desc, clattn_softmax_shape *shape);
 
@@ -214,8 +215,8 @@ clattn_status clattn__sinusoidal_create(clattn__op *op, clattn__programs *progra
 clattn_status clattn__learned_create(clattn__op *op, clattn__programs *programs, const float *table, int64_t rows,
                                      int64_t features);
 
-/* rope.c. The description is resolved; cosine, sine: (table_rows, rotary_dim / 2) for tables that the op keeps, NULL when
- * each call brings them. The launch struct of a call is what rope_args gives. */
+/* rope.c. The description is resolved; cosine, sine: (table_rows, rotary_dim / 2) for tables that the op keeps, NULL
+ * when each call brings them. The launch struct of a call is what rope_args gives. */
 enum {
     CLATTN__ROPE_X = 0,
     CLATTN__ROPE_POSITIONS,
@@ -227,8 +228,8 @@ clattn_status clattn__rope_create(clattn__op *op, clattn__programs *programs, co
                                   const float *cosine, const float *sine);
 clattn_rope_args clattn__rope_args(const clattn_rope_desc *desc);
 
-/* kv_cells.c. kernel: "kv_append" or "kv_gather"; cells: element type of the cache: that of the tokens, CLATTN_I8, or with
- * float32 tokens a type of 16 bits. */
+/* kv_cells.c. kernel: "kv_append" or "kv_gather"; cells: element type of the cache: that of the tokens, CLATTN_I8, or
+ * with float32 tokens a type of 16 bits. */
 enum {
     CLATTN__CACHE_TOKENS = 0,
     CLATTN__CACHE_LENGTHS,

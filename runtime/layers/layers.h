@@ -78,7 +78,8 @@ typedef struct clattn__stack {
 } clattn__stack;
 clattn_status clattn__add_stack(clattn__plan *plan, const clattn__stack *stack);
 
-/* ---- kv_cache.c ------------------------------------------------------------------------------------------------------ */
+/* ---- kv_cache.c
+ * ------------------------------------------------------------------------------------------------------ */
 
 /* Roles: INPUT, POSITIONS, COSINE and SINE (a table as (1, P, R/2)), OUTPUT. */
 clattn_status clattn__plan_rope(clattn__plan *plan, clattn_context *context, const clattn_rope_desc *desc);
@@ -103,7 +104,8 @@ typedef struct clattn__kv_plan {
 
 /* Each zeroed by the caller, who clears the plan on failure too. Roles, with caches as (entries, heads, rows, width):
  *   append   KEY, VALUE: new tokens; POSITIONS: lengths (B); TABLE; KEY_CACHE, VALUE_CACHE and their SCALES
- *   attend   QUERY, KEY, VALUE: the caches; KEY_SCALES, VALUE_SCALES, TABLE; POSITIONS: lengths; LENGTHS: keys of each entry;
+ *   attend   QUERY, KEY, VALUE: the caches; KEY_SCALES, VALUE_SCALES, TABLE; POSITIONS: lengths; LENGTHS: keys of each
+ * entry;
  *            ALIBI, SINKS, OUTPUT, LSE
  *   read     KEY, VALUE, scales, TABLE, POSITIONS as above; KEY_CACHE, VALUE_CACHE: where the tokens go */
 clattn_status clattn__plan_kv_append(clattn__kv_plan *plan, clattn_context *context, const clattn__kv_desc *desc);

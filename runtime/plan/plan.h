@@ -133,7 +133,8 @@ void clattn__plan_clear(clattn__plan *plan); /* accepts half-built ones */
 /* attention.c: descriptions to problems and launch arguments. */
 uint32_t clattn__attention_features(const clattn_attention_desc *resolved);
 void clattn__attention_args(const clattn_attention_desc *resolved, clattn_attn_args *args);
-/* A kernel for the description and one step with outside tensors for all operands: the plan's last. plan->context is set. */
+/* A kernel for the description and one step with outside tensors for all operands: the plan's last. plan->context is
+ * set. */
 clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_desc *resolved);
 clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context,
                                      const clattn_attention_desc *resolved);
@@ -141,12 +142,12 @@ clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context
 double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int64_t offset, int64_t window_left,
                              int64_t window_right);
 
-/* softmax.c: a resolved description of rank 4 and axis 0..3. Roles: x (backward: probability) QUERY, grad_output or labels
- * KEY, mask MASK, probability WEIGHTS, loss LSE, grad_x OUTPUT. */
+/* softmax.c: a resolved description of rank 4 and axis 0..3. Roles: x (backward: probability) QUERY, grad_output or
+ * labels KEY, mask MASK, probability WEIGHTS, loss LSE, grad_x OUTPUT. */
 clattn_status clattn__plan_softmax(clattn__plan *plan, clattn_context *context, const clattn_softmax_desc *desc);
 
-/* run.c: tensors[role] absent ones zeroed; ranks and shapes are checked already. blocking: outputs are in place on return.
- * Otherwise all tensors are cl_mem and *event (may be NULL) completes when they are. */
+/* run.c: tensors[role] absent ones zeroed; ranks and shapes are checked already. blocking: outputs are in place on
+ * return. Otherwise all tensors are cl_mem and *event (may be NULL) completes when they are. */
 clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[CLATTN__ROLE_COUNT], bool blocking,
                                cl_uint waits, const cl_event *wait_list, cl_event *event);
 

@@ -149,8 +149,8 @@ typedef struct clattn__ref_rope {
 } clattn__ref_rope;
 void clattn__ref_rope_run(const clattn__ref_rope *problem);
 
-/* kv_cache.c: tokens (B, H, rows, width) to the end of a cache, or its first `rows` tokens out of it; rows behind the last
- * token are left alone. */
+/* kv_cache.c: tokens (B, H, rows, width) to the end of a cache, or its first `rows` tokens out of it; rows behind the
+ * last token are left alone. */
 typedef struct clattn__ref_cache {
     int64_t batch, heads, rows, width, capacity;
     int64_t page_size, pages; /* 0: not paged */

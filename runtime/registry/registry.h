@@ -29,8 +29,8 @@ extern const clattn__attn_impl *const clattn__attn_list[];
 extern const clattn__gemm_impl *const clattn__gemm_list[];
 
 /* Picks the first kernel that supports the problem, prepares and verifies it; a kernel that fails to build or to
- * reproduce the reference is passed over with a warning. forced: NULL or a name. notes receives one line per kernel that
- * was passed over. kernel is ready to enqueue on success. */
+ * reproduce the reference is passed over with a warning. forced: NULL or a name. notes receives one line per kernel
+ * that was passed over. kernel is ready to enqueue on success. */
 clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
                                   clattn__attn_kernel *kernel, clattn__text *notes);
 clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,

@@ -1,7 +1,8 @@
 /* The trust record: kernel variants that reproduced the reference on this device and driver, and those that did not.
  * In memory for the life of a context; on disk as one small file per variant, so that processes never fight over one
- * file: <cache>/trust/<device>/<variant>, whose first line is "clattn-trust 1 verified" or "clattn-trust 1 quarantined" and whose
- * rest says which variant it was. Anything else in a file counts as unknown, and the variant is verified again. */
+ * file: <cache>/trust/<device>/<variant>, whose first line is "clattn-trust 1 verified" or "clattn-trust 1 quarantined"
+ * and whose rest says which variant it was. Anything else in a file counts as unknown, and the variant is verified
+ * again. */
 #include "registry/registry.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-/* Verification of projections: the variant's own weight shape, a few ragged rows, strides with gaps, canaries, the bias,
- * accumulation, and two runs that must be bit-equal. */
+/* Verification of projections: the variant's own weight shape, a few ragged rows, strides with gaps, canaries, the
+ * bias, accumulation, and two runs that must be bit-equal. */
 #include "registry/registry.h"
 
 #include <math.h>
