@@ -40,8 +40,7 @@ static inline uint score_key(const attn_head *head, const decode_tile *tile, con
         }
     }
     UNROLL for (int r = 0; r < ROWS; r++) {
-        if (r >= tile->rows) continue;
-        const bool allowed = decode_allows(head, &rows[r], j);
+        const bool allowed = r < tile->rows && decode_allows(head, &rows[r], j);
         p[r * CHUNK] = allowed ? decode_score(head, tile, &rows[r], j, s[r]) : -INFINITY;
         if (!allowed) forbidden |= 1u << r;
     }
@@ -76,10 +75,9 @@ __kernel void attn_decode(const clattn_attn_args a,          /* by value        
                           __global float *scores,            /* not made here        */
                           const clattn_decode_args d,        /* by value             */
                           __global float *partials) {        /* (B * Hkv * rows, chunks, PART), with several splits */
-    __local float4 q[ROWS * HEAD_FOURS];
-    __local float p[ROWS * CHUNK], tree[ROWS * CHUNK];
-    __local float4 slices[GROUP];
-    __local float slice_sums[GROUP];
+    __local float4 q[ROWS * HEAD_FOURS], slices[ROWS * GROUP];
+    __local float p[ROWS * CHUNK], slice_sums[ROWS * GROUP];
+    __local float *tree = (__local float *)slices; /* (ROWS, CHUNK), while the maximum is sought */
     float4 joined_values[ROWS];
     decode_sums joined[ROWS];
     decode_row rows[ROWS];
@@ -112,22 +110,24 @@ __kernel void attn_decode(const clattn_attn_args a,          /* by value        
             forbidden[n] = ~0u;
             if (x >= CHUNK) continue;
             if (x < count) forbidden[n] = score_key(&head, &tile, rows, k + x * a.key.row, first + x, q, p + x);
-            for (int r = 0; r < tile.rows; r++)
-                tree[r * CHUNK + x] = forbidden[n] >> r & 1u ? -INFINITY : p[r * CHUNK + x];
+            UNROLL for (int r = 0; r < ROWS; r++) tree[r * CHUNK + x] =
+                forbidden[n] >> r & 1u ? -INFINITY : p[r * CHUNK + x];
         }
         barrier(CLK_LOCAL_MEM_FENCE);
         for (int width = CHUNK / 2; width > 0; width /= 2) {
-            for (int i = item; i < width * tile.rows; i += GROUP) {
+            for (int i = item; i < width * ROWS; i += GROUP) {
                 __local float *x = tree + i / width * CHUNK + i % width;
                 x[0] = x[width] > x[0] ? x[width] : x[0];
             }
             barrier(CLK_LOCAL_MEM_FENCE);
         }
+        float top[ROWS];
+        UNROLL for (int r = 0; r < ROWS; r++) top[r] = tree[r * CHUNK];
         for (int n = 0; n < KEYS_PER_ITEM; n++) {
             const int x = item + n * GROUP;
             if (x >= count) continue;
-            for (int r = 0; r < tile.rows; r++)
-                p[r * CHUNK + x] = forbidden[n] >> r & 1u ? -1.0f : exp2(p[r * CHUNK + x] - tree[r * CHUNK]);
+            UNROLL for (int r = 0; r < ROWS; r++) p[r * CHUNK + x] =
+                forbidden[n] >> r & 1u ? -1.0f : exp2(p[r * CHUNK + x] - top[r]);
         }
         barrier(CLK_LOCAL_MEM_FENCE);
 
@@ -140,7 +140,6 @@ __kernel void attn_decode(const clattn_attn_args a,          /* by value        
         for (int x = slice; x < count && slice < SLICES; x += SLICES) {
             const float4 y = load4_part(v + x * a.value.row + 4 * column, VALUE_DIM - 4 * column);
             UNROLL for (int r = 0; r < ROWS; r++) {
-                if (r >= tile.rows) continue;
                 const float weight = p[r * CHUNK + x];
                 if (weight < 0.0f) continue;
                 values[r] = muladd((float4)(weight), y, values[r]);
@@ -148,17 +147,17 @@ __kernel void attn_decode(const clattn_attn_args a,          /* by value        
             }
         }
         UNROLL for (int r = 0; r < ROWS; r++) {
-            if (r >= tile.rows) continue; /* for all items alike */
-            barrier(CLK_LOCAL_MEM_FENCE);
-            slices[item] = values[r];
-            slice_sums[item] = sums[r];
-            barrier(CLK_LOCAL_MEM_FENCE);
-            if (slice > 0) continue;
+            slices[r * GROUP + item] = values[r];
+            slice_sums[r * GROUP + item] = sums[r];
+        }
+        barrier(CLK_LOCAL_MEM_FENCE);
+        UNROLL for (int r = 0; r < ROWS; r++) {
+            if (slice > 0 || r >= tile.rows) continue;
             for (int n = 1; n < SLICES; n++) {
-                values[r] += slices[n * COLUMNS + column];
-                sums[r] += slice_sums[n * COLUMNS + column];
+                values[r] += slices[r * GROUP + n * COLUMNS + column];
+                sums[r] += slice_sums[r * GROUP + n * COLUMNS + column];
             }
-            const decode_sums chunk = {sums[r] == 0.0f ? -INFINITY : tree[r * CHUNK], sums[r]};
+            const decode_sums chunk = {sums[r] == 0.0f ? -INFINITY : top[r], sums[r]};
             if (d.splits > 1) {
                 __global float *part =
                     partials + decode_part(&d, decode_line(&a, &d, b, kv_head, tile.row + r), c, PART);
@@ -168,7 +167,7 @@ __kernel void attn_decode(const clattn_attn_args a,          /* by value        
                 join_four(&joined[r], chunk, values[r], &joined_values[r]);
             }
         }
-        barrier(CLK_LOCAL_MEM_FENCE); /* p and tree are written again */
+        barrier(CLK_LOCAL_MEM_FENCE); /* p and slices are written again */
     }
     UNROLL for (int r = 0; r < ROWS; r++) if (r < tile.rows && d.splits == 1 && slice == 0)
         write_four(&a, &tile, &rows[r], b, column, joined[r], joined_values[r], sinks, output, lse);

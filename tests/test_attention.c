@@ -358,8 +358,8 @@ typedef struct kernel_tally {
     double worst; /* greatest error as a fraction of its tolerance */
 } kernel_tally;
 
-/* A kernel may refuse what it does not list, attn_cpu a device that is no CPU, and attn_decode many rows or short ones.
- * */
+/* A kernel may refuse what it does not list, attn_cpu a device that is no CPU, and attn_decode many rows or short
+ * ones. */
 static bool may_refuse(const clattn__attn_impl *impl, const clattn_attention_desc *desc) {
     clattn_device_info device = {0};
     clattn_attention_desc resolved = *desc;

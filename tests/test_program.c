@@ -10,8 +10,7 @@
 #include "harness.h"
 #include "kernels/impl.h"
 
-/* ---- a device, a folder for kernels, and a log --------------------------------------------------------------------
- * */
+/* ---- a device, a folder for kernels, and a log ------------------------------------------------------------------ */
 
 static clattn__env env;
 static clattn__programs programs;
@@ -90,8 +89,7 @@ static void remove_folder(void) {
 
 static bool error_has(const char *part) { return strstr(clattn_last_error(), part) != NULL; }
 
-/* ---- source -------------------------------------------------------------------------------------------------------
- * */
+/* ---- source ----------------------------------------------------------------------------------------------------- */
 
 static int times(const char *text, const char *part) {
     int count = 0;
@@ -162,8 +160,7 @@ static void test_source_out_of_memory(void) {
     CHECK(false, "more than 200 allocations");
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------
- * */
+/* ---- options ---------------------------------------------------------------------------------------------------- */
 
 static void test_options(void) {
     clattn__options a, b;
@@ -182,8 +179,7 @@ static void test_options(void) {
     CHECK(a.overflow && strlen(a.text) < sizeof a.text, "the overflow is remembered, the text stays inside");
 }
 
-/* ---- builds -------------------------------------------------------------------------------------------------------
- * */
+/* ---- builds ----------------------------------------------------------------------------------------------------- */
 
 static const char good[] = "#include \"inc.clh\"\n"
                            "__kernel void answer(__global int *out, __global int *nothing) {\n"
@@ -308,8 +304,7 @@ static void test_threads(void) {
     remove_folder();
 }
 
-/* ---- launches -----------------------------------------------------------------------------------------------------
- * */
+/* ---- launches --------------------------------------------------------------------------------------------------- */
 
 static const char echo[] =
     "#include \"args.h\"\n"

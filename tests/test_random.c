@@ -15,7 +15,7 @@
 #include "plan/plan.h"
 #include "ref/ref.h"
 
-enum { CLASSES = 40, CASES = 52, MOST_KERNELS = 8, MOST_FEATURES = 32, MOST_INPUTS = 24 };
+enum { CLASSES = 18, CASES = 116, MOST_KERNELS = 8, MOST_FEATURES = 32, MOST_INPUTS = 24 };
 
 static clattn_context *context;
 static long right[MOST_KERNELS][MOST_FEATURES]; /* cases that came out right, per kernel and feature */
@@ -40,8 +40,79 @@ static int64_t pick(stage *s, int64_t low, int64_t high) {
 
 static void *keep(stage *s, void *memory) { return s->inputs[s->input_count++] = memory; }
 
-/* ---- one class: what shapes the binary ----------------------------------------------------------------------------
- * */
+/* ---- one class: what shapes the binary -------------------------------------------------------------------------- */
+
+/* Outputs and scores that few kernels serve: too many of them would leave the others idle. */
+static void draw_rare(stage *s) {
+    clattn_attention_desc *d = &s->desc;
+    if (chance(s, 0.3)) d->weights = chance(s, 0.5) ? CLATTN_WEIGHTS_PER_HEAD : CLATTN_WEIGHTS_AVERAGED;
+    if (chance(s, 0.2)) d->scores = (clattn_scores_output)pick(s, 1, 4);
+    if (chance(s, 0.3)) d->score = (clattn_score)pick(s, 1, 3);
+}
+
+/* The first classes take turns in having one feature for certain, so that each is drawn at least once. */
+enum { TURNS = 18 };
+static void take_turn(clattn_attention_desc *d, int number) {
+    if (number == 0 || number == 5) d->dropout = 0, d->prefix = d->documents = d->varlen = 0; /* for attn_decode too */
+    switch (number) {
+    case 0:
+        d->sinks = 1;
+        break;
+    case 1:
+        d->window_left = 1;
+        break;
+    case 2:
+        d->mask = CLATTN_MASK_BOOL;
+        break;
+    case 3:
+        d->mask = CLATTN_MASK_FLOAT;
+        break;
+    case 4:
+        d->padding_mask = 1;
+        break;
+    case 5:
+        d->kv_lengths = d->causal = CLATTN_CAUSAL_BOTTOM_RIGHT, d->varlen = 0;
+        break;
+    case 6:
+        d->softcap = 1;
+        break;
+    case 7:
+        d->alibi = d->logsumexp = 1;
+        break;
+    case 8:
+        d->dropout = 0.3f;
+        break;
+    case 9:
+        d->prefix = d->causal = CLATTN_CAUSAL_TOP_LEFT;
+        break;
+    case 10:
+        d->documents = 1;
+        break;
+    case 11:
+        d->varlen = 1;
+        break;
+    case 12:
+        d->weights = CLATTN_WEIGHTS_PER_HEAD, d->varlen = 0;
+        break;
+    case 13:
+        d->weights = CLATTN_WEIGHTS_AVERAGED, d->varlen = 0;
+        break;
+    case 14:
+        d->scores = CLATTN_SCORES_MASKED, d->varlen = 0;
+        break;
+    case 15:
+        d->score = CLATTN_SCORE_GAUSSIAN;
+        break;
+    case 16:
+        d->score = CLATTN_SCORE_ADDITIVE;
+        break;
+    case 17:
+        d->score = CLATTN_SCORE_ADDITIVE_LINEAR;
+        break;
+    default:
+        break;
+    }
+}
 
 static void draw_class(stage *s, int number) {
     static const int dims[] = {8, 16, 24, 33, 64, 5, 80};
@@ -56,20 +127,18 @@ static void draw_class(stage *s, int number) {
     d->mask = chance(s, 0.6) ? CLATTN_MASK_NONE : chance(s, 0.5) ? CLATTN_MASK_BOOL : CLATTN_MASK_FLOAT;
     d->padding_mask = chance(s, 0.25);
     d->kv_lengths = chance(s, 0.25);
-    if (d->kv_lengths && d->causal && chance(s, 0.5)) d->causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
     d->softcap = chance(s, 0.25);
     d->alibi = chance(s, 0.25);
     d->sinks = chance(s, 0.25);
     d->logsumexp = chance(s, 0.5);
-    if (chance(s, 0.25)) d->weights = chance(s, 0.5) ? CLATTN_WEIGHTS_PER_HEAD : CLATTN_WEIGHTS_AVERAGED;
-    if (chance(s, 0.1)) d->scores = (clattn_scores_output)pick(s, 1, 4);
-    if (chance(s, 0.15)) d->dropout = 0.3f;
-    if (chance(s, 0.12)) d->score = (clattn_score)pick(s, 1, 3);
-    d->score_weight = d->score != CLATTN_SCORE_DOT;
-    d->score_bias = d->score >= CLATTN_SCORE_ADDITIVE && chance(s, 0.5);
-    d->prefix = d->causal && chance(s, 0.25);
+    d->prefix = d->causal && chance(s, 0.2);
     d->documents = chance(s, 0.15);
-    d->varlen = chance(s, 0.2);
+    d->varlen = chance(s, 0.15);
+    if (chance(s, 0.15)) d->dropout = 0.3f;
+    if (number >= TURNS) draw_rare(s);
+    take_turn(d, number);
+    d->score_weight = d->score != CLATTN_SCORE_DOT;
+    d->score_bias = d->score >= CLATTN_SCORE_ADDITIVE;
     if (d->varlen) {
         d->kv_lengths = 0;
         d->weights = CLATTN_WEIGHTS_NONE;
@@ -77,8 +146,7 @@ static void draw_class(stage *s, int number) {
     }
 }
 
-/* ---- one case: what does not --------------------------------------------------------------------------------------
- * */
+/* ---- one case: what does not ------------------------------------------------------------------------------------ */
 
 static void draw_sizes(stage *s) {
     clattn_attention_desc *d = &s->desc;
@@ -243,8 +311,7 @@ static void draw_outputs(stage *s) {
     s->tolerance = clattn_guard_alloc(s->out_bytes * 4);
 }
 
-/* ---- comparison ---------------------------------------------------------------------------------------------------
- * */
+/* ---- comparison ------------------------------------------------------------------------------------------------- */
 
 static bool same(stage *s, const char *kernel, const void *got, const void *want, clattn_dtype dtype, size_t bytes,
                  const float *tolerance, double relative) {

@@ -97,8 +97,8 @@ typedef enum clattn_trust {
 /* What is known of this device and driver, from this context and from the cache folder: the number of kernel variants
  * that reproduced the reference and of those that did not. Either pointer may be NULL. */
 CLATTN_API clattn_status clattn_context_trust(clattn_context *context, int *verified, int *quarantined);
-/* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the context.
- * */
+/* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the
+ * context. */
 CLATTN_API const char *clattn_context_quarantined(const clattn_context *context, int i);
 
 /* Library version, "0.1.0". */

@@ -11,8 +11,7 @@
 extern "C" {
 #endif
 
-/* ---- rotary position embedding --------------------------------------------------------------------------------------
- * */
+/* ---- rotary position embedding ---------------------------------------------------------------------------------- */
 
 /* Each of R/2 pairs of features turns by its own angle: (a, b) becomes (a cos t - b sin t, a sin t + b cos t). Features
  * from R on stay as they are. Source: Su et al. 2021 (arXiv:2104.09864); ONNX RotaryEmbedding-23. */
@@ -52,8 +51,8 @@ typedef struct clattn_rope_desc {
 CLATTN_API void clattn_rope_desc_init_sized(clattn_rope_desc *desc, size_t caller_size);
 #define clattn_rope_desc_init(d) clattn_rope_desc_init_sized((d), sizeof *(d))
 
-/* Absent tensors stay zeroed. Any strides with a contiguous last axis: (B, L, H*D) is a strided view of (B, H, L, D).
- * */
+/* Absent tensors stay zeroed. Any strides with a contiguous last axis: (B, L, H*D) is a strided view of (B, H, L,
+ * D). */
 typedef struct clattn_rope_io {
     clattn_tensor input;     /* (B, H, L, D) */
     clattn_tensor positions; /* int32; with a table, host positions outside 0..P-1 are an error, those in a cl_mem are
@@ -153,13 +152,13 @@ CLATTN_API clattn_status clattn_kv_cache_create(clattn_kv_cache **out, clattn_co
 /* Puts L tokens behind those that are there. Blocks until the key and value tensors may be reused. On a failure the
  * cache keeps its lengths; INVALID_ARGUMENT: an entry would pass its capacity; OUT_OF_MEMORY: all pages are in use. */
 CLATTN_API clattn_status clattn_kv_cache_append(clattn_kv_cache *cache, const clattn_kv_append_io *io);
-/* Runs and blocks until the outputs are there. Rows before an entry's first token are empty: output 0, logsumexp -inf.
- * */
+/* Runs and blocks until the outputs are there. Rows before an entry's first token are empty: output 0, logsumexp
+ * -inf. */
 CLATTN_API clattn_status clattn_kv_cache_attend(clattn_kv_cache *cache, const clattn_kv_attend_io *io);
 /* The rest is for caches that hold their memory.
  * Copies what the cache holds, turned keys and rounded values: key (B, Hkv, S, D), value (B, Hkv, S, Dv), S <= C, of
- * attention->dtype; row r is token r, in a ring that overflowed token length - C + r. Rows behind an entry's end are 0.
- * */
+ * attention->dtype; row r is token r, in a ring that overflowed token length - C + r. Rows behind an entry's end are
+ * 0. */
 CLATTN_API clattn_status clattn_kv_cache_read(clattn_kv_cache *cache, const clattn_tensor *key,
                                               const clattn_tensor *value);
 /* Tokens of batch entry `entry`, those too that a ring has overwritten; -1 for an entry that there is not. */

@@ -28,13 +28,7 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t rows_of(const clattn__attn_problem *p) { return p->query_heads / p->kv_heads * p->query_len; }
 
-/* ---- tiles ---------------------------------------------------------------------------------------------------------
- * */
-
-static int tile_rows(const clattn__attn_problem *p, bool groups) {
-    const int64_t rows = least(rows_of(p), groups ? GROUP_ROWS : MOST_ROWS);
-    return rows > 1 ? (int)rows : 1;
-}
+/* ---- tiles ------------------------------------------------------------------------------------------------------ */
 
 /* Lanes that neither a key nor a value is shorter than. */
 static int lanes_of(const clattn__attn_problem *p, const clattn__caps *caps) {
@@ -50,9 +44,16 @@ static int group_of(const clattn__attn_problem *p) {
     return group;
 }
 
-static size_t local_bytes(const clattn__attn_problem *p) {
-    const size_t rows = (size_t)tile_rows(p, true), fours = (size_t)ceil_div(p->head_dim, 4);
-    return rows * fours * 16 + 2 * rows * CHUNK * 4 + (size_t)group_of(p) * 20;
+static size_t local_bytes(const clattn__attn_problem *p, int rows) {
+    const size_t fours = (size_t)ceil_div(p->head_dim, 4);
+    return (size_t)rows * (fours * 16 + CHUNK * 4 + (size_t)group_of(p) * 20);
+}
+
+/* As many rows as there are, as far as registers and local memory go. */
+static int tile_rows(const clattn__attn_problem *p, const clattn__caps *caps) {
+    int rows = (int)least(rows_of(p) > 1 ? rows_of(p) : 1, in_groups(caps) ? GROUP_ROWS : MOST_ROWS);
+    while (in_groups(caps) && rows > 1 && local_bytes(p, rows) > caps->local_memory) rows = (rows + 1) / 2;
+    return rows;
 }
 
 /* Floats of one partial result. */
@@ -61,8 +62,7 @@ static size_t partial_floats(const clattn__attn_problem *p, const clattn__caps *
     return (size_t)(ceil_div(p->value_dim, width) * width + 2);
 }
 
-/* ---- contract ------------------------------------------------------------------------------------------------------
- * */
+/* ---- contract --------------------------------------------------------------------------------------------------- */
 
 static bool supports(const clattn__attn_problem *p, const clattn__caps *caps, clattn__refusal *why) {
     if (rows_of(p) > MOST_ROWS)
@@ -76,15 +76,15 @@ static bool supports(const clattn__attn_problem *p, const clattn__caps *caps, cl
     if (in_groups(caps) && caps->max_work_group < (uint64_t)group_of(p))
         return clattn__refuse(why, "work-groups of %d items; the device allows %llu", group_of(p),
                               (unsigned long long)caps->max_work_group);
-    if (in_groups(caps) && caps->local_memory < local_bytes(p))
-        return clattn__refuse(why, "%zu bytes of local memory; the device has %llu", local_bytes(p),
+    if (in_groups(caps) && caps->local_memory < local_bytes(p, 1))
+        return clattn__refuse(why, "%zu bytes of local memory; the device has %llu", local_bytes(p, 1),
                               (unsigned long long)caps->local_memory);
     return clattn__refuse_features(why, p->features, clattn__attn_decode.features);
 }
 
 /* Register tiles: 16 lanes come with 32 registers, fewer lanes with 16. */
 static void add_tile_options(clattn__options *options, const clattn__attn_problem *p, const clattn__caps *caps) {
-    const int lanes = lanes_of(p, caps), rows = tile_rows(p, false), tile = rows < 4 ? rows : 4;
+    const int lanes = lanes_of(p, caps), rows = tile_rows(p, caps), tile = rows < 4 ? rows : 4;
     const int64_t vectors = ceil_div(p->value_dim, lanes), most = lanes == 16 ? (tile < 3 ? 8 : 4) : (tile < 3 ? 4 : 2);
     clattn__options_int(options, "VW", lanes);
     clattn__options_int(options, "RT", tile);
@@ -115,7 +115,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     const clattn__attn_problem *p = &kernel->problem;
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     const bool groups = in_groups(caps);
-    const int rows = tile_rows(p, groups);
+    const int rows = tile_rows(p, caps);
     clattn__options options;
     clattn__options_start(&options);
     clattn__attn_options(&options, p, caps);
@@ -141,8 +141,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     return make_scratch(kernel);
 }
 
-/* ---- launches ------------------------------------------------------------------------------------------------------
- * */
+/* ---- launches --------------------------------------------------------------------------------------------------- */
 
 static clattn_status enqueue_merge(clattn__attn_kernel *kernel, const clattn__attn_call *call,
                                    const clattn_decode_args *d) {

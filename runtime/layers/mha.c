@@ -44,8 +44,7 @@ enum { QUERY_PART = 0, KEY_PART = 1, VALUE_PART = 2 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* ---- chunk sizes under a memory limit -----------------------------------------------------------------------------
- * */
+/* ---- chunk sizes under a memory limit --------------------------------------------------------------------------- */
 
 static const int64_t LEAST_ROWS = 16; /* fewer query rows at a time would only be slow */
 
@@ -56,8 +55,8 @@ static double chunk_bytes(const builder *b, chunking c) {
     return (keys + rows) * sizeof(float) + BUFFERS * PADDING;
 }
 
-/* Halves what costs least speed first: batch entries, then query rows down to 128, then heads, then the remaining rows.
- * */
+/* Halves what costs least speed first: batch entries, then query rows down to 128, then heads, then the remaining
+ * rows. */
 static clattn_status choose_chunks(builder *b) {
     const clattn_mha_desc *d = b->d;
     b->chunk = (chunking){.batch = d->batch, .heads = d->heads, .rows = d->query_len};
@@ -76,8 +75,7 @@ static clattn_status choose_chunks(builder *b) {
     return CLATTN_OK;
 }
 
-/* ---- weights ------------------------------------------------------------------------------------------------------
- * */
+/* ---- weights ---------------------------------------------------------------------------------------------------- */
 
 static const float *host_floats(const clattn_tensor *tensor) {
     return tensor->data ? (const float *)tensor->data + tensor->offset : NULL;
@@ -91,8 +89,8 @@ static const clattn_tensor *part_bias(const builder *b, int part) {
     return part == QUERY_PART ? &b->w->q_proj_bias : part == KEY_PART ? &b->w->k_proj_bias : &b->w->v_proj_bias;
 }
 
-/* The rows of parts [first, first + count) that belong to heads [head, head + heads), stacked: (count * heads * D, k).
- * */
+/* The rows of parts [first, first + count) that belong to heads [head, head + heads), stacked: (count * heads * D,
+ * k). */
 static clattn_status choose_input_gemm(builder *b, int first, int count, int64_t head, int64_t heads, int64_t m) {
     const int64_t D = b->head_dim, n = heads * D, k = part_weight(b, first)->shape[1];
     float *w = clattn__alloc((size_t)(count * n), (size_t)k * sizeof *w);
@@ -132,8 +130,7 @@ static clattn_status choose_output_gemm(builder *b, int64_t head, int64_t heads,
                                gemm, &b->plan->notes);
 }
 
-/* ---- steps --------------------------------------------------------------------------------------------------------
- * */
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
 
 /* One product that projects `count` parts of rows [at.row, at.row + at.rows) of an input into a buffer with room for
  * `capacity` rows per batch entry. Parts are written per head, (part, B', H', capacity, D), where the kernel can; else
@@ -250,8 +247,7 @@ static clattn_status add_output(builder *b, int gemm_index, int context, slice a
     return CLATTN_OK;
 }
 
-/* ---- the loops ----------------------------------------------------------------------------------------------------
- * */
+/* ---- the loops -------------------------------------------------------------------------------------------------- */
 
 /* The products of one head group, prepared once and used by every chunk: indices into the plan's gemms. */
 typedef struct group_gemms {

@@ -21,8 +21,7 @@ const clattn__gemm_impl *const clattn__gemm_list[] = {
     &clattn__gemm_tiled,   &clattn__gemm_host, NULL,
 };
 
-/* ---- what both lists share ----------------------------------------------------------------------------------------
- * */
+/* ---- what both lists share -------------------------------------------------------------------------------------- */
 
 static void pass_over(clattn_context *context, clattn__text *notes, clattn_log_level level, const char *name,
                       const char *reason) {
@@ -69,8 +68,7 @@ static clattn_status record(clattn_context *context, const char *name, const cla
     return verified;
 }
 
-/* ---- attention ----------------------------------------------------------------------------------------------------
- * */
+/* ---- attention -------------------------------------------------------------------------------------------------- */
 
 static clattn_status prepare_attention(clattn_context *context, const clattn__attn_impl *impl,
                                        const clattn__attn_problem *problem, clattn__attn_kernel *kernel) {
@@ -115,8 +113,7 @@ clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_pr
     return nobody("attention", forced, notes);
 }
 
-/* ---- projections --------------------------------------------------------------------------------------------------
- * */
+/* ---- projections ------------------------------------------------------------------------------------------------ */
 
 static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_impl *impl,
                                   const clattn__gemm_problem *problem, const float *w, int64_t w_row, const float *bias,
