@@ -27,7 +27,7 @@ static inline float decode_score(const attn_head *head, const decode_tile *tile,
 }
 
 /* Passes 1 and 2 of one key for all rows; -inf where it is forbidden, and then the bit of the row is set. */
-static inline uint score_key(const attn_head *head, const decode_tile *tile, const decode_row *rows,
+static inline uint score_key(const attn_head *head, const decode_tile *tile, const __local decode_row *rows,
                              const __global storage *k, int j, const __local float4 *q, __local float *p) {
     float s[ROWS];
     uint forbidden = 0;
@@ -40,8 +40,9 @@ static inline uint score_key(const attn_head *head, const decode_tile *tile, con
         }
     }
     UNROLL for (int r = 0; r < ROWS; r++) {
-        const bool allowed = r < tile->rows && decode_allows(head, &rows[r], j);
-        p[r * CHUNK] = allowed ? decode_score(head, tile, &rows[r], j, s[r]) : -INFINITY;
+        const decode_row row = rows[r];
+        const bool allowed = r < tile->rows && decode_allows(head, &row, j);
+        p[r * CHUNK] = allowed ? decode_score(head, tile, &row, j, s[r]) : -INFINITY;
         if (!allowed) forbidden |= 1u << r;
     }
     return forbidden;
@@ -60,27 +61,28 @@ static inline void write_four(const clattn_attn_args *a, const decode_tile *tile
     if (LSE && column == 0) lse[decode_lse_at(a, b, row)] = end.y;
 }
 
-__kernel void attn_decode(const clattn_attn_args a,          /* by value             */
-                          const __global storage *query,     /* (B, Hq,  Sq, D)      */
-                          const __global storage *key,       /* (B, Hkv, Sk, D)      */
-                          const __global storage *value,     /* (B, Hkv, Sk, Dv)     */
-                          __global storage *output,          /* (B, Hq,  Sq, Dv)     */
-                          const __global mask_element *mask, /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-                          const __global uchar *padding,     /* (B, Sk) or NULL      */
-                          const __global int *lengths,       /* (B) or NULL          */
-                          const __global float *alibi,       /* (Hq) or NULL         */
-                          const __global float *sinks,       /* (Hq) or NULL         */
-                          __global float *lse,               /* (B, Hq, Sq) or NULL  */
-                          __global float *weights,           /* not made here        */
-                          __global float *scores,            /* not made here        */
-                          const clattn_decode_args d,        /* by value             */
-                          __global float *partials) {        /* (B * Hkv * rows, chunks, PART), with several splits */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+attn_decode(const clattn_attn_args a,          /* by value             */
+            const __global storage *query,     /* (B, Hq,  Sq, D)      */
+            const __global storage *key,       /* (B, Hkv, Sk, D)      */
+            const __global storage *value,     /* (B, Hkv, Sk, Dv)     */
+            __global storage *output,          /* (B, Hq,  Sq, Dv)     */
+            const __global mask_element *mask, /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
+            const __global uchar *padding,     /* (B, Sk) or NULL      */
+            const __global int *lengths,       /* (B) or NULL          */
+            const __global float *alibi,       /* (Hq) or NULL         */
+            const __global float *sinks,       /* (Hq) or NULL         */
+            __global float *lse,               /* (B, Hq, Sq) or NULL  */
+            __global float *weights,           /* not made here        */
+            __global float *scores,            /* not made here        */
+            const clattn_decode_args d,        /* by value             */
+            __global float *partials) {        /* (B * Hkv * rows, chunks, PART), with several splits */
     __local float4 q[ROWS * HEAD_FOURS], slices[ROWS * GROUP];
     __local float p[ROWS * CHUNK], slice_sums[ROWS * GROUP];
     __local float *tree = (__local float *)slices; /* (ROWS, CHUNK), while the maximum is sought */
     float4 joined_values[ROWS];
     decode_sums joined[ROWS];
-    decode_row rows[ROWS];
+    __local decode_row rows[ROWS]; /* the same for all items, and too much for their registers */
     decode_tile tile;
     attn_head head;
     const int item = (int)get_local_id(0), split = (int)get_group_id(0), line = (int)get_group_id(2);
@@ -89,13 +91,20 @@ __kernel void attn_decode(const clattn_attn_args a,          /* by value        
     attn_head_set(&head, &a, b, kv_head * d.group, mask, padding, lengths, alibi);
     decode_tile_set(&tile, &a, &d, &head, kv_head, (int)get_group_id(1));
     UNROLL for (int r = 0; r < ROWS; r++) {
-        decode_row_set(&rows[r], &a, &d, &head, &tile, min(r, tile.rows - 1), alibi);
         joined[r] = (decode_sums){-INFINITY, 0.0f};
         joined_values[r] = (float4)(0.0f);
+    }
+    if (item < ROWS) {
+        decode_row row;
+        decode_row_set(&row, &a, &d, &head, &tile, min(item, tile.rows - 1), alibi);
+        rows[item] = row;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    for (int i = item; i < ROWS * HEAD_FOURS; i += GROUP) {
+        const int r = i / HEAD_FOURS, at = i % HEAD_FOURS * 4;
         const __global storage *from =
             query + (a.query.offset + b * a.query.batch + rows[r].head * a.query.head + rows[r].i * a.query.row);
-        for (int i = item; i < HEAD_FOURS; i += GROUP)
-            q[r * HEAD_FOURS + i] = load4_part(from + 4 * i, HEAD_DIM - 4 * i) * tile.scale;
+        q[i] = load4_part(from + at, HEAD_DIM - at) * tile.scale;
     }
     barrier(CLK_LOCAL_MEM_FENCE);
 
@@ -169,14 +178,18 @@ __kernel void attn_decode(const clattn_attn_args a,          /* by value        
         }
         barrier(CLK_LOCAL_MEM_FENCE); /* p and slices are written again */
     }
-    UNROLL for (int r = 0; r < ROWS; r++) if (r < tile.rows && d.splits == 1 && slice == 0)
-        write_four(&a, &tile, &rows[r], b, column, joined[r], joined_values[r], sinks, output, lse);
+    UNROLL for (int r = 0; r < ROWS; r++) {
+        if (r >= tile.rows || d.splits > 1 || slice > 0) continue;
+        const decode_row row = rows[r];
+        write_four(&a, &tile, &row, b, column, joined[r], joined_values[r], sinks, output, lse);
+    }
 }
 
 /* grid: (GROUP, rows, B * Hkv), each item one float4 column */
-__kernel void attn_decode_merge(const clattn_attn_args a, __global storage *output, const __global int *lengths,
-                                const __global float *alibi, const __global float *sinks, __global float *lse,
-                                const clattn_decode_args d, const __global float *partials) {
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+attn_decode_merge(const clattn_attn_args a, __global storage *output, const __global int *lengths,
+                  const __global float *alibi, const __global float *sinks, __global float *lse,
+                  const clattn_decode_args d, const __global float *partials) {
     const int column = (int)get_local_id(0), index = (int)get_group_id(1), line = (int)get_group_id(2);
     const int b = line / a.kv_heads, kv_head = line % a.kv_heads;
     float4 values = (float4)(0.0f);

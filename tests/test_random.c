@@ -53,7 +53,7 @@ static void draw_rare(stage *s) {
 /* The first classes take turns in having one feature for certain, so that each is drawn at least once. */
 enum { TURNS = 18 };
 static void take_turn(clattn_attention_desc *d, int number) {
-    if (number == 0 || number == 5) d->dropout = 0, d->prefix = d->documents = d->varlen = 0; /* for attn_decode too */
+    if (number < 8) d->dropout = 0, d->prefix = d->documents = d->varlen = 0; /* for attn_decode too */
     switch (number) {
     case 0:
         d->sinks = 1;

@@ -39,28 +39,37 @@ static bool copy_kernel(const char *name, const char *planted) {
     return good;
 }
 
-/* A fresh copy of all kernels, in which attn_cpu.cl and attn_tiled.cl begin with the given mistakes. */
-static bool plant(const char *in_cpu, const char *in_tiled) {
+/* A fresh copy of all kernels, in which two begin with the given mistakes. */
+static bool plant_in(const char *first, const char *in_first, const char *second, const char *in_second) {
     for (const clattn__embedded_file *file = clattn__embedded_files; file->name; file++) {
-        const char *planted = strcmp(file->name, "attn_cpu.cl") == 0     ? in_cpu
-                              : strcmp(file->name, "attn_tiled.cl") == 0 ? in_tiled
-                                                                         : "";
+        const char *planted = strcmp(file->name, first) == 0    ? in_first
+                              : strcmp(file->name, second) == 0 ? in_second
+                                                                : "";
         if (!copy_kernel(file->name, planted)) return false;
     }
     return true;
 }
 
-static clattn_context *open_context(const char *kernel_dir, const char *cache_dir) {
+static bool plant(const char *in_cpu, const char *in_tiled) {
+    return plant_in("attn_cpu.cl", in_cpu, "attn_tiled.cl", in_tiled);
+}
+
+static clattn_context *open_verifying(const char *kernel_dir, const char *cache_dir, clattn_verify_mode verify) {
     clattn_context_options options;
     clattn_context_options_init(&options);
     options.selector = getenv("CLATTN_DEVICE");
     options.kernel_dir = kernel_dir;
     options.cache_dir = cache_dir;
+    options.verify = verify;
     options.log = log_warnings;
     warnings[0] = 0;
     clattn_context *context = NULL;
     CHECK(clattn_context_create(&context, &options) == CLATTN_OK, "%s", clattn_last_error());
     return context;
+}
+
+static clattn_context *open_context(const char *kernel_dir, const char *cache_dir) {
+    return open_verifying(kernel_dir, cache_dir, CLATTN_VERIFY_ONCE);
 }
 
 static void describe(clattn_attention_desc *desc) {
@@ -190,6 +199,125 @@ static void damaged_records_are_ignored(void) {
     clattn_context_destroy(&context);
 }
 
+/* ---- small kernels ----------------------------------------------------------------------------------------------- */
+
+#define HALF                                                                                                           \
+    "#define get_global_id(d) (get_global_id(d) & ~(size_t)1)" /* every other work-item repeats its neighbour */
+#define HALF_THE_GROUPS "#define get_group_id(d) (get_group_id(d) & ~(size_t)1)"
+
+static const struct {
+    const char *file, *mistake, *name;
+    clattn__op_variant variant;
+} SMALL[] = {
+    {"rows.cl", HALF, "rows", {0}},
+    {"norm.cl", "#define sqrt(x) pow(x, 0.49f)", "layer_norm", {0}},
+    {"norm.cl", HALF, "batch_statistics", {0}},
+    {"norm.cl", HALF, "batch_apply", {0}},
+    {"elementwise.cl", HALF, "elementwise", {.kind = CLATTN_ACTIVATION_NONE}},
+    {"elementwise.cl", HALF, "elementwise", {.kind = CLATTN_ACTIVATION_RELU}},
+    {"elementwise.cl", "#define fabs(x) (x)", "elementwise", {.kind = CLATTN_ACTIVATION_GELU}},
+    {"posenc.cl", "#define cospi(x) sinpi(x)", "sinusoidal", {0}},
+    {"posenc.cl", "#define clamp(x, low, high) max(x, low) % 5", "learned", {0}},
+    {"softmax.cl", HALF_THE_GROUPS, "softmax_forward", {0}},
+    {"softmax.cl", HALF_THE_GROUPS, "softmax_backward", {0}},
+    {"softmax.cl", "#define log(x) (0.6932f * log2(x))", "softmax_cross_entropy", {0}},
+    {"rope.cl", HALF, "rope", {.kind = CLATTN_ROPE_COMPUTED}},
+    {"rope.cl", HALF, "rope", {.kind = CLATTN_ROPE_TABLE, .dtype = CLATTN_F16, .interleaved = true}},
+    {"rope.cl", "#define clamp(x, low, high) x", "rope", {.kind = CLATTN_ROPE_TABLE}},
+    {"kv_append.cl", HALF, "kv_append", {.dtype = CLATTN_F32, .cells = CLATTN_F16}},
+    {"kv_append.cl", "#define convert_char_sat_rte convert_char_sat_rtp", "kv_append", {.cells = CLATTN_I8}},
+    {"kv_gather.cl", HALF, "kv_gather", {.cells = CLATTN_I8}},
+    {"kv_gather.cl", "#define max(x, y) (x)", "kv_gather", {.cells = CLATTN_F32}},
+};
+
+static void check_small(clattn_context *context, size_t i, clattn_status expected) {
+    clattn__verify_stats stats;
+    clattn_status status = clattn__op_verify(context, SMALL[i].name, &SMALL[i].variant, &stats, NULL);
+    CHECK(status == expected, "%s, mistake %zu: %s, %s", SMALL[i].name, i, clattn_status_name(status),
+          clattn_last_error());
+    CHECK(status == CLATTN_OK || strstr(clattn_last_error(), SMALL[i].name), "error was: %s", clattn_last_error());
+}
+
+static void wrong_small_kernels_are_found(void) {
+    clattn_context *context = open_context(NULL, "");
+    REQUIRE(context != NULL, "no context");
+    for (size_t i = 0; i < sizeof SMALL / sizeof *SMALL; i++) check_small(context, i, CLATTN_OK);
+    clattn_context_destroy(&context);
+    for (size_t i = 0; i < sizeof SMALL / sizeof *SMALL; i++) {
+        REQUIRE(plant_in(SMALL[i].file, SMALL[i].mistake, "", ""), "kernels could not be copied");
+        context = open_context(kernels, "");
+        REQUIRE(context != NULL, "no context");
+        check_small(context, i, CLATTN_WRONG_RESULT);
+        clattn_context_destroy(&context);
+    }
+}
+
+static clattn_status create_softmax(clattn_context *context) {
+    clattn_softmax *softmax = NULL;
+    clattn_softmax_desc desc;
+    clattn_softmax_desc_init(&desc);
+    desc.rank = 2;
+    desc.shape[0] = 3;
+    desc.shape[1] = 5;
+    clattn_status status = clattn_softmax_create(&softmax, context, &desc);
+    CHECK((status == CLATTN_OK) == (softmax != NULL), "a plan without success, or none with it");
+    clattn_softmax_destroy(&softmax);
+    return status;
+}
+
+static clattn_status create_norm(clattn_context *context) {
+    clattn_layer *layer = NULL;
+    clattn_norm_desc desc;
+    clattn_norm_desc_init(&desc);
+    desc.batch = 1;
+    desc.rows = 3;
+    desc.features = 5;
+    const clattn_norm_weights weights = {0};
+    clattn_status status = clattn_norm_create(&layer, context, &desc, &weights);
+    CHECK((status == CLATTN_OK) == (layer != NULL), "a layer without success, or none with it");
+    clattn_layer_destroy(&layer);
+    return status;
+}
+
+/* There is no other kernel: creation fails, at once and by the record, until nobody asks for verification. */
+static void plans_of_wrong_small_kernels_fail(void) {
+    static clattn_status (*const create[])(clattn_context *) = {create_softmax, create_norm};
+    static const char *const names[] = {"softmax_forward", "layer_norm"};
+    REQUIRE(plant_in("softmax.cl", HALF_THE_GROUPS, "norm.cl", "#define sqrt(x) pow(x, 0.49f)"),
+            "kernels could not be copied");
+    for (int start = 0; start < 3; start++) {
+        const bool never = start == 2;
+        clattn_context *context = open_verifying(kernels, cache, never ? CLATTN_VERIFY_NEVER : CLATTN_VERIFY_ONCE);
+        REQUIRE(context != NULL, "no context");
+        for (int i = 0; i < 2; i++) {
+            const clattn_status status = create[i](context);
+            CHECK(status == (never ? CLATTN_OK : CLATTN_WRONG_RESULT), "start %d, %s: %s", start, names[i],
+                  clattn_status_name(status));
+            const char *error = clattn_last_error();
+            CHECK(never || (strstr(error, names[i]) && strstr(error, "the reference says")), "error was: %s", error);
+            CHECK(never || (strstr(error, "is quarantined") != NULL) == (start == 1), "error was: %s", error);
+        }
+        clattn_context_destroy(&context);
+    }
+}
+
+/* One record per small kernel, however many plans use it; it is taken at its word. */
+static void small_kernels_are_verified_once(void) {
+    int verified = 0, quarantined = 0;
+    REQUIRE(plant("", ""), "kernels could not be copied");
+    clattn_context *context = open_context(kernels, "");
+    REQUIRE(context != NULL, "no context");
+    for (int i = 0; i < 2; i++) {
+        CHECK(create_softmax(context) == CLATTN_OK && create_norm(context) == CLATTN_OK, "%s", clattn_last_error());
+        counts(context, &verified, &quarantined);
+        CHECK(verified == 2 && quarantined == 0, "%d verified, %d quarantined", verified, quarantined);
+    }
+    for (clattn__trust_entry *entry = context->trust.first; entry; entry = entry->next)
+        entry->state = CLATTN_TRUST_QUARANTINED;
+    CHECK(create_softmax(context) == CLATTN_WRONG_RESULT, "the record was not looked up");
+    clattn_context_destroy(&context);
+}
+
 static void refusals_name_the_reason(void) {
     clattn_context *context = open_context(NULL, "");
     REQUIRE(context != NULL, "no context");
@@ -242,10 +370,14 @@ int main(int argc, char **argv) {
                                         {"verdicts_are_remembered", verdicts_are_remembered},
                                         {"damaged_records_are_ignored", damaged_records_are_ignored},
                                         {NULL, NULL}};
+    static const clattn_test small[] = {{"wrong_small_kernels_are_found", wrong_small_kernels_are_found},
+                                        {"plans_of_wrong_small_kernels_fail", plans_of_wrong_small_kernels_fail},
+                                        {"small_kernels_are_verified_once", small_kernels_are_verified_once},
+                                        {NULL, NULL}};
     static const clattn_test order[] = {{"refusals_name_the_reason", refusals_name_the_reason},
                                         {"lists_end_with_the_host", lists_end_with_the_host},
                                         {NULL, NULL}};
-    static const clattn_test_suite suites[] = {{"trust", trust}, {"order", order}, {NULL, NULL}};
+    static const clattn_test_suite suites[] = {{"trust", trust}, {"small", small}, {"order", order}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);
     char command[256];
     snprintf(command, sizeof command, "rm -rf '%s'", folder);

@@ -46,7 +46,8 @@ static int group_of(const clattn__attn_problem *p) {
 
 static size_t local_bytes(const clattn__attn_problem *p, int rows) {
     const size_t fours = (size_t)ceil_div(p->head_dim, 4);
-    return (size_t)rows * (fours * 16 + CHUNK * 4 + (size_t)group_of(p) * 20);
+    const size_t row = 64; /* decode_row, at most */
+    return (size_t)rows * (row + fours * 16 + CHUNK * 4 + (size_t)group_of(p) * 20);
 }
 
 /* As many rows as there are, as far as registers and local memory go. */

@@ -29,5 +29,7 @@ clattn_status clattn__elementwise_create(clattn__op *op, clattn__programs *progr
     clattn__options_start(&options);
     clattn__options_int(&options, "VW", clattn__lanes(&programs->env->device.caps));
     clattn__options_int(&options, "ACTIVATION", activation);
-    return clattn__op_create(op, programs, "elementwise.cl", "elementwise", &options, enqueue);
+    clattn_status status = clattn__op_create(op, programs, "elementwise.cl", "elementwise", &options, enqueue);
+    op->variant.kind = activation;
+    return status;
 }

@@ -159,9 +159,18 @@ typedef struct clattn__op_call {
         int64_t alignment;
     } args;
 } clattn__op_call;
+/* What shapes the binary of an op beside its name; zero where the op has no such choice. Verification makes an op of
+ * the same variant from it. */
+typedef struct clattn__op_variant {
+    int kind;                  /* activation, or source of the rotation's angles */
+    clattn_dtype dtype, cells; /* of tensors (cache: of tokens), and of the cache */
+    bool interleaved, inverse;
+} clattn__op_variant;
 struct clattn__op {
-    const char *name;
+    const char *name; /* of the kernel's entry */
     clattn__programs *programs;
+    clattn__program *program; /* with the name, it tells which variant this is */
+    clattn__op_variant variant;
     cl_kernel kernel;
     clattn__buffer constants[CLATTN__OP_CONSTANTS];
     clattn_status (*enqueue)(clattn__op *op, const clattn__op_call *call);
@@ -187,6 +196,9 @@ clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel,
 
 /* op_common.c: VW for kernels on inc/lanes.clh: the device's native width on CPUs, 4 elsewhere. */
 int clattn__lanes(const clattn__caps *caps);
+/* Turns per position of features / 2 pairs, as fractions of 2^64: base^(-2i / features) / (2 pi). Caller frees; NULL
+ * when there is no memory. */
+uint64_t *clattn__turns(int64_t features, double base);
 /* A grid of (items, rows) work-items in groups of one row, items rounded up. */
 clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows);
 
@@ -217,13 +229,7 @@ clattn_status clattn__learned_create(clattn__op *op, clattn__programs *programs,
 
 /* rope.c. The description is resolved; cosine, sine: (table_rows, rotary_dim / 2) for tables that the op keeps, NULL
  * when each call brings them. The launch struct of a call is what rope_args gives. */
-enum {
-    CLATTN__ROPE_X = 0,
-    CLATTN__ROPE_POSITIONS,
-    CLATTN__ROPE_COSINE,
-    CLATTN__ROPE_SINE,
-    CLATTN__ROPE_Y
-};
+enum { CLATTN__ROPE_X = 0, CLATTN__ROPE_POSITIONS, CLATTN__ROPE_COSINE, CLATTN__ROPE_SINE, CLATTN__ROPE_Y };
 clattn_status clattn__rope_create(clattn__op *op, clattn__programs *programs, const clattn_rope_desc *desc,
                                   const float *cosine, const float *sine);
 clattn_rope_args clattn__rope_args(const clattn_rope_desc *desc);

@@ -43,5 +43,7 @@ clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, c
     clattn__options_int(&options, "CACHE_I8", cells == CLATTN_I8);
     clattn__options_int(&options, "FLOAT_TOKENS", float_tokens);
     snprintf(file, sizeof file, "%s.cl", kernel);
-    return clattn__op_create(op, programs, file, kernel, &options, enqueue);
+    clattn_status status = clattn__op_create(op, programs, file, kernel, &options, enqueue);
+    op->variant = (clattn__op_variant){.dtype = tokens, .cells = cells};
+    return status;
 }

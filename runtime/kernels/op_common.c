@@ -1,4 +1,5 @@
 /* What all small kernels share: build, constants, teardown. */
+#include <math.h>
 #include <string.h>
 
 #include "kernels/impl.h"
@@ -6,10 +7,9 @@
 clattn_status clattn__op_create(clattn__op *op, clattn__programs *programs, const char *file, const char *entry,
                                 const clattn__options *options,
                                 clattn_status (*enqueue)(clattn__op *op, const clattn__op_call *call)) {
-    clattn__program *program;
     *op = (clattn__op){.name = entry, .programs = programs, .enqueue = enqueue};
-    clattn_status status = clattn__program_get(programs, file, options, &program);
-    return status == CLATTN_OK ? clattn__kernel_create(programs, program, entry, &op->kernel) : status;
+    clattn_status status = clattn__program_get(programs, file, options, &op->program);
+    return status == CLATTN_OK ? clattn__kernel_create(programs, op->program, entry, &op->kernel) : status;
 }
 
 clattn_status clattn__op_constant(clattn__op *op, int index, const float *values, size_t count) {
@@ -29,6 +29,14 @@ void clattn__op_clear(clattn__op *op) {
 int clattn__lanes(const clattn__caps *caps) {
     if (caps->type != CLATTN_DEVICE_CPU) return 4;
     return caps->vector_width >= 16 ? 16 : caps->vector_width >= 8 ? 8 : 4;
+}
+
+uint64_t *clattn__turns(int64_t features, double base) {
+    const double two_pi = 6.283185307179586476925286766559;
+    uint64_t *turns = clattn__alloc((size_t)(features / 2), sizeof *turns);
+    for (int64_t i = 0; turns && i < features / 2; i++)
+        turns[i] = (uint64_t)(0x1p64 * (pow(base, -2.0 * (double)i / (double)features) / two_pi));
+    return turns;
 }
 
 clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows) {

@@ -1,5 +1,4 @@
 /* Host half of cl/rope.cl. */
-#include <math.h>
 #include <string.h>
 
 #include "kernels/impl.h"
@@ -35,16 +34,11 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     return clattn__launch_enqueue(env, &launch);
 }
 
-/* Turns per position of each pair, as fractions of 2^64. */
 static clattn_status upload_turns(clattn__op *op, const clattn_rope_desc *d) {
-    const double two_pi = 6.283185307179586476925286766559;
-    const int64_t pairs = d->rotary_dim / 2;
-    uint64_t *turns = clattn__alloc((size_t)pairs, sizeof *turns);
+    uint64_t *turns = clattn__turns(d->rotary_dim, d->base);
     if (!turns) return CLATTN_OUT_OF_MEMORY;
-    for (int64_t i = 0; i < pairs; i++)
-        turns[i] = (uint64_t)(0x1p64 * (pow(d->base, -2.0 * (double)i / (double)d->rotary_dim) / two_pi));
     const void *elements = turns; /* of 8 bytes; the constant counts in fours */
-    clattn_status status = clattn__op_constant(op, COSINE, elements, 2 * (size_t)pairs);
+    clattn_status status = clattn__op_constant(op, COSINE, elements, 2 * (size_t)(d->rotary_dim / 2));
     clattn__free(turns);
     return status;
 }
@@ -59,6 +53,10 @@ clattn_status clattn__rope_create(clattn__op *op, clattn__programs *programs, co
     clattn__options_int(&options, "ROPE_SOURCE", (long long)d->source);
     clattn__options_int(&options, "INVERSE", d->inverse != 0);
     clattn_status status = clattn__op_create(op, programs, "rope.cl", "rope", &options, enqueue);
+    op->variant = (clattn__op_variant){.kind = (int)d->source,
+                                       .dtype = d->dtype,
+                                       .interleaved = d->style == CLATTN_ROPE_INTERLEAVED,
+                                       .inverse = d->inverse != 0};
     if (status == CLATTN_OK && d->source == CLATTN_ROPE_COMPUTED) return upload_turns(op, d);
     const size_t count = (size_t)d->table_rows * (size_t)(d->rotary_dim / 2);
     if (status == CLATTN_OK && cosine) status = clattn__op_constant(op, COSINE, cosine, count);

@@ -1,17 +1,7 @@
 /* Positional encodings as a step. */
-#include <math.h>
 #include <string.h>
 
 #include "layers/layers.h"
-
-/* Turns per position of each pair, as a fraction of 2^64. */
-static uint64_t *turns_of(const clattn_positions_desc *d) {
-    const double two_pi = 6.283185307179586476925286766559;
-    uint64_t *turns = clattn__alloc((size_t)(d->features / 2), sizeof *turns);
-    for (int64_t i = 0; turns && i < d->features / 2; i++)
-        turns[i] = (uint64_t)(0x1p64 * (pow(d->base, -2.0 * (double)i / (double)d->features) / two_pi));
-    return turns;
-}
 
 static clattn_status create(clattn__plan *plan, const clattn_positions_desc *d, const clattn_tensor *table) {
     clattn__op *op = clattn__plan_add_op(plan);
@@ -19,7 +9,7 @@ static clattn_status create(clattn__plan *plan, const clattn_positions_desc *d, 
     if (d->kind == CLATTN_POSITIONS_LEARNED)
         return clattn__learned_create(op, &plan->context->programs, (const float *)table->data + table->offset,
                                       table->shape[0], d->features);
-    uint64_t *turns = turns_of(d);
+    uint64_t *turns = clattn__turns(d->features, d->base);
     clattn_status status =
         turns ? clattn__sinusoidal_create(op, &plan->context->programs, d->features, turns) : CLATTN_OUT_OF_MEMORY;
     clattn__free(turns);

@@ -85,6 +85,10 @@ static void find_lifetimes(clattn__plan *plan) {
 
 clattn_status clattn__plan_finish(clattn__plan *plan) {
     clattn__env *env = &plan->context->env;
+    for (int i = 0; i < plan->op_count; i++) {
+        clattn_status status = clattn__op_trust(plan->context, &plan->ops[i]);
+        if (status != CLATTN_OK) return status;
+    }
     find_lifetimes(plan);
     size_t alignment = env->device.caps.alignment_bytes > 64 ? env->device.caps.alignment_bytes : 64;
     if (!clattn__arena_layout(plan->buffers, plan->buffer_count, alignment, &plan->arena_bytes))

@@ -100,6 +100,17 @@ void clattn__ref_batch_norm(const clattn__ref_norm *p, clattn__ref_values x, cla
     }
 }
 
+void clattn__ref_batch_statistics(const clattn__ref_norm *p, clattn__ref_values x, clattn__ref_values statistics) {
+    for (int64_t c = 0; c < p->features; c++) {
+        sample s = {.x = x.value + c, .n = p->rows, .stride = p->features};
+        take_statistics(&s, p->eps);
+        statistics.value[c] = s.mean;
+        statistics.error[c] = s.mean_error;
+        statistics.value[p->features + c] = s.factor;
+        statistics.error[p->features + c] = s.factor * s.factor_error;
+    }
+}
+
 /* ---- element by element ------------------------------------------------------------------------------------------ */
 
 void clattn__ref_relu(clattn__ref_values x, int64_t count) {

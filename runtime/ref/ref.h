@@ -108,6 +108,8 @@ typedef struct clattn__ref_norm {
 } clattn__ref_norm;
 void clattn__ref_layer_norm(const clattn__ref_norm *norm, clattn__ref_values x, clattn__ref_values y); /* y may be x */
 void clattn__ref_batch_norm(const clattn__ref_norm *norm, clattn__ref_values x, clattn__ref_values y); /* y may be x */
+/* (2, features) of x (rows, features): mean, then 1 / sqrt(variance + eps). */
+void clattn__ref_batch_statistics(const clattn__ref_norm *norm, clattn__ref_values x, clattn__ref_values statistics);
 void clattn__ref_relu(clattn__ref_values x, int64_t count);
 void clattn__ref_gelu(clattn__ref_values x, int64_t count);
 void clattn__ref_add(clattn__ref_values x, clattn__ref_values y, int64_t count); /* x += y */
@@ -119,7 +121,7 @@ void clattn__ref_add_learned(clattn__ref_values row, int64_t features, const flo
 typedef struct clattn__ref_heads {
     int64_t batch, query_len, kv_len, features, heads;
     double scale;
-    bool causal; /* key j <= i */
+    bool causal;                      /* key j <= i */
     const float *weight[4], *bias[4]; /* query, key, value, output: (E, E) rows weight_row apart, (E) or NULL */
     int64_t weight_row[4];
     clattn__ref_array mask, padding; /* as in clattn__ref_attention */

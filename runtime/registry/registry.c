@@ -54,8 +54,8 @@ static clattn_trust trust_of(clattn_context *context, const char *name, const cl
     return clattn__trust_get(context, key);
 }
 
-static clattn_status record(clattn_context *context, const char *name, const clattn__program *variant, const char *key,
-                            clattn_status verified) {
+clattn_status clattn__trust_record(clattn_context *context, const char *name, const clattn__program *variant,
+                                   const char *key, clattn_status verified) {
     if (verified == CLATTN_OK) {
         clattn__trust_set(context, key, CLATTN_TRUST_VERIFIED, name);
     } else if (verified == CLATTN_WRONG_RESULT) {
@@ -86,7 +86,8 @@ static clattn_status prepare_attention(clattn_context *context, const clattn__at
             status = clattn__fail(CLATTN_WRONG_RESULT, "%s", quarantine_text);
             break;
         case CLATTN_TRUST_UNKNOWN:
-            status = record(context, impl->name, kernel->program, key, clattn__attn_verify(kernel, false, NULL));
+            status = clattn__trust_record(context, impl->name, kernel->program, key,
+                                          clattn__attn_verify(kernel, false, NULL));
             break;
         }
     }
@@ -132,8 +133,8 @@ static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_im
             status = clattn__fail(CLATTN_WRONG_RESULT, "%s", quarantine_text);
             break;
         case CLATTN_TRUST_UNKNOWN:
-            status = record(context, impl->name, kernel->program, key,
-                            clattn__gemm_verify(context, impl, problem, false, NULL));
+            status = clattn__trust_record(context, impl->name, kernel->program, key,
+                                          clattn__gemm_verify(context, impl, problem, false, NULL));
             break;
         }
     }

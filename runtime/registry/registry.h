@@ -47,6 +47,16 @@ clattn_status clattn__attn_verify(clattn__attn_kernel *kernel, bool long_form, c
 clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
                                   const clattn__gemm_problem *problem, bool long_form, clattn__verify_stats *stats);
 
+/* verify_ops.c: the same for a small kernel (clattn__op), by entry name and variant; one that is not listed there is
+ * refused. program: receives the build that was tried, whose key with the name identifies it; may be NULL. */
+clattn_status clattn__op_verify(clattn_context *context, const char *name, const clattn__op_variant *variant,
+                                clattn__verify_stats *stats, clattn__program **program);
+/* Verifies an op before its first use on this device, or looks up that it has been. A small kernel has no other to step
+ * down to: WRONG_RESULT with the counter-example when it does not reproduce the reference. */
+clattn_status clattn__op_trust(clattn_context *context, const clattn__op *op);
+void clattn__op_trust_key(const clattn_context *context, const char *name, const clattn__program *program,
+                          char key[33]);
+
 /* verify_all.c: the body of clattn_verify. */
 clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn report, void *user);
 
@@ -58,5 +68,10 @@ clattn_trust clattn__trust_get(clattn_context *context, const char *key);
 /* Reads what the cache folder knows of this device, so that counts are whole. */
 void clattn__trust_load(clattn_context *context);
 void clattn__trust_set(clattn_context *context, const char *key, clattn_trust state, const char *detail);
+/* WRONG_RESULT with what is recorded of a quarantined kernel: for those that have no other to step down to. */
+clattn_status clattn__trust_quarantined(clattn_context *context, const char *name, const char *key);
+/* registry.c: records what a verification returned, with the last error as the counter-example; returns it too. */
+clattn_status clattn__trust_record(clattn_context *context, const char *name, const clattn__program *variant,
+                                   const char *key, clattn_status verified);
 
 #endif

@@ -127,6 +127,15 @@ void clattn__trust_set(clattn_context *context, const char *key, clattn_trust st
     clattn__free(path);
 }
 
+clattn_status clattn__trust_quarantined(clattn_context *context, const char *name, const char *key) {
+    clattn__mutex_lock(context->trust.lock);
+    const clattn__trust_entry *entry = find(&context->trust, key);
+    clattn_status status = clattn__fail(CLATTN_WRONG_RESULT, "%s is quarantined on this device and driver: %s", name,
+                                        entry && entry->detail ? entry->detail : "it did not reproduce the reference");
+    clattn__mutex_unlock(context->trust.lock);
+    return status;
+}
+
 static void read_one(void *user, const char *name) {
     clattn_context *context = user;
     if (strlen(name) == 32 && !find(&context->trust, name)) read_record(context, name);

@@ -1,4 +1,5 @@
 /* The long form: every kernel of the registry, over the variants that a user is likely to meet. */
+#include "clattn/layers.h"
 #include "registry/registry.h"
 
 #include <stdio.h>
@@ -96,6 +97,52 @@ static void verify_gemm(sweep *w, const clattn__gemm_impl *impl, clattn__gemm_pr
     tell(w, impl->name, variant, &stats, status == CLATTN_OK ? "" : clattn_last_error(), false);
 }
 
+/* Storage types, styles and activations are built as kernels of their own. */
+static const struct {
+    const char *name;
+    clattn__op_variant variant;
+} ops[] = {
+    {"rows", {0}},
+    {"layer_norm", {0}},
+    {"batch_statistics", {0}},
+    {"batch_apply", {0}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_NONE}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_RELU}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_GELU}},
+    {"sinusoidal", {0}},
+    {"learned", {0}},
+    {"softmax_forward", {0}},
+    {"softmax_backward", {0}},
+    {"softmax_cross_entropy", {0}},
+    {"rope", {.kind = CLATTN_ROPE_COMPUTED, .dtype = CLATTN_F32}},
+    {"rope", {.kind = CLATTN_ROPE_COMPUTED, .dtype = CLATTN_F16, .interleaved = true}},
+    {"rope", {.kind = CLATTN_ROPE_TABLE, .dtype = CLATTN_BF16}},
+    {"rope", {.kind = CLATTN_ROPE_ROWS, .dtype = CLATTN_F32, .interleaved = true, .inverse = true}},
+    {"kv_append", {.dtype = CLATTN_F32, .cells = CLATTN_F32}},
+    {"kv_append", {.dtype = CLATTN_F32, .cells = CLATTN_F16}},
+    {"kv_append", {.dtype = CLATTN_F32, .cells = CLATTN_I8}},
+    {"kv_append", {.dtype = CLATTN_BF16, .cells = CLATTN_BF16}},
+    {"kv_append", {.dtype = CLATTN_BF16, .cells = CLATTN_I8}},
+    {"kv_gather", {.dtype = CLATTN_F32, .cells = CLATTN_F32}},
+    {"kv_gather", {.dtype = CLATTN_F32, .cells = CLATTN_BF16}},
+    {"kv_gather", {.dtype = CLATTN_F32, .cells = CLATTN_I8}},
+    {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_F16}},
+    {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_I8}},
+};
+
+static void verify_op(sweep *w, const char *name, const clattn__op_variant *variant) {
+    clattn__verify_stats stats = {0};
+    clattn__program *program = NULL;
+    char key[33];
+    clattn_status status = clattn__op_verify(w->context, name, variant, &stats, &program);
+    if (status != CLATTN_OK) w->failed = true;
+    if (program) {
+        clattn__op_trust_key(w->context, name, program, key);
+        clattn__trust_record(w->context, name, program, key, status);
+    }
+    tell(w, name, program ? program->options : "", &stats, status == CLATTN_OK ? "" : clattn_last_error(), false);
+}
+
 clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn report, void *user) {
     sweep w = {.context = context, .report = report, .user = user};
     for (int i = 0; clattn__attn_list[i]; i++)
@@ -123,6 +170,7 @@ clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn repor
         {.m = 134, .n = 65, .k = 1030, .width = 65, .bias = true}};
     for (int i = 0; clattn__gemm_list[i]; i++)
         for (size_t g = 0; g < CLATTN__COUNT(gemms); g++) verify_gemm(&w, clattn__gemm_list[i], gemms[g]);
+    for (size_t i = 0; i < CLATTN__COUNT(ops); i++) verify_op(&w, ops[i].name, &ops[i].variant);
     return w.failed ? clattn__fail(CLATTN_WRONG_RESULT, "%s differs from the scalar reference; see the report",
                                    context->env.device.caps.name)
                     : CLATTN_OK;
