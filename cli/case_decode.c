@@ -82,7 +82,7 @@ static clattn_kv_attend_io ask(const decode_case *k, int64_t first, int64_t coun
     return io;
 }
 
-/* ---- decode ----------------------------------------------------------------------------------------------------- */
+/* ---- decode ---------------------------------------------------------------------------------------------------- */
 
 static clattn_status append_and_ask(clattn_kv_cache *cache, const decode_case *k, int64_t first, int64_t count) {
     clattn_kv_append_io tokens;
@@ -146,7 +146,7 @@ case_result case_decode(cli_case *c) {
     return result;
 }
 
-/* ---- the caller's own memory ------------------------------------------------------------------------------------ */
+/* ---- the caller's own memory ----------------------------------------------------------------------------------- */
 
 /* append may be NULL. */
 static case_result run_on_memory(cli_case *c, const decode_case *k, const clattn_kv_append_io *append,

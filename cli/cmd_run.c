@@ -44,7 +44,7 @@ static const char help[] =
     "  --memory-limit SIZE  bytes for intermediate buffers, with K, M or G (default: no limit)\n"
     "  --kernel NAME        only this attention kernel\n"
     "  --gemm NAME          only this kernel for the projections\n"
-    "  --repeat N           warm runs to time (default: for 0.02 s, at least 3)\n" CLI_DEVICE_HELP "\n"
+    "  --repeat N           warm runs to time (default: for 0.01 s, at least 3)\n" CLI_DEVICE_HELP "\n"
     "examples\n"
     "  clattn run --weights examples/data/minilm-layer0.safetensors --heads 12 --query examples/data/hidden.npy \\\n"
     "      --padding-mask examples/data/padding.npy --expect examples/data/attention-out.npy --out y.npy\n"
@@ -267,7 +267,7 @@ static int run_timed(run_job *job, clattn_mha *mha) {
     if (status != CLATTN_OK) return cli_fail_status(status, "running the layer");
     job->cold_ms = 1e3 * (cli_seconds() - start);
     long long wanted = job->options.repeat, done = 0;
-    for (start = begun = cli_seconds(); wanted ? done < wanted : done < 3 || (begun - start < 0.02 && done < MOST);
+    for (start = begun = cli_seconds(); wanted ? done < wanted : done < 3 || (begun - start < 0.01 && done < MOST);
          done++) {
         status = clattn_mha_run(mha, &job->io);
         if (status != CLATTN_OK) return cli_fail_status(status, "running the layer");

@@ -9,8 +9,8 @@
 
 #include "run.h"
 
-/* Multiply-adds that one thread spends on the reference, about 0.1 s. */
-static const double budget = 4e7;
+/* Multiply-adds that one thread spends on the reference, about 0.07 s. */
+static const double budget = 2.8e7;
 enum { MAX_THREADS = 16 };
 
 typedef struct sample {

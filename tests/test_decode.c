@@ -11,7 +11,7 @@
 
 static clattn_context *context;
 
-/* ---- against the reference ----------------------------------------------------------------------------------------- */
+/* ---- against the reference ------------------------------------------------------------------------------------- */
 
 typedef struct variant {
     int64_t head_dim, value_dim, group, query_len;
@@ -70,7 +70,7 @@ static void form_for_gpus(void) {
     for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) verify(&variants[i], true);
 }
 
-/* ---- bits ---------------------------------------------------------------------------------------------------------- */
+/* ---- bits ------------------------------------------------------------------------------------------------------ */
 
 enum { HQ = 6, HKV = 2, SQ = 2, SK = 1500, D = 48, DV = 24, BATCH = 3 };
 
@@ -218,6 +218,7 @@ int main(int argc, char **argv) {
     clattn_context_options options;
     clattn_context_options_init(&options);
     options.selector = getenv("CLATTN_DEVICE");
+    options.kernel_dir = getenv("CLATTN_KERNEL_DIR"); /* to see a broken kernel fail */
     options.verify = CLATTN_VERIFY_NEVER; /* wrong kernels are to show here */
     options.cache_dir = "";
     if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;

@@ -11,7 +11,7 @@
 
 static clattn_context *context;
 
-/* ---- a cache and what it should give ------------------------------------------------------------------------------- */
+/* ---- a cache and what it should give ---------------------------------------------------------------------------- */
 
 static const cache_case cache_cases[] = {
     {"dense", 2, 4, 2, 40, 33, 64, 64, CLATTN_KV_DENSE, 0, 0, -1, 0, -1, 0, 0, 0},
@@ -112,7 +112,7 @@ static void pages_change_no_bit(void) {
     free_cache_data(&u);
 }
 
-/* ---- int8 ---------------------------------------------------------------------------------------------------------- */
+/* ---- int8 ------------------------------------------------------------------------------------------------------- */
 
 static void int8_error_bound(void) {
     static const cache_case c = {"int8 bound", 1, 2,  2, 64, 64, 37, 20, CLATTN_KV_DENSE, 0, 0,
@@ -153,7 +153,7 @@ static void int8_error_bound(void) {
     free_cache_data(&t);
 }
 
-/* ---- lengths, pages, reading back ---------------------------------------------------------------------------------- */
+/* ---- lengths, pages, reading back ------------------------------------------------------------------------------- */
 
 static void truncate_and_read(void) {
     static const cache_case c = {"truncate", 2, 2, 2, 12, 12, 8, 4, CLATTN_KV_PAGED, 4, 0, -1, 0, -1, 0, 0, 0};
@@ -238,7 +238,7 @@ static void empty_calls(void) {
     }
 }
 
-/* ---- bad input ----------------------------------------------------------------------------------------------------- */
+/* ---- bad input -------------------------------------------------------------------------------------------------- */
 
 typedef struct bad_desc {
     const char *part; /* of the message */
@@ -366,6 +366,7 @@ int main(int argc, char **argv) {
     clattn_context_options options;
     clattn_context_options_init(&options);
     options.selector = getenv("CLATTN_DEVICE");
+    options.kernel_dir = getenv("CLATTN_KERNEL_DIR"); /* to see a broken kernel fail */
     if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"decoding_is_recomputation", decoding_is_recomputation},
                                         {"pages_change_no_bit", pages_change_no_bit},

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-/* ---- rotary position embedding ---------------------------------------------------------------------------------- */
+/* ---- rotary position embedding --------------------------------------------------------------------------------- */
 
 /* Each of R/2 pairs of features turns by its own angle: (a, b) becomes (a cos t - b sin t, a sin t + b cos t). Features
  * from R on stay as they are. Source: Su et al. 2021 (arXiv:2104.09864); ONNX RotaryEmbedding-23. */
@@ -87,8 +87,7 @@ CLATTN_API clattn_status clattn_reference_rope(const clattn_rope_desc *desc, con
 typedef enum clattn_kv_layout {
     CLATTN_KV_DENSE = 0, /* (B, Hkv, C, D) */
     CLATTN_KV_RING = 1,  /* the same, but token t lies in row t % C: new tokens overwrite those that left the window */
-    CLATTN_KV_PAGED = 2  /* (N, page_size, Hkv, D); token t of entry b is in page block_table[b, t / page_size], row
-                            t % page_size (Kwon et al. 2023, arXiv:2309.06180) */
+    CLATTN_KV_PAGED = 2 /* N pages of page_size tokens, taken as they are needed (Kwon et al. 2023, arXiv:2309.06180) */
 } clattn_kv_layout;
 
 typedef struct clattn_kv_cache_desc {
@@ -101,18 +100,19 @@ typedef struct clattn_kv_cache_desc {
      * window_left. */
     const clattn_attention_desc *attention;
     clattn_kv_layout layout;
-    int has_storage; /* 0: the cache holds elements of attention->dtype; 1: of `storage` */
-    clattn_dtype
-        storage;       /* attention->dtype; F16 or BF16 for a float32 attention; or I8: signed bytes with one scale per
-                               token and head, max|x| / 127, so that each element is off by at most max|x| / 254 (and
-                               its float rounding; below 1.5e-36 it may be 0). With NaN or infinity it reads as NaN */
+    /* has_storage 0: the cache holds elements of attention->dtype; 1: of `storage`, which is attention->dtype; F16 or
+     * BF16 for a float32 attention; or I8: signed bytes with one scale per token and head, max|x| / 127, so that each
+     * element is off by at most max|x| / 254 and its rounding (1e-4 of that; below 1.5e-36 it may become 0). A token
+     * with NaN or infinity reads as NaN. */
+    int has_storage;
+    clattn_dtype storage;
     int64_t page_size; /* PAGED: tokens per page, >= 1; default 16 */
     int64_t pages;     /* PAGED: N >= 1 */
     int caller_memory; /* 1: the cache holds nothing, each call brings clattn_kv_memory; not with RING */
-    const clattn_rope_desc *rope; /* NULL: off. Else new keys are turned when they are appended, queries when they are
-                               asked, each for its position. Read are style, source (not ROWS), base, rotary_dim and
-                               table_rows; borrowed during create */
-    clattn_tensor cosine, sine;   /* host float32 (P, R/2), for a rope with CLATTN_ROPE_TABLE; borrowed during create */
+    /* NULL: off. Else new keys are turned when they are appended, queries when they are asked, each for its position.
+     * Read are style, source (not ROWS), base, rotary_dim and table_rows; borrowed during create. */
+    const clattn_rope_desc *rope;
+    clattn_tensor cosine, sine; /* host float32 (P, R/2), for a rope with CLATTN_ROPE_TABLE; borrowed during create */
 } clattn_kv_cache_desc;
 CLATTN_API void clattn_kv_cache_desc_init_sized(clattn_kv_cache_desc *desc, size_t caller_size);
 #define clattn_kv_cache_desc_init(d) clattn_kv_cache_desc_init_sized((d), sizeof *(d))
@@ -120,10 +120,12 @@ CLATTN_API void clattn_kv_cache_desc_init_sized(clattn_kv_cache_desc *desc, size
 /* The caller's own cache. Host memory and cl_mem may be mixed. What host memory holds of lengths and tables is checked;
  * a cl_mem that breaks the rules gives wrong results, and no wild access. */
 typedef struct clattn_kv_memory {
-    clattn_tensor key, value; /* DENSE: (B, Hkv, C, D), (B, Hkv, C, Dv); PAGED: (N, page_size, Hkv, D or Dv) */
+    clattn_tensor key, value; /* DENSE: (B, Hkv, C, D), (B, Hkv, C, Dv); PAGED: (N, page_size, Hkv, D or Dv), token t
+                                 of entry b in page block_table[b, t / page_size], row t % page_size */
     clattn_tensor key_scales, value_scales; /* storage I8: float32 (B, Hkv, C), or (N, page_size, Hkv) */
-    clattn_tensor lengths;     /* (B) int32, in host memory also int64: tokens of each entry; append: before the
-                                               new ones, which the caller adds; attend: with them */
+    /* (B) int32, in host memory also int64: tokens of each entry; append: before the new ones, which the caller adds;
+     * attend: with them. */
+    clattn_tensor lengths;
     clattn_tensor block_table; /* PAGED: (B, M) int32, M = ceil(C / page_size); -1: no page */
 } clattn_kv_memory;
 
@@ -158,7 +160,7 @@ CLATTN_API clattn_status clattn_kv_cache_attend(clattn_kv_cache *cache, const cl
 /* The rest is for caches that hold their memory.
  * Copies what the cache holds, turned keys and rounded values: key (B, Hkv, S, D), value (B, Hkv, S, Dv), S <= C, of
  * attention->dtype; row r is token r, in a ring that overflowed token length - C + r. Rows behind an entry's end are
- * 0. */
+ * 0. The first read compiles. */
 CLATTN_API clattn_status clattn_kv_cache_read(clattn_kv_cache *cache, const clattn_tensor *key,
                                               const clattn_tensor *value);
 /* Tokens of batch entry `entry`, those too that a ring has overwritten; -1 for an entry that there is not. */

@@ -5,7 +5,7 @@
 #include "api/check.h"
 #include "api/rules.h"
 
-/* ---- rotary positions ------------------------------------------------------------------------------------------- */
+/* ---- rotary positions ------------------------------------------------------------------------------------------ */
 
 /* Everything but the extents. */
 static clattn_status check_rotation(clattn_rope_desc *d) {
@@ -123,7 +123,7 @@ clattn_status clattn__check_rope_io(const clattn_rope_desc *d, const clattn_rope
     return check_positions(d, &out->positions);
 }
 
-/* ---- description of a cache ------------------------------------------------------------------------------------- */
+/* ---- description of a cache ------------------------------------------------------------------------------------ */
 
 /* Options of the attention that have no meaning on a cache. */
 static clattn_status check_options(const clattn_attention_desc *a) {
@@ -244,7 +244,7 @@ clattn_status clattn__check_kv_desc(const clattn_kv_cache_desc *given, clattn__k
     return check_cache_rope(&in, d);
 }
 
-/* ---- tensors of a call ------------------------------------------------------------------------------------------ */
+/* ---- tensors of a call ----------------------------------------------------------------------------------------- */
 
 /* (N, page_size, Hkv, D) seen as (N, Hkv, page_size, D); scales have one column. */
 static void by_head(const clattn__kv_desc *d, clattn_tensor *t) {
@@ -343,7 +343,7 @@ clattn_status clattn__check_kv_attend(const clattn__kv_desc *d, const clattn_kv_
     return CLATTN_OK;
 }
 
-/* ---- lengths and pages ------------------------------------------------------------------------------------------ */
+/* ---- lengths and pages ----------------------------------------------------------------------------------------- */
 
 clattn_status clattn__check_kv_lengths(const clattn__kv_desc *d, const clattn_tensor *t, int32_t *lengths) {
     for (int64_t b = 0; t->data && b < d->attention.batch; b++) {

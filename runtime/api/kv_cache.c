@@ -34,7 +34,7 @@ static clattn__env *env_of(const clattn_kv_cache *cache) { return &cache->contex
 
 static bool is_paged(const clattn_kv_cache *cache) { return cache->desc.layout == CLATTN_KV_PAGED; }
 
-/* ---- creation --------------------------------------------------------------------------------------------------- */
+/* ---- creation -------------------------------------------------------------------------------------------------- */
 
 static clattn_status make_cells(clattn_kv_cache *cache) {
     const clattn__kv_desc *d = &cache->desc;
@@ -151,7 +151,7 @@ void clattn_kv_cache_destroy(clattn_kv_cache **handle) {
     *handle = NULL;
 }
 
-/* ---- pages ------------------------------------------------------------------------------------------------------ */
+/* ---- pages ----------------------------------------------------------------------------------------------------- */
 
 static int64_t pages_for(const clattn_kv_cache *cache, int64_t tokens) {
     return (tokens + cache->desc.page_size - 1) / cache->desc.page_size;
@@ -196,7 +196,7 @@ static clattn_status take_pages(clattn_kv_cache *cache, int64_t added) {
     return CLATTN_OK;
 }
 
-/* ---- tensors of a call ------------------------------------------------------------------------------------------ */
+/* ---- tensors of a call ----------------------------------------------------------------------------------------- */
 
 static clattn_tensor view(const clattn__buffer *buffer, int64_t offset, clattn_dtype dtype, int rank, int64_t n0,
                           int64_t n1, int64_t n2, int64_t n3) {
@@ -238,7 +238,7 @@ static int64_t most_kept(const clattn_kv_cache *cache) {
     return most;
 }
 
-/* ---- append ----------------------------------------------------------------------------------------------------- */
+/* ---- append ---------------------------------------------------------------------------------------------------- */
 
 static clattn_status append(clattn_kv_cache *cache, const clattn_kv_append_io *io, bool blocking, cl_uint waits,
                             const cl_event *wait_list, cl_event *event) {
@@ -275,7 +275,7 @@ clattn_status clattn_kv_cache_append_enqueue(clattn_kv_cache *cache, const clatt
     return append(cache, io, false, waits, wait_list, event);
 }
 
-/* ---- attend ----------------------------------------------------------------------------------------------------- */
+/* ---- attend ---------------------------------------------------------------------------------------------------- */
 
 static clattn_status attend(clattn_kv_cache *cache, const clattn_kv_attend_io *io, bool blocking, cl_uint waits,
                             const cl_event *wait_list, cl_event *event) {
@@ -316,7 +316,7 @@ clattn_status clattn_kv_cache_attend_enqueue(clattn_kv_cache *cache, const clatt
     return attend(cache, io, false, waits, wait_list, event);
 }
 
-/* ---- the rest --------------------------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------------------------- */
 
 static clattn_status check_own(const clattn_kv_cache *cache) {
     if (!cache) return clattn__fail(CLATTN_INVALID_ARGUMENT, "cache is NULL");

@@ -34,7 +34,7 @@ static clattn__ref_array dense(void *memory, clattn_dtype dtype, int64_t heads, 
     return (clattn__ref_array){memory, dtype, {heads * rows * width, rows * width, width, 1}};
 }
 
-/* ---- rotary positions ------------------------------------------------------------------------------------------- */
+/* ---- rotary positions ------------------------------------------------------------------------------------------ */
 
 static clattn__ref_rope rotation(const clattn_rope_desc *d) {
     return (clattn__ref_rope){.batch = d->batch,
@@ -74,7 +74,7 @@ clattn_status clattn_reference_rope(const clattn_rope_desc *desc, const clattn_r
     return CLATTN_OK;
 }
 
-/* ---- key/value cache -------------------------------------------------------------------------------------------- */
+/* ---- key/value cache ------------------------------------------------------------------------------------------- */
 
 static clattn_status check_memory(const clattn__kv_desc *d, bool writes, const clattn_kv_memory *in,
                                   clattn_kv_memory *m) {

@@ -6,7 +6,7 @@
 enum {
     MOST_ROWS = 16,      /* of one key/value head, and */
     MOST_QUERIES = 8,    /* of one query head: beyond either, tiles of query rows are faster */
-    GROUP_ROWS = 8,      /* of a tile where registers are few */
+    GROUP_ROWS = 4,      /* of a tile on GPUs: 8 spill on gfx900, by its offline compiler */
     CHUNK = 128,         /* keys per partial result */
     LEAST_GROUP = 128,   /* work-items of a group, fewer where the device allows fewer */
     BUSY = 4,            /* work-groups per compute unit that keep a device busy */
@@ -28,7 +28,7 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static int64_t rows_of(const clattn__attn_problem *p) { return p->query_heads / p->kv_heads * p->query_len; }
 
-/* ---- tiles ------------------------------------------------------------------------------------------------------ */
+/* ---- tiles ----------------------------------------------------------------------------------------------------- */
 
 /* Lanes that neither a key nor a value is shorter than. */
 static int lanes_of(const clattn__attn_problem *p, const clattn__caps *caps) {
@@ -63,7 +63,7 @@ static size_t partial_floats(const clattn__attn_problem *p, const clattn__caps *
     return (size_t)(ceil_div(p->value_dim, width) * width + 2);
 }
 
-/* ---- contract --------------------------------------------------------------------------------------------------- */
+/* ---- contract -------------------------------------------------------------------------------------------------- */
 
 static bool supports(const clattn__attn_problem *p, const clattn__caps *caps, clattn__refusal *why) {
     if (rows_of(p) > MOST_ROWS)
@@ -142,7 +142,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     return make_scratch(kernel);
 }
 
-/* ---- launches --------------------------------------------------------------------------------------------------- */
+/* ---- launches -------------------------------------------------------------------------------------------------- */
 
 static clattn_status enqueue_merge(clattn__attn_kernel *kernel, const clattn__attn_call *call,
                                    const clattn_decode_args *d) {

@@ -25,7 +25,7 @@ static const float *floats_of(const clattn_tensor *tensor) {
     return tensor->data ? (const float *)tensor->data + tensor->offset : NULL;
 }
 
-/* ---- rotary positions ------------------------------------------------------------------------------------------- */
+/* ---- rotary positions ------------------------------------------------------------------------------------------ */
 
 /* cosine and sine: tables that the op keeps, or absent. */
 static clattn_status add_rope(clattn__plan *plan, const clattn_rope_desc *d, const clattn_tensor *cosine,
@@ -60,7 +60,7 @@ clattn_status clattn__plan_rope(clattn__plan *plan, clattn_context *context, con
     return clattn__plan_finish(plan);
 }
 
-/* ---- pieces of the cache's plans -------------------------------------------------------------------------------- */
+/* ---- pieces of the cache's plans ------------------------------------------------------------------------------- */
 
 /* An arena buffer for (B, heads, rows, width) of the attention's type. */
 static clattn_status add_buffer(clattn__plan *plan, const clattn__kv_desc *d, const char *name, int64_t heads,
@@ -138,7 +138,7 @@ static void start(clattn__kv_plan *p, clattn_context *context, const char *what)
     p->rope = p->cells = p->attention = -1;
 }
 
-/* ---- append ----------------------------------------------------------------------------------------------------- */
+/* ---- append ---------------------------------------------------------------------------------------------------- */
 
 clattn_status clattn__plan_kv_append(clattn__kv_plan *p, clattn_context *context, const clattn__kv_desc *d) {
     start(p, context, "key/value cache, append");
@@ -158,7 +158,7 @@ clattn_status clattn__plan_kv_append(clattn__kv_plan *p, clattn_context *context
     return status == CLATTN_OK ? clattn__plan_finish(&p->plan) : status;
 }
 
-/* ---- attend ----------------------------------------------------------------------------------------------------- */
+/* ---- attend ---------------------------------------------------------------------------------------------------- */
 
 /* A cache that attention kernels can read as it lies. */
 static bool is_plain(const clattn__kv_desc *d) {
@@ -221,7 +221,7 @@ clattn_status clattn__plan_kv_attend(clattn__kv_plan *p, clattn_context *context
     return status == CLATTN_OK ? clattn__plan_finish(&p->plan) : status;
 }
 
-/* ---- read ------------------------------------------------------------------------------------------------------- */
+/* ---- read ------------------------------------------------------------------------------------------------------ */
 
 clattn_status clattn__plan_kv_read(clattn__kv_plan *p, clattn_context *context, const clattn__kv_desc *d) {
     start(p, context, "key/value cache, read");
@@ -236,7 +236,7 @@ clattn_status clattn__plan_kv_read(clattn__kv_plan *p, clattn_context *context, 
     return status == CLATTN_OK ? clattn__plan_finish(&p->plan) : status;
 }
 
-/* ---- the rows of one call --------------------------------------------------------------------------------------- */
+/* ---- the rows of one call -------------------------------------------------------------------------------------- */
 
 static void set_rope_rows(clattn__step *step, int64_t rows, bool asks) {
     clattn_rope_args args;
