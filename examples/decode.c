@@ -1,6 +1,5 @@
 /* Decoding with a key/value cache: a prompt, then one token after the other, from a dense cache and from pages;
- * compared
- * with attention over all tokens at once. */
+ * compared with attention over all tokens at once. */
 #include <clattn/clattn.h>
 #include <math.h>
 #include <stdio.h>
