@@ -15,7 +15,12 @@
 #include "plan/plan.h"
 #include "ref/ref.h"
 
-enum { CLASSES = 18, CASES = 116, MOST_KERNELS = 8, MOST_FEATURES = 32, MOST_INPUTS = 24 };
+#ifdef __SANITIZE_ADDRESS__
+enum { CASES = 29 }; /* the reference is slow there; the release tree draws them all */
+#else
+enum { CASES = 116 };
+#endif
+enum { CLASSES = 18, MOST_KERNELS = 8, MOST_FEATURES = 32, MOST_INPUTS = 24 };
 
 static clattn_context *context;
 static long right[MOST_KERNELS][MOST_FEATURES]; /* cases that came out right, per kernel and feature */
