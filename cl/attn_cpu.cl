@@ -384,27 +384,7 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
                  a->output.row);
 }
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-attn_cpu(const clattn_attn_args all,          /* by value             */
-         const __global storage *query,       /* (B, Hq,  Sq, D)      */
-         const __global storage *key,         /* (B, Hkv, Sk, D)      */
-         const __global storage *value,       /* (B, Hkv, Sk, Dv)     */
-         __global storage *output,            /* (B, Hq,  Sq, Dv)     */
-         const __global mask_element *mask,   /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-         const __global uchar *padding,       /* (B, Sk) or NULL      */
-         const __global int *lengths,         /* (B) or NULL          */
-         const __global float *alibi,         /* (Hq) or NULL         */
-         const __global float *sinks,         /* (Hq) or NULL         */
-         __global float *lse,                 /* (B, Hq, Sq) or NULL  */
-         __global float *weights,             /* not made here        */
-         __global float *scores,              /* not made here        */
-         const __global float *score_weight,  /* not read here        */
-         const __global float *score_bias,    /* not read here        */
-         const __global int *query_starts,    /* (B + 1) or NULL      */
-         const __global int *key_starts,      /* (B + 1) or NULL      */
-         const __global int *prefix,          /* (B) or NULL          */
-         const __global int *query_documents, /* (B, Sq) or NULL      */
-         const __global int *key_documents) { /* (B, Sk) or NULL      */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attn_cpu(ATTN_ALL_PARAMETERS(all)) {
     clattn_attn_args a = all;
     attn_sequence_set(&a, (int)get_group_id(2), query_starts, key_starts);
     attn_cpu_body((int)get_group_id(0), (int)get_num_groups(0), (int)get_group_id(1), (int)get_group_id(2), &a, query,

@@ -255,22 +255,9 @@ BODY attn_decode_body(int split, int index, int line, const clattn_attn_args *a,
         write_row(a, &tile, &rows[r], b, joined[r], sums + r * VALUE_PAD, sinks, output, lse);
 }
 
-__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
-attn_decode(const clattn_attn_args a,          /* by value             */
-            const __global storage *query,     /* (B, Hq,  Sq, D)      */
-            const __global storage *key,       /* (B, Hkv, Sk, D)      */
-            const __global storage *value,     /* (B, Hkv, Sk, Dv)     */
-            __global storage *output,          /* (B, Hq,  Sq, Dv)     */
-            const __global mask_element *mask, /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-            const __global uchar *padding,     /* (B, Sk) or NULL      */
-            const __global int *lengths,       /* (B) or NULL          */
-            const __global float *alibi,       /* (Hq) or NULL         */
-            const __global float *sinks,       /* (Hq) or NULL         */
-            __global float *lse,               /* (B, Hq, Sq) or NULL  */
-            __global float *weights,           /* not made here        */
-            __global float *scores,            /* not made here        */
-            const clattn_decode_args d,        /* by value             */
-            __global float *partials) {        /* (B * Hkv * rows, chunks, PART), with several splits */
+/* partials: (B * Hkv * rows, chunks, PART), with several splits. */
+__kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attn_decode(ATTN_PARAMETERS(a), const clattn_decode_args d,
+                                                                         __global float *partials) {
     attn_decode_body((int)get_group_id(0), (int)get_group_id(1), (int)get_group_id(2), &a, &d, query, key, value,
                      output, mask, padding, lengths, alibi, sinks, lse, partials);
 }

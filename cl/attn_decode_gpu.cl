@@ -61,22 +61,9 @@ static inline void write_four(const clattn_attn_args *a, const decode_tile *tile
     if (LSE && column == 0) lse[decode_lse_at(a, b, row)] = end.y;
 }
 
+/* partials: (B * Hkv * rows, chunks, PART), with several splits. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
-attn_decode(const clattn_attn_args a,          /* by value             */
-            const __global storage *query,     /* (B, Hq,  Sq, D)      */
-            const __global storage *key,       /* (B, Hkv, Sk, D)      */
-            const __global storage *value,     /* (B, Hkv, Sk, Dv)     */
-            __global storage *output,          /* (B, Hq,  Sq, Dv)     */
-            const __global mask_element *mask, /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-            const __global uchar *padding,     /* (B, Sk) or NULL      */
-            const __global int *lengths,       /* (B) or NULL          */
-            const __global float *alibi,       /* (Hq) or NULL         */
-            const __global float *sinks,       /* (Hq) or NULL         */
-            __global float *lse,               /* (B, Hq, Sq) or NULL  */
-            __global float *weights,           /* not made here        */
-            __global float *scores,            /* not made here        */
-            const clattn_decode_args d,        /* by value             */
-            __global float *partials) {        /* (B * Hkv * rows, chunks, PART), with several splits */
+attn_decode(ATTN_PARAMETERS(a), const clattn_decode_args d, __global float *partials) {
     __local float4 q[ROWS * HEAD_FOURS], slices[ROWS * GROUP];
     __local float p[ROWS * CHUNK], slice_sums[ROWS * GROUP];
     __local float *tree = (__local float *)slices; /* (ROWS, CHUNK), while the maximum is sought */

@@ -37,27 +37,8 @@ static void add_score(row_softmax *r, float s, float inverse_temperature, float 
     r->base = base;
 }
 
-__kernel void attn_naive(const clattn_attn_args all,          /* sizes, strides, options */
-                         const __global storage *query,       /* (B, Hq,  Sq, D)  */
-                         const __global storage *key,         /* (B, Hkv, Sk, D)  */
-                         const __global storage *value,       /* (B, Hkv, Sk, Dv) */
-                         __global storage *output,            /* (B, Hq,  Sq, Dv) */
-                         const __global mask_element *mask,   /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-                         const __global uchar *padding,       /* (B, Sk) or NULL */
-                         const __global int *lengths,         /* (B)  or NULL */
-                         const __global float *alibi,         /* (Hq) or NULL */
-                         const __global float *sinks,         /* (Hq) or NULL */
-                         __global float *lse,                 /* (B, Hq, Sq) or NULL */
-                         __global float *weights,             /* (B, Hq, Sq, Sk), averaged (B, Sq, Sk), or NULL */
-                         __global float *scores,              /* (B, Hq, Sq, Sk) or NULL */
-                         const __global float *score_weight,  /* (D) or NULL */
-                         const __global float *score_bias,    /* (D) or NULL */
-                         const __global int *query_starts,    /* (B + 1) or NULL */
-                         const __global int *key_starts,      /* (B + 1) or NULL */
-                         const __global int *prefix,          /* (B) or NULL */
-                         const __global int *query_documents, /* (B, Sq) or NULL */
-                         const __global int *key_documents,   /* (B, Sk) or NULL */
-                         clattn_i64 first) { /* item number of work-item 0: launches are cut in chunks */
+/* first: number of work-item 0, as launches are cut in chunks. */
+__kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
     const int heads = AVERAGED_WEIGHTS ? all.query_heads : 1; /* walked by this item */
     const clattn_i64 item = first + (clattn_i64)get_global_id(0);
     const int i = (int)(item % all.query_len);

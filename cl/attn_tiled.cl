@@ -142,28 +142,9 @@ static inline void add_values_with_care(float4 acc[ROWS][VALUE_VECTORS], const _
     }
 }
 
-__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
-attn_tiled(const clattn_attn_args all,               /* sizes, strides, options */
-           const __global storage *query,            /* (B, Hq,  Sq, D)  */
-           const __global storage *key,              /* (B, Hkv, Sk, D)  */
-           const __global storage *value,            /* (B, Hkv, Sk, Dv) */
-           __global storage *output,                 /* (B, Hq,  Sq, Dv) */
-           const __global mask_element *mask,        /* (B|1, Hq|1, Sq|1, Sk|1) or NULL */
-           const __global uchar *padding,            /* (B, Sk) or NULL */
-           const __global int *lengths,              /* (B)  or NULL */
-           const __global float *alibi,              /* (Hq) or NULL */
-           const __global float *sinks,              /* (Hq) or NULL */
-           __global float *lse,                      /* (B, Hq, Sq) or NULL */
-           __global float *weights,                  /* not written here */
-           __global float *scores,                   /* not written here */
-           const __global float *score_weight,       /* not read here */
-           const __global float *score_bias,         /* not read here */
-           const __global int *query_starts,         /* (B + 1) or NULL */
-           const __global int *key_starts,           /* (B + 1) or NULL */
-           const __global int *prefix,               /* (B) or NULL */
-           const __global int *query_documents,      /* (B, Sq) or NULL */
-           const __global int *key_documents,        /* (B, Sk) or NULL */
-           clattn_i64 first) {                       /* number of group 0's tile: launches come in chunks */
+/* first: number of group 0's tile, as launches come in chunks. */
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN_ALL_PARAMETERS(all),
+                                                                            clattn_i64 first) {
     __local float4 area[AREA_FLOATS / 4];            /* slices of Q and K, of V, or a table (BLOCK_Q, TILE_X) */
     __local float4 weight_area[BLOCK_Q * WEIGHT_LD]; /* (BLOCK_Q, BLOCK_KV), padded rows */
     __local int odd_slice;                           /* number of the last slice of V with a NaN or an infinity */

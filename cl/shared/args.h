@@ -31,7 +31,7 @@ typedef struct clattn_attn_args {
     int mask_column;                                          /* 1, or 0 when one mask column serves all keys */
     int mask_len; /* keys the mask speaks of; later keys are forbidden (ONNX 24), except the last always_keys */
     int batch, query_heads, kv_heads, query_len, kv_len;
-    int query_first; /* row number of local row 0: a chunk of a longer query */
+    int query_first;   /* row number of local row 0: a chunk of a longer query */
     int causal_offset; /* allowed: j <= i + causal_offset (+ length[b] with OFFSET_FROM_LENGTHS), i from query_first */
     int window_left, window_right; /* INT_MAX: unbounded */
     int always_keys;               /* the last keys of kv_len that no mask hides (appended bias_k, zero_attn) */
@@ -49,30 +49,44 @@ typedef struct clattn_attn_args {
     int reserved;
 } clattn_attn_args;
 
+/* Their tensors in the order of the slots, which follow the struct in slot 0: X(SLOT, name, type). Kernels declare each
+ * as `type *name`, the host puts it in slot ATTN_<SLOT>; NULL when absent. */
+#define ATTN_TENSORS(X)                                                                                                \
+    X(QUERY, query, const __global storage)    /* (B, Hq, Sq, D) */                                                    \
+    X(KEY, key, const __global storage)        /* (B, Hkv, Sk, D) */                                                   \
+    X(VALUE, value, const __global storage)    /* (B, Hkv, Sk, Dv) */                                                  \
+    X(OUTPUT, output, __global storage)        /* (B, Hq, Sq, Dv) */                                                   \
+    X(MASK, mask, const __global mask_element) /* (B|1, Hq|1, Sq|1, Sk|1): bytes or floats, by MASK_FLOAT */           \
+    X(PADDING, padding, const __global uchar)  /* (B, Sk), true = attend */                                            \
+    X(LENGTHS, lengths, const __global int)    /* (B) */                                                               \
+    X(ALIBI, alibi, const __global float)      /* (Hq) */                                                              \
+    X(SINKS, sinks, const __global float)      /* (Hq) */                                                              \
+    X(LSE, lse, __global float)                /* (B, Hq, Sq) */                                                       \
+    X(WEIGHTS, weights, __global float)        /* (B, Hq, Sq, Sk), averaged (B, Sq, Sk) */                             \
+    X(SCORES, scores, __global float)          /* (B, Hq, Sq, Sk) */
+/* The rest exist only in kernels that list one of CLATTN__FEATURE_SLOTS (impl.h). */
+#define ATTN_FEATURE_TENSORS(X)                                                                                        \
+    X(SCORE_WEIGHT, score_weight, const __global float)     /* (D) */                                                  \
+    X(SCORE_BIAS, score_bias, const __global float)         /* (D) */                                                  \
+    X(QUERY_STARTS, query_starts, const __global int)       /* (B + 1) */                                              \
+    X(KEY_STARTS, key_starts, const __global int)           /* (B + 1) */                                              \
+    X(PREFIX, prefix, const __global int)                   /* (B) */                                                  \
+    X(QUERY_DOCUMENTS, query_documents, const __global int) /* (B, Sq) */                                              \
+    X(KEY_DOCUMENTS, key_documents, const __global int)     /* (B, Sk) */
+
+#define ATTN_SLOT_OF(SLOT, name, type) ATTN_##SLOT,
 enum clattn_attn_slot {
     ATTN_ARGS = 0,
-    ATTN_QUERY,
-    ATTN_KEY,
-    ATTN_VALUE,
-    ATTN_OUTPUT,
-    ATTN_MASK,          /* bytes or floats, by MASK_BOOL or MASK_FLOAT */
-    ATTN_PADDING,       /* bytes, true = attend */
-    ATTN_LENGTHS,       /* int (B) */
-    ATTN_ALIBI,         /* float (Hq) */
-    ATTN_SINKS,         /* float (Hq) */
-    ATTN_LSE,           /* float */
-    ATTN_WEIGHTS,       /* float */
-    ATTN_SCORES,        /* float */
-    ATTN_FEATURE_SLOTS, /* the next ones exist only in kernels that list one of CLATTN__FEATURE_SLOTS (impl.h) */
-    ATTN_SCORE_WEIGHT = ATTN_FEATURE_SLOTS, /* float (D) */
-    ATTN_SCORE_BIAS,                        /* float (D) */
-    ATTN_QUERY_STARTS,                      /* int (B + 1) */
-    ATTN_KEY_STARTS,                        /* int (B + 1) */
-    ATTN_PREFIX,                            /* int (B) */
-    ATTN_QUERY_DOCUMENTS,                   /* int (B, Sq) */
-    ATTN_KEY_DOCUMENTS,                     /* int (B, Sk) */
-    ATTN_FIRST /* clattn_i64, attn_naive and attn_tiled only: rows or tiles that earlier launches have done */
+    ATTN_TENSORS(ATTN_SLOT_OF) ATTN_FEATURE_SLOTS,
+    ATTN_LAST_COMMON = ATTN_FEATURE_SLOTS - 1,
+    ATTN_FEATURE_TENSORS(ATTN_SLOT_OF) ATTN_SLOTS,
+    ATTN_FIRST = ATTN_SLOTS /* clattn_i64, attn_naive and attn_tiled: rows or tiles that earlier launches have done */
 };
+
+/* A kernel's parameters; `args` is what it calls the struct. */
+#define ATTN_PARAMETER_OF(SLOT, name, type) , type *name
+#define ATTN_PARAMETERS(args) const clattn_attn_args args ATTN_TENSORS(ATTN_PARAMETER_OF)
+#define ATTN_ALL_PARAMETERS(args) ATTN_PARAMETERS(args) ATTN_FEATURE_TENSORS(ATTN_PARAMETER_OF)
 
 /* Projections y = x W^T + bias (gemm_*.cl). Row m of x is (b, s) with s < rows; column n of y is (h, d) with d < width.
  * x element (b, s, k) at x.offset + b*x.batch + s*x.row + k.

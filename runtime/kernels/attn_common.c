@@ -61,32 +61,9 @@ void clattn__attn_options(clattn__options *options, const clattn__attn_problem *
 
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
     clattn__env *env = kernel->programs->env;
-    const bool has_feature_slots = kernel->impl->features & CLATTN__FEATURE_SLOTS;
-    const struct {
-        cl_uint slot;
-        cl_mem mem;
-    } buffers[] = {{ATTN_QUERY, call->query},
-                   {ATTN_KEY, call->key},
-                   {ATTN_VALUE, call->value},
-                   {ATTN_OUTPUT, call->output},
-                   {ATTN_MASK, call->mask},
-                   {ATTN_PADDING, call->padding},
-                   {ATTN_LENGTHS, call->lengths},
-                   {ATTN_ALIBI, call->alibi},
-                   {ATTN_SINKS, call->sinks},
-                   {ATTN_LSE, call->lse},
-                   {ATTN_WEIGHTS, call->weights},
-                   {ATTN_SCORES, call->scores},
-                   {ATTN_SCORE_WEIGHT, call->score_weight},
-                   {ATTN_SCORE_BIAS, call->score_bias},
-                   {ATTN_QUERY_STARTS, call->query_starts},
-                   {ATTN_KEY_STARTS, call->key_starts},
-                   {ATTN_PREFIX, call->prefix},
-                   {ATTN_QUERY_DOCUMENTS, call->query_documents},
-                   {ATTN_KEY_DOCUMENTS, call->key_documents}};
+    const cl_uint end = kernel->impl->features & CLATTN__FEATURE_SLOTS ? ATTN_SLOTS : ATTN_FEATURE_SLOTS;
     clattn_status status = clattn__arg(env, kernel->kernel, ATTN_ARGS, sizeof call->args, &call->args);
-    for (size_t i = 0; i < CLATTN__COUNT(buffers) && status == CLATTN_OK; i++)
-        if (buffers[i].slot < ATTN_FEATURE_SLOTS || has_feature_slots)
-            status = clattn__arg_mem(env, kernel->kernel, buffers[i].slot, buffers[i].mem);
+    for (cl_uint slot = ATTN_ARGS + 1; slot < end && status == CLATTN_OK; slot++)
+        status = clattn__arg_mem(env, kernel->kernel, slot, call->mem[slot]);
     return status;
 }

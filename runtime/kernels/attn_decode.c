@@ -151,11 +151,11 @@ static clattn_status enqueue_merge(clattn__attn_kernel *kernel, const clattn__at
         size_t bytes;
         const void *value;
     } slots[] = {{sizeof call->args, &call->args},
-                 {sizeof(cl_mem), &call->output},
-                 {sizeof(cl_mem), &call->lengths},
-                 {sizeof(cl_mem), &call->alibi},
-                 {sizeof(cl_mem), &call->sinks},
-                 {sizeof(cl_mem), &call->lse},
+                 {sizeof(cl_mem), &call->mem[ATTN_OUTPUT]},
+                 {sizeof(cl_mem), &call->mem[ATTN_LENGTHS]},
+                 {sizeof(cl_mem), &call->mem[ATTN_ALIBI]},
+                 {sizeof(cl_mem), &call->mem[ATTN_SINKS]},
+                 {sizeof(cl_mem), &call->mem[ATTN_LSE]},
                  {sizeof *d, d},
                  {sizeof(cl_mem), &kernel->scratch.mem}};
     clattn_status status = CLATTN_OK;

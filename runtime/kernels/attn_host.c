@@ -14,7 +14,7 @@ typedef struct mapping {
 
 typedef struct mappings {
     clattn__env *env;
-    mapping list[19]; /* one per buffer of clattn__attn_call at most */
+    mapping list[ATTN_SLOTS];
     int count;
     clattn_status status; /* of the first map that failed; later ones are not tried */
 } mappings;
@@ -83,8 +83,8 @@ static clattn_score score_of(uint32_t features) {
 /* What lies in the feature slots, and dropout. */
 static void set_features(clattn__ref_attention *p, uint32_t features, const clattn__attn_call *call, mappings *maps) {
     const clattn_attn_args *args = &call->args;
-    const cl_mem weight = features & CLATTN__SCORE_WEIGHT ? call->score_weight : NULL;
-    const cl_mem bias = features & CLATTN__SCORE_BIAS ? call->score_bias : NULL;
+    const cl_mem weight = features & CLATTN__SCORE_WEIGHT ? call->mem[ATTN_SCORE_WEIGHT] : NULL;
+    const cl_mem bias = features & CLATTN__SCORE_BIAS ? call->mem[ATTN_SCORE_BIAS] : NULL;
     const bool documents = features & CLATTN__DOCUMENTS, packed = features & CLATTN__VARLEN;
     p->score = score_of(features);
     p->score_weight = vector_of(maps, weight, CLATTN_F32, args->score_weight_offset);
@@ -94,13 +94,15 @@ static void set_features(clattn__ref_attention *p, uint32_t features, const clat
     p->dropout_seed = (uint64_t)args->seed_high << 32 | args->seed_low;
     p->batch_first = args->batch_first;
     p->head_first = args->head_first;
-    p->prefix = vector_of(maps, features & CLATTN__PREFIX ? call->prefix : NULL, CLATTN_I32, args->prefix_offset);
-    p->query_documents = table_of(maps, documents ? call->query_documents : NULL, args->query_documents_offset,
-                                  args->query_documents_batch, 1, 0);
-    p->key_documents = table_of(maps, documents ? call->key_documents : NULL, args->key_documents_offset,
+    p->prefix =
+        vector_of(maps, features & CLATTN__PREFIX ? call->mem[ATTN_PREFIX] : NULL, CLATTN_I32, args->prefix_offset);
+    p->query_documents = table_of(maps, documents ? call->mem[ATTN_QUERY_DOCUMENTS] : NULL,
+                                  args->query_documents_offset, args->query_documents_batch, 1, 0);
+    p->key_documents = table_of(maps, documents ? call->mem[ATTN_KEY_DOCUMENTS] : NULL, args->key_documents_offset,
                                 args->key_documents_batch, 0, 1);
-    p->query_starts = vector_of(maps, packed ? call->query_starts : NULL, CLATTN_I32, args->query_starts_offset);
-    p->key_starts = vector_of(maps, packed ? call->key_starts : NULL, CLATTN_I32, args->key_starts_offset);
+    p->query_starts =
+        vector_of(maps, packed ? call->mem[ATTN_QUERY_STARTS] : NULL, CLATTN_I32, args->query_starts_offset);
+    p->key_starts = vector_of(maps, packed ? call->mem[ATTN_KEY_STARTS] : NULL, CLATTN_I32, args->key_starts_offset);
     p->query_total = args->query_total;
     p->key_total = args->key_total;
     p->align_end = args->align_end != 0;
@@ -135,21 +137,25 @@ static clattn__ref_attention problem_of(const clattn__attn_problem *problem, con
         .window_right = features & CLATTN__WINDOW ? window_of(args->window_right) : -1,
         .mask_len = args->mask_len,
         .always_keys = features & CLATTN__ALWAYS_KEYS ? args->always_keys : 0,
-        .query = array_of(maps, call->query, problem->dtype, args->query, 1),
-        .key = array_of(maps, call->key, problem->dtype, args->key, 1),
-        .value = array_of(maps, call->value, problem->dtype, args->value, 1),
-        .mask = array_of(maps, mask ? call->mask : NULL, mask_dtype, args->mask, args->mask_column),
-        .padding = array_of(maps, features & CLATTN__PADDING ? call->padding : NULL, CLATTN_BOOL, padding, 1),
-        .lengths = vector_of(maps, features & CLATTN__LENGTHS ? call->lengths : NULL, CLATTN_I32, args->lengths_offset),
-        .alibi = vector_of(maps, features & CLATTN__ALIBI ? call->alibi : NULL, CLATTN_F32, args->alibi_offset),
-        .sinks = vector_of(maps, features & CLATTN__SINKS ? call->sinks : NULL, CLATTN_F32, args->sinks_offset),
-        .output = array_of(maps, call->output, problem->dtype, args->output, 1),
-        .lse = array_of(maps, features & CLATTN__LSE ? call->lse : NULL, CLATTN_F32, lse, 0),
-        .weights = array_of(maps, weights ? call->weights : NULL, CLATTN_F32, args->weights, 1),
+        .query = array_of(maps, call->mem[ATTN_QUERY], problem->dtype, args->query, 1),
+        .key = array_of(maps, call->mem[ATTN_KEY], problem->dtype, args->key, 1),
+        .value = array_of(maps, call->mem[ATTN_VALUE], problem->dtype, args->value, 1),
+        .mask = array_of(maps, mask ? call->mem[ATTN_MASK] : NULL, mask_dtype, args->mask, args->mask_column),
+        .padding = array_of(maps, features & CLATTN__PADDING ? call->mem[ATTN_PADDING] : NULL, CLATTN_BOOL, padding, 1),
+        .lengths = vector_of(maps, features & CLATTN__LENGTHS ? call->mem[ATTN_LENGTHS] : NULL, CLATTN_I32,
+                             args->lengths_offset),
+        .alibi =
+            vector_of(maps, features & CLATTN__ALIBI ? call->mem[ATTN_ALIBI] : NULL, CLATTN_F32, args->alibi_offset),
+        .sinks =
+            vector_of(maps, features & CLATTN__SINKS ? call->mem[ATTN_SINKS] : NULL, CLATTN_F32, args->sinks_offset),
+        .output = array_of(maps, call->mem[ATTN_OUTPUT], problem->dtype, args->output, 1),
+        .lse = array_of(maps, features & CLATTN__LSE ? call->mem[ATTN_LSE] : NULL, CLATTN_F32, lse, 0),
+        .weights = array_of(maps, weights ? call->mem[ATTN_WEIGHTS] : NULL, CLATTN_F32, args->weights, 1),
         .average_weights = averaged,
         .accumulate_weights = args->weights_accumulate != 0,
         .weights_factor = (double)args->weights_factor,
-        .scores = array_of(maps, features & CLATTN__SCORES ? call->scores : NULL, CLATTN_F32, args->scores, 1),
+        .scores =
+            array_of(maps, features & CLATTN__SCORES ? call->mem[ATTN_SCORES] : NULL, CLATTN_F32, args->scores, 1),
         .scores_mode = problem->scores,
     };
     static uint8_t nothing; /* a mask without any element forbids all keys, so it must not look absent */

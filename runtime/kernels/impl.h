@@ -69,8 +69,7 @@ typedef struct clattn__attn_problem {
 /* One call: launch arguments (sizes, strides, offsets) and the buffers. */
 typedef struct clattn__attn_call {
     clattn_attn_args args;
-    cl_mem query, key, value, output, mask, padding, lengths, alibi, sinks, lse, weights, scores;
-    cl_mem score_weight, score_bias, query_starts, key_starts, prefix, query_documents, key_documents;
+    cl_mem mem[ATTN_SLOTS]; /* by clattn_attn_slot; NULL when absent */
 } clattn__attn_call;
 
 typedef struct clattn__attn_impl clattn__attn_impl;

@@ -143,62 +143,66 @@ static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, 
     return mem;
 }
 
-/* The tensors of the feature slots. */
-static void resolve_features(const clattn__plan *plan, const clattn__operand *operands, clattn__attn_call *call) {
+/* Every tensor of an attention step. The launch struct has whole places for some of them; of the others it holds the
+ * offset and what strides they have. */
+static void resolve_attention(const clattn__plan *plan, const clattn__operand *operands, clattn__attn_call *call) {
     clattn_attn_args *args = &call->args;
+    clattn_place place[ATTN_SLOTS] = {{0}}; /* of those others */
     const struct {
         clattn__role role;
-        cl_mem *mem;
-        clattn_i64 *offset, *batch;
+        int slot;
+        clattn_place *place;
     } tensors[] = {
-        {CLATTN__ROLE_SCORE_WEIGHT, &call->score_weight, &args->score_weight_offset, NULL},
-        {CLATTN__ROLE_SCORE_BIAS, &call->score_bias, &args->score_bias_offset, NULL},
-        {CLATTN__ROLE_QUERY_STARTS, &call->query_starts, &args->query_starts_offset, NULL},
-        {CLATTN__ROLE_KEY_STARTS, &call->key_starts, &args->key_starts_offset, NULL},
-        {CLATTN__ROLE_PREFIX, &call->prefix, &args->prefix_offset, NULL},
-        {CLATTN__ROLE_QUERY_DOCUMENTS, &call->query_documents, &args->query_documents_offset,
-         &args->query_documents_batch},
-        {CLATTN__ROLE_KEY_DOCUMENTS, &call->key_documents, &args->key_documents_offset, &args->key_documents_batch},
+        {CLATTN__ROLE_QUERY, ATTN_QUERY, &args->query},
+        {CLATTN__ROLE_KEY, ATTN_KEY, &args->key},
+        {CLATTN__ROLE_VALUE, ATTN_VALUE, &args->value},
+        {CLATTN__ROLE_OUTPUT, ATTN_OUTPUT, &args->output},
+        {CLATTN__ROLE_MASK, ATTN_MASK, &args->mask},
+        {CLATTN__ROLE_WEIGHTS, ATTN_WEIGHTS, &args->weights},
+        {CLATTN__ROLE_SCORES, ATTN_SCORES, &args->scores},
+        {CLATTN__ROLE_PADDING, ATTN_PADDING, &place[ATTN_PADDING]},
+        {CLATTN__ROLE_LENGTHS, ATTN_LENGTHS, &place[ATTN_LENGTHS]},
+        {CLATTN__ROLE_ALIBI, ATTN_ALIBI, &place[ATTN_ALIBI]},
+        {CLATTN__ROLE_SINKS, ATTN_SINKS, &place[ATTN_SINKS]},
+        {CLATTN__ROLE_LSE, ATTN_LSE, &place[ATTN_LSE]},
+        {CLATTN__ROLE_SCORE_WEIGHT, ATTN_SCORE_WEIGHT, &place[ATTN_SCORE_WEIGHT]},
+        {CLATTN__ROLE_SCORE_BIAS, ATTN_SCORE_BIAS, &place[ATTN_SCORE_BIAS]},
+        {CLATTN__ROLE_QUERY_STARTS, ATTN_QUERY_STARTS, &place[ATTN_QUERY_STARTS]},
+        {CLATTN__ROLE_KEY_STARTS, ATTN_KEY_STARTS, &place[ATTN_KEY_STARTS]},
+        {CLATTN__ROLE_PREFIX, ATTN_PREFIX, &place[ATTN_PREFIX]},
+        {CLATTN__ROLE_QUERY_DOCUMENTS, ATTN_QUERY_DOCUMENTS, &place[ATTN_QUERY_DOCUMENTS]},
+        {CLATTN__ROLE_KEY_DOCUMENTS, ATTN_KEY_DOCUMENTS, &place[ATTN_KEY_DOCUMENTS]},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(tensors); i++) {
-        clattn_place place = {0};
-        *tensors[i].mem = resolve(plan, &operands[tensors[i].role], &place);
-        *tensors[i].offset = place.offset;
-        if (tensors[i].batch) *tensors[i].batch = place.batch;
-    }
-    if (!call->query_starts) return;
-    args->query_total = (int)plan->query_total;
-    args->key_total = (int)plan->key_total;
+    for (size_t i = 0; i < CLATTN__COUNT(tensors); i++)
+        call->mem[tensors[i].slot] = resolve(plan, &operands[tensors[i].role], tensors[i].place);
+    args->padding_offset = place[ATTN_PADDING].offset;
+    args->padding_batch = place[ATTN_PADDING].batch;
+    args->lengths_offset = place[ATTN_LENGTHS].offset;
+    args->alibi_offset = place[ATTN_ALIBI].offset;
+    args->sinks_offset = place[ATTN_SINKS].offset;
+    args->lse_offset = place[ATTN_LSE].offset;
+    args->lse_batch = place[ATTN_LSE].batch;
+    args->lse_head = place[ATTN_LSE].head;
+    args->score_weight_offset = place[ATTN_SCORE_WEIGHT].offset;
+    args->score_bias_offset = place[ATTN_SCORE_BIAS].offset;
+    args->query_starts_offset = place[ATTN_QUERY_STARTS].offset;
+    args->key_starts_offset = place[ATTN_KEY_STARTS].offset;
+    args->prefix_offset = place[ATTN_PREFIX].offset;
+    args->query_documents_offset = place[ATTN_QUERY_DOCUMENTS].offset;
+    args->query_documents_batch = place[ATTN_QUERY_DOCUMENTS].batch;
+    args->key_documents_offset = place[ATTN_KEY_DOCUMENTS].offset;
+    args->key_documents_batch = place[ATTN_KEY_DOCUMENTS].batch;
 }
 
 static clattn_status enqueue_attention(clattn__plan *plan, const clattn__step *step) {
     clattn__attn_call call = {.args = step->args.attn};
-    clattn_attn_args *args = &call.args;
-    clattn_place padding = {0}, lengths = {0}, alibi = {0}, sinks = {0}, lse = {0};
-    const clattn__operand *operands = step->operands;
-    call.query = resolve(plan, &operands[CLATTN__ROLE_QUERY], &args->query);
-    call.key = resolve(plan, &operands[CLATTN__ROLE_KEY], &args->key);
-    call.value = resolve(plan, &operands[CLATTN__ROLE_VALUE], &args->value);
-    call.output = resolve(plan, &operands[CLATTN__ROLE_OUTPUT], &args->output);
-    call.mask = resolve(plan, &operands[CLATTN__ROLE_MASK], &args->mask);
-    call.padding = resolve(plan, &operands[CLATTN__ROLE_PADDING], &padding);
-    call.lengths = resolve(plan, &operands[CLATTN__ROLE_LENGTHS], &lengths);
-    call.alibi = resolve(plan, &operands[CLATTN__ROLE_ALIBI], &alibi);
-    call.sinks = resolve(plan, &operands[CLATTN__ROLE_SINKS], &sinks);
-    call.lse = resolve(plan, &operands[CLATTN__ROLE_LSE], &lse);
-    call.weights = resolve(plan, &operands[CLATTN__ROLE_WEIGHTS], &args->weights);
-    call.scores = resolve(plan, &operands[CLATTN__ROLE_SCORES], &args->scores);
-    resolve_features(plan, operands, &call);
-    const int mask = operands[CLATTN__ROLE_MASK].id;
-    args->mask_column = mask == CLATTN__ROLE_NONE ? 0 : (int)plan->bound[mask].column;
-    args->padding_offset = padding.offset;
-    args->padding_batch = padding.batch;
-    args->lengths_offset = lengths.offset;
-    args->alibi_offset = alibi.offset;
-    args->sinks_offset = sinks.offset;
-    args->lse_offset = lse.offset;
-    args->lse_batch = lse.batch;
-    args->lse_head = lse.head;
+    resolve_attention(plan, step->operands, &call);
+    const int mask = step->operands[CLATTN__ROLE_MASK].id;
+    call.args.mask_column = mask == CLATTN__ROLE_NONE ? 0 : (int)plan->bound[mask].column;
+    if (call.mem[ATTN_QUERY_STARTS]) {
+        call.args.query_total = (int)plan->query_total;
+        call.args.key_total = (int)plan->key_total;
+    }
     clattn__attn_kernel *kernel = &plan->attentions[step->kernel];
     return kernel->impl->enqueue(kernel, &call);
 }

@@ -61,28 +61,10 @@ typedef struct twin {
     size_t bytes;
 } twin;
 
-/* The tensors of one case, indexed by what they are. */
-enum {
-    Q,
-    K,
-    V,
-    O,
-    MASK,
-    PADDING,
-    LENGTHS,
-    ALIBI,
-    SINKS,
-    LSE,
-    WEIGHTS,
-    SCORES,
-    SCORE_WEIGHT,
-    SCORE_BIAS,
-    QUERY_STARTS,
-    KEY_STARTS,
-    PREFIX,
-    QUERY_DOCUMENTS,
-    KEY_DOCUMENTS,
-    TWINS
+static const char *const slot_names[ATTN_SLOTS] = {
+#define SLOT_NAME(SLOT, name, type) [ATTN_##SLOT] = #name,
+    ATTN_TENSORS(SLOT_NAME) ATTN_FEATURE_TENSORS(SLOT_NAME)
+#undef SLOT_NAME
 };
 
 typedef struct stage {
@@ -91,9 +73,9 @@ typedef struct stage {
     const verify_case *c;
     int64_t Hq, Hkv;
     bool packed;
-    twin t[TWINS];
-    float *want[TWINS]; /* O, LSE, WEIGHTS, SCORES by the reference */
-    float *tolerance;   /* of O */
+    twin t[ATTN_SLOTS];      /* by clattn_attn_slot */
+    float *want[ATTN_SLOTS]; /* outputs by the reference */
+    float *tolerance;        /* of the output */
     clattn__attn_call call;
     clattn__ref_attention ref;
     uint64_t seed;
@@ -141,8 +123,8 @@ static void poison_keys(stage *s, int64_t b, int64_t j) {
     if (j >= rows - s->call.args.always_keys) return; /* no mask hides those */
     if (row >= row_of(s, rows, b + 1, 0)) return;     /* a packed sequence is shorter than the mask */
     for (int64_t h = 0; h < s->Hkv; h++) {
-        for (int64_t d = 0; d < D; d++) store(s, K, (row * s->Hkv + h) * (D + GAP) + d, NAN);
-        for (int64_t d = 0; d < Dv; d++) store(s, V, (row * s->Hkv + h) * (Dv + GAP) + d, NAN);
+        for (int64_t d = 0; d < D; d++) store(s, ATTN_KEY, (row * s->Hkv + h) * (D + GAP) + d, NAN);
+        for (int64_t d = 0; d < Dv; d++) store(s, ATTN_VALUE, (row * s->Hkv + h) * (Dv + GAP) + d, NAN);
     }
 }
 
@@ -154,37 +136,37 @@ static bool fill_masks(stage *s) {
     clattn_attn_args *args = &s->call.args;
     if (features & (CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT)) {
         const bool boolean = features & CLATTN__MASK_BOOL;
-        if (!twin_make(s, MASK, Sq * Sk, boolean ? 1 : 4)) return false;
+        if (!twin_make(s, ATTN_MASK, Sq * Sk, boolean ? 1 : 4)) return false;
         for (int64_t i = 0; i < Sq * Sk; i++) {
             const bool allowed = (i / Sk) % 5 != 4 && uniform(&s->seed) > -0.6; /* every fifth row is empty */
             if (boolean)
-                ((uint8_t *)s->t[MASK].host)[i] = allowed;
+                ((uint8_t *)s->t[ATTN_MASK].host)[i] = allowed;
             else
-                ((float *)s->t[MASK].host)[i] = allowed ? (float)uniform(&s->seed) : -INFINITY;
+                ((float *)s->t[ATTN_MASK].host)[i] = allowed ? (float)uniform(&s->seed) : -INFINITY;
         }
         args->mask = (clattn_place){.row = Sk};
         args->mask_column = 1;
-        s->ref.mask = (clattn__ref_array){s->t[MASK].host, boolean ? CLATTN_BOOL : CLATTN_F32, {0, 0, Sk, 1}};
+        s->ref.mask = (clattn__ref_array){s->t[ATTN_MASK].host, boolean ? CLATTN_BOOL : CLATTN_F32, {0, 0, Sk, 1}};
     }
     if (features & CLATTN__PADDING) {
-        if (!twin_make(s, PADDING, B * Sk, 1)) return false;
+        if (!twin_make(s, ATTN_PADDING, B * Sk, 1)) return false;
         for (int64_t b = 0; b < B; b++)
             for (int64_t j = 0; j < Sk; j++) {
                 const bool allowed = (b == 0 || b < B - 1) && (Sk < 4 || j % 4 != 3);
-                ((uint8_t *)s->t[PADDING].host)[b * Sk + j] = allowed;
+                ((uint8_t *)s->t[ATTN_PADDING].host)[b * Sk + j] = allowed;
                 if (!allowed) poison_keys(s, b, j);
             }
         args->padding_batch = Sk;
-        s->ref.padding = (clattn__ref_array){s->t[PADDING].host, CLATTN_BOOL, {Sk, 0, 0, 1}};
+        s->ref.padding = (clattn__ref_array){s->t[ATTN_PADDING].host, CLATTN_BOOL, {Sk, 0, 0, 1}};
     }
     if (features & CLATTN__LENGTHS) {
-        if (!twin_make(s, LENGTHS, B, 4)) return false;
+        if (!twin_make(s, ATTN_LENGTHS, B, 4)) return false;
         for (int64_t b = 0; b < B; b++) {
             const int64_t length = b == 0 ? Sk - Sk / 3 : 0;
-            ((int32_t *)s->t[LENGTHS].host)[b] = (int32_t)length;
+            ((int32_t *)s->t[ATTN_LENGTHS].host)[b] = (int32_t)length;
             for (int64_t j = length; j < Sk; j++) poison_keys(s, b, j);
         }
-        s->ref.lengths = (clattn__ref_array){s->t[LENGTHS].host, CLATTN_I32, {1, 0, 0, 0}};
+        s->ref.lengths = (clattn__ref_array){s->t[ATTN_LENGTHS].host, CLATTN_I32, {1, 0, 0, 0}};
     }
     return true;
 }
@@ -196,7 +178,7 @@ static bool fill_head_terms(stage *s) {
         int which;
         clattn__ref_array *ref;
         double size;
-    } terms[] = {{CLATTN__ALIBI, ALIBI, &s->ref.alibi, 0.5}, {CLATTN__SINKS, SINKS, &s->ref.sinks, 2.0}};
+    } terms[] = {{CLATTN__ALIBI, ATTN_ALIBI, &s->ref.alibi, 0.5}, {CLATTN__SINKS, ATTN_SINKS, &s->ref.sinks, 2.0}};
     for (size_t i = 0; i < CLATTN__COUNT(terms); i++) {
         if (!(features & terms[i].bit)) continue;
         if (!twin_make(s, terms[i].which, s->Hq, 4)) return false;
@@ -217,8 +199,8 @@ static int32_t *make_ints(stage *s, int which, int64_t batch, int64_t count, cla
 /* Documents change twice along queries and keys; every seventh query belongs to none. */
 static bool fill_documents(stage *s) {
     const int64_t B = s->c->batch, Sq = s->c->query_len, Sk = s->c->kv_len;
-    int32_t *query = make_ints(s, QUERY_DOCUMENTS, B, Sq, &s->ref.query_documents);
-    int32_t *key = make_ints(s, KEY_DOCUMENTS, B, Sk, &s->ref.key_documents);
+    int32_t *query = make_ints(s, ATTN_QUERY_DOCUMENTS, B, Sq, &s->ref.query_documents);
+    int32_t *key = make_ints(s, ATTN_KEY_DOCUMENTS, B, Sk, &s->ref.key_documents);
     if (!query || !key) return false;
     for (int64_t i = 0; i < B * Sq; i++) query[i] = i % 7 == 6 ? -1 : (int32_t)(i % Sq * 3 / Sq);
     for (int64_t j = 0; j < B * Sk; j++) key[j] = (int32_t)(j % Sk * 3 / Sk);
@@ -254,19 +236,19 @@ static bool fill_features(stage *s) {
     clattn__ref_array *const vectors[] = {&s->ref.score_weight, &s->ref.score_bias};
     for (int i = 0; i < 2; i++) {
         if (!(features & (i == 0 ? CLATTN__SCORE_WEIGHT : CLATTN__SCORE_BIAS))) continue;
-        if (!twin_make(s, SCORE_WEIGHT + i, D, 4)) return false;
-        *vectors[i] = (clattn__ref_array){s->t[SCORE_WEIGHT + i].host, CLATTN_F32, {1, 0, 0, 0}};
+        if (!twin_make(s, ATTN_SCORE_WEIGHT + i, D, 4)) return false;
+        *vectors[i] = (clattn__ref_array){s->t[ATTN_SCORE_WEIGHT + i].host, CLATTN_F32, {1, 0, 0, 0}};
         for (int64_t d = 0; d < D; d++) clattn__ref_set(vectors[i], d, 0, 0, 0, uniform(&s->seed));
     }
     if (features & CLATTN__DROPOUT) set_dropout(s);
     if (features & CLATTN__PREFIX) {
-        int32_t *prefix = make_ints(s, PREFIX, B, 1, &s->ref.prefix);
+        int32_t *prefix = make_ints(s, ATTN_PREFIX, B, 1, &s->ref.prefix);
         for (int64_t b = 0; prefix && b < B; b++) prefix[b] = (int32_t)(b == 0 ? s->c->kv_len / 2 : 0);
         if (!prefix) return false;
     }
     if ((features & CLATTN__DOCUMENTS) && !fill_documents(s)) return false;
-    return !s->packed || (fill_starts(s, QUERY_STARTS, s->c->query_len, &s->ref.query_starts) &&
-                          fill_starts(s, KEY_STARTS, s->c->kv_len, &s->ref.key_starts));
+    return !s->packed || (fill_starts(s, ATTN_QUERY_STARTS, s->c->query_len, &s->ref.query_starts) &&
+                          fill_starts(s, ATTN_KEY_STARTS, s->c->kv_len, &s->ref.key_starts));
 }
 
 /* Outputs are dense behind CANARIES elements; `place` starts behind them. Rows behind the last of packed sequences must
@@ -288,24 +270,25 @@ static bool make_outputs(stage *s) {
     const clattn__attn_problem *p = &s->kernel->problem;
     clattn_attn_args *args = &s->call.args;
     const int64_t Sq = s->c->query_len, Sk = s->c->kv_len;
-    if (!make_output(s, O, p->dtype, s->Hq, Sq, p->value_dim, &args->output, &s->ref.output)) return false;
+    if (!make_output(s, ATTN_OUTPUT, p->dtype, s->Hq, Sq, p->value_dim, &args->output, &s->ref.output)) return false;
     s->tolerance = clattn__alloc((size_t)(s->c->batch * s->Hq * Sq * p->value_dim) + 1, sizeof(float));
     if (!s->tolerance) return false;
     s->ref.tolerance = s->ref.output;
     s->ref.tolerance.data = s->tolerance;
     clattn_place lse = {0};
-    if ((p->features & CLATTN__LSE) && !make_output(s, LSE, CLATTN_F32, s->Hq, Sq, 1, &lse, &s->ref.lse)) return false;
+    if ((p->features & CLATTN__LSE) && !make_output(s, ATTN_LSE, CLATTN_F32, s->Hq, Sq, 1, &lse, &s->ref.lse))
+        return false;
     args->lse_offset = lse.offset;
     args->lse_batch = lse.batch;
     args->lse_head = lse.head;
     if ((p->features & CLATTN__WEIGHTS) &&
-        !make_output(s, WEIGHTS, CLATTN_F32, s->Hq, Sq, Sk, &args->weights, &s->ref.weights))
+        !make_output(s, ATTN_WEIGHTS, CLATTN_F32, s->Hq, Sq, Sk, &args->weights, &s->ref.weights))
         return false;
     if ((p->features & CLATTN__AVERAGED_WEIGHTS) &&
-        !make_output(s, WEIGHTS, CLATTN_F32, 1, Sq, Sk, &args->weights, &s->ref.weights))
+        !make_output(s, ATTN_WEIGHTS, CLATTN_F32, 1, Sq, Sk, &args->weights, &s->ref.weights))
         return false;
     return !(p->features & CLATTN__SCORES) ||
-           make_output(s, SCORES, CLATTN_F32, s->Hq, Sq, Sk, &args->scores, &s->ref.scores);
+           make_output(s, ATTN_SCORES, CLATTN_F32, s->Hq, Sq, Sk, &args->scores, &s->ref.scores);
 }
 
 /* ---- one case --------------------------------------------------------------------------------------------------- */
@@ -367,7 +350,7 @@ static void set_options(stage *s) {
 }
 
 static clattn_status upload(stage *s) {
-    for (int i = 0; i < TWINS; i++) {
+    for (int i = 0; i < ATTN_SLOTS; i++) {
         if (!s->t[i].host) continue;
         if (s->want[i]) /* canaries and poison alike */
             for (size_t w = 0; w < s->t[i].bytes / 4; w++) ((uint32_t *)s->t[i].host)[w] = CANARY;
@@ -380,7 +363,7 @@ static clattn_status upload(stage *s) {
 static clattn_status run_once(stage *s) {
     clattn_status status = upload(s);
     if (status == CLATTN_OK) status = s->kernel->impl->enqueue(s->kernel, &s->call);
-    for (int i = 0; i < TWINS && status == CLATTN_OK; i++)
+    for (int i = 0; i < ATTN_SLOTS && status == CLATTN_OK; i++)
         if (s->want[i]) status = clattn__buffer_read(s->env, s->t[i].device.mem, 0, s->t[i].bytes, s->t[i].host);
     return status;
 }
@@ -419,15 +402,15 @@ static clattn_status compare(const stage *s, int which, clattn_dtype dtype, doub
     const int64_t count = (int64_t)(s->t[which].bytes / clattn_dtype_size(dtype)) - 2 * CANARIES;
     for (int64_t i = 0; i < count; i++) {
         const double got = clattn__ref_load(s->t[which].host, dtype, CANARIES + i), want = (double)s->want[which][i];
-        double tolerance = which == O ? (double)s->tolerance[i] : secondary_tolerance(s, want);
+        double tolerance = which == ATTN_OUTPUT ? (double)s->tolerance[i] : secondary_tolerance(s, want);
         if (dtype == CLATTN_F16) tolerance += 0x1p-11 * fabs(want) + 0x1p-25; /* half an ulp of the stored type */
         if (dtype == CLATTN_BF16) tolerance += 0x1p-8 * fabs(want);
         if (got == want || (isnan(got) && isnan(want))) continue;
         const double ratio = fabs(got - want) / tolerance;
         if (!(ratio <= *worst)) *worst = ratio; /* NaN is the worst */
         if (!(fabs(got - want) <= tolerance))
-            return wrong(s, "element %lld of output %d is %.9g; the reference says %.9g, tolerance %.3g", (long long)i,
-                         which, got, want, tolerance);
+            return wrong(s, "element %lld of %s is %.9g; the reference says %.9g, tolerance %.3g", (long long)i,
+                         slot_names[which], got, want, tolerance);
     }
     return CLATTN_OK;
 }
@@ -436,16 +419,16 @@ static clattn_status check_case(stage *s, double *worst) {
     const clattn_dtype dtype = s->kernel->problem.dtype;
     clattn_status status = clattn__ref_attention_run(&s->ref);
     if (status == CLATTN_OK) status = run_once(s);
-    void *first = status == CLATTN_OK ? clattn__alloc(s->t[O].bytes + 1, 1) : NULL;
+    void *first = status == CLATTN_OK ? clattn__alloc(s->t[ATTN_OUTPUT].bytes + 1, 1) : NULL;
     if (status == CLATTN_OK && !first) status = CLATTN_OUT_OF_MEMORY;
-    if (status == CLATTN_OK) memcpy(first, s->t[O].host, s->t[O].bytes);
-    for (int i = 0; i < TWINS && status == CLATTN_OK; i++) {
+    if (status == CLATTN_OK) memcpy(first, s->t[ATTN_OUTPUT].host, s->t[ATTN_OUTPUT].bytes);
+    for (int i = 0; i < ATTN_SLOTS && status == CLATTN_OK; i++) {
         if (!s->want[i]) continue;
-        status = check_canaries(s, i, i == O ? dtype : CLATTN_F32);
-        if (status == CLATTN_OK) status = compare(s, i, i == O ? dtype : CLATTN_F32, worst);
+        status = check_canaries(s, i, i == ATTN_OUTPUT ? dtype : CLATTN_F32);
+        if (status == CLATTN_OK) status = compare(s, i, i == ATTN_OUTPUT ? dtype : CLATTN_F32, worst);
     }
     if (status == CLATTN_OK) status = run_once(s);
-    if (status == CLATTN_OK && memcmp(first, s->t[O].host, s->t[O].bytes) != 0)
+    if (status == CLATTN_OK && memcmp(first, s->t[ATTN_OUTPUT].host, s->t[ATTN_OUTPUT].bytes) != 0)
         status = wrong(s, "two runs on the same input differ");
     clattn__free(first);
     return status;
@@ -460,18 +443,13 @@ static clattn_status run_case(clattn__attn_kernel *kernel, const verify_case *c,
     set_options(&s);
     /* uniform entries of size a in q and k give logits of about a^2 / 3 * sqrt(D) before the scale of 1 / sqrt(D) */
     const double size = sqrt(3 * fabs(c->logits));
-    bool made = fill_operand(&s, Q, s.Hq, c->query_len, p->head_dim, size, &s.call.args.query, &s.ref.query) &&
-                fill_operand(&s, K, s.Hkv, c->kv_len, p->head_dim, size, &s.call.args.key, &s.ref.key) &&
-                fill_operand(&s, V, s.Hkv, c->kv_len, p->value_dim, 1.0, &s.call.args.value, &s.ref.value) &&
+    bool made = fill_operand(&s, ATTN_QUERY, s.Hq, c->query_len, p->head_dim, size, &s.call.args.query, &s.ref.query) &&
+                fill_operand(&s, ATTN_KEY, s.Hkv, c->kv_len, p->head_dim, size, &s.call.args.key, &s.ref.key) &&
+                fill_operand(&s, ATTN_VALUE, s.Hkv, c->kv_len, p->value_dim, 1.0, &s.call.args.value, &s.ref.value) &&
                 fill_masks(&s) && fill_head_terms(&s) && fill_features(&s) && make_outputs(&s);
-    cl_mem *const slots[TWINS] = {
-        &s.call.query,      &s.call.key,     &s.call.value,           &s.call.output,       &s.call.mask,
-        &s.call.padding,    &s.call.lengths, &s.call.alibi,           &s.call.sinks,        &s.call.lse,
-        &s.call.weights,    &s.call.scores,  &s.call.score_weight,    &s.call.score_bias,   &s.call.query_starts,
-        &s.call.key_starts, &s.call.prefix,  &s.call.query_documents, &s.call.key_documents};
-    for (int i = 0; i < TWINS; i++) *slots[i] = s.t[i].device.mem;
+    for (int i = 0; i < ATTN_SLOTS; i++) s.call.mem[i] = s.t[i].device.mem;
     clattn_status status = made ? check_case(&s, worst) : CLATTN_OUT_OF_MEMORY;
-    for (int i = 0; i < TWINS; i++) {
+    for (int i = 0; i < ATTN_SLOTS; i++) {
         clattn__buffer_clear(s.env, &s.t[i].device);
         clattn__free(s.t[i].host);
         clattn__free(s.want[i]);
