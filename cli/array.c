@@ -70,8 +70,33 @@ static float half_to_float(uint16_t half) {
     return from_bits(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-/* Element i as a double, which holds every value but large int64 exactly. */
-static double element(const cli_array *array, int64_t i) {
+/* Round to nearest, ties to even: `keep` drops `bits` low bits of a whole number. */
+static uint32_t keep(uint32_t value, int bits) {
+    uint32_t half = 1u << (bits - 1), rest = value & (2 * half - 1), kept = value >> bits;
+    return kept + (rest > half || (rest == half && (kept & 1)));
+}
+
+static uint32_t to_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static uint16_t float_to_half(float value) {
+    uint32_t bits = to_bits(value), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+    if (magnitude > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
+    if (magnitude >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 2^16 and beyond */
+    if (magnitude < 0x38800000u)                                     /* below 2^-14: steps of 2^-24 */
+        return (uint16_t)(sign | (uint32_t)nearbyintf(ldexpf(from_bits(magnitude), 24)));
+    return (uint16_t)(sign | (keep(magnitude, 13) - (112u << 10)));
+}
+
+static uint16_t float_to_bf16(float value) {
+    uint32_t bits = to_bits(value);
+    return isnan(value) ? (uint16_t)(bits >> 16 | 0x40u) : (uint16_t)keep(bits, 16);
+}
+
+double cli_array_get(const cli_array *array, int64_t i) {
     switch (array->dtype) {
     case CLATTN_F32:
         return ((const float *)array->data)[i];
@@ -91,19 +116,34 @@ static double element(const cli_array *array, int64_t i) {
     return NAN;
 }
 
-/* Stores `value` as element i of a fresh array; false when the type cannot hold it exactly (bool: when it is NaN). */
-static bool store(void *data, clattn_dtype dtype, int64_t i, double value) {
-    if (dtype == CLATTN_F32) {
-        ((float *)data)[i] = (float)value;
-        return isnan(value) || (double)((float *)data)[i] == value;
-    }
-    if (dtype == CLATTN_BOOL) {
-        ((uint8_t *)data)[i] = value != 0;
+bool cli_array_set(cli_array *array, int64_t i, double value) {
+    switch (array->dtype) {
+    case CLATTN_F32:
+        ((float *)array->data)[i] = (float)value;
+        return true;
+    case CLATTN_F16:
+        ((uint16_t *)array->data)[i] = float_to_half((float)value);
+        return true;
+    case CLATTN_BF16:
+        ((uint16_t *)array->data)[i] = float_to_bf16((float)value);
+        return true;
+    case CLATTN_BOOL:
+        ((uint8_t *)array->data)[i] = value != 0;
         return !isnan(value);
+    case CLATTN_I32:
+        if (!(value >= INT32_MIN && value <= INT32_MAX) || value != floor(value)) return false;
+        ((int32_t *)array->data)[i] = (int32_t)value;
+        return true;
+    case CLATTN_I64:
+    case CLATTN_I8:
+        break; /* nothing converts to these */
     }
-    if (!(value >= INT32_MIN && value <= INT32_MAX) || value != floor(value)) return false;
-    ((int32_t *)data)[i] = (int32_t)value;
-    return true;
+    return false;
+}
+
+/* Unlike cli_array_set: a float must hold the value exactly. */
+static bool fits(const cli_array *array, int64_t i, double value) {
+    return array->dtype != CLATTN_F32 || isnan(value) || cli_array_get(array, i) == value;
 }
 
 static bool convert(cli_array *array, clattn_dtype dtype, char why[256]) {
@@ -113,8 +153,8 @@ static bool convert(cli_array *array, clattn_dtype dtype, char why[256]) {
     if (!cli_array_allocate(&made, why, 256)) return false;
     int64_t elements = cli_array_elements(array);
     for (int64_t i = 0; i < elements; i++) {
-        double value = element(array, i);
-        if (store(made.data, dtype, i, value)) continue;
+        double value = cli_array_get(array, i);
+        if (cli_array_set(&made, i, value) && fits(&made, i, value)) continue;
         free(made.data);
         return cli_why(why, 256, "element %lld is %.17g (%s); it does not fit %s", (long long)i, value,
                        clattn_dtype_name(array->dtype), clattn_dtype_name(dtype));

@@ -1,10 +1,8 @@
-/* The parts of clattn bench: what a case measures, and what the machine could do at most. */
+/* The parts of clattn bench: kinds of work, the measuring of one case, what the machine could do at most, reports. */
 #ifndef CLI_BENCH_H
 #define CLI_BENCH_H
 
 #include "problem.h"
-
-/* bench_case.c ---------------------------------------------------------------------------------------------------- */
 
 typedef struct bench_settings {
     const char *kernel, *gemm; /* NULL: the registry's choice */
@@ -14,33 +12,75 @@ typedef struct bench_settings {
 } bench_settings;
 
 typedef struct bench_result {
-    double min_ms, median_ms, gflops; /* gflops from the median and cli_problem_flops */
+    double min_ms, median_ms;
+    double spread; /* between the quartiles of the times, as a share of the median */
     int runs;
     double max_error;           /* greatest absolute difference from the scalar reference */
     double error_fraction;      /* greatest difference as a fraction of the tolerance at its place; NaN stays NaN */
     int64_t rows_checked, rows; /* of the output */
+    size_t extra_bytes;         /* intermediate buffers */
     char kernels[160];
 } bench_result;
 
-/* Plans, runs once, compares with the reference, and only then measures. EXIT_GOOD, EXIT_WRONG when the output differs
- * (result then has the error and no times), or another code with the message printed. */
-int bench_run(clattn_context *context, const cli_problem *problem, const bench_settings *settings,
-              bench_result *result);
+/* One row of the report. */
+typedef struct bench_case {
+    const struct bench_kind *kind;
+    char shape[CLI_SHAPE_TEXT];
+    bool causal;
+    double flops;      /* of one run */
+    double read_bytes; /* of one run whose limit is reading memory: decoding; 0: the limit is arithmetic */
+    void *state;       /* state_bytes of the kind, zeroed */
+    bench_result result;
+    bool timed;
+} bench_case;
 
-/* bench_check.c --------------------------------------------------------------------------------------------------- */
+/* A kind of work: one file bench_<op>.c each. */
+typedef struct bench_kind {
+    const char *op; /* "attention": the first column of a report, and the option that takes its shape */
+    size_t state_bytes;
+    /* From the option's text; false with the message printed. */
+    bool (*parse)(bench_case *c, const char *text);
+    /* Random data, weights and plan, shape and flops where they were not known yet. EXIT_GOOD, or another code with the
+     * message printed. */
+    int (*open)(bench_case *c, clattn_context *context, const bench_settings *settings);
+    clattn_status (*run)(bench_case *c);
+    clattn_status (*info)(const bench_case *c, clattn_plan_info *info);
+    /* After a run: compares the output with the scalar reference, every row where that is cheap, else a sample that is
+     * spread over all of it. Fills error and row counts. */
+    clattn_status (*check)(bench_case *c);
+    /* Frees what open made, or made half. */
+    void (*close)(bench_case *c);
+} bench_kind;
 
-/* The data of one case: dense float32 on the host, page-aligned so that a device that shares the memory can use it in
- * place. Attention: query (B, Hq, Sq, D), key (B, Hkv, Sk, D), value (B, Hkv, Sk, D), output as query.
- * Layer: query and output (B, L, E); key and value NULL. */
-typedef struct bench_data {
-    float *query, *key, *value, *output;
-    cli_layer_weights weights;
-} bench_data;
+extern const bench_kind bench_attention, bench_layer, bench_gemm, bench_decode, bench_model;
 
-/* Compares data->output with the scalar reference: every row when that is cheap, else a sample of rows that are spread
- * over batch entries, heads and positions, the last row included. Fills the result's error and row counts. */
-clattn_status bench_check_attention(const cli_problem *problem, const bench_data *data, bench_result *result);
-clattn_status bench_check_layer(const cli_problem *problem, const bench_data *data, bench_result *result);
+/* bench_case.c: opens, runs once, compares with the reference, and only then measures. EXIT_GOOD, EXIT_WRONG when the
+ * output differs (the result then has the error and no times), or another code with the message printed. */
+int bench_run(bench_case *c, clattn_context *context, const bench_settings *settings);
+double bench_gflops(const bench_case *c); /* of the median */
+/* "running SHAPE: ..." on stderr; for open(). */
+int bench_fail(const bench_case *c, clattn_status status, const char *doing);
+
+/* bench_data.c ---------------------------------------------------------------------------------------------------- */
+
+/* Standard normal values, or NaN with random NULL. False for lack of memory. */
+bool bench_array(cli_array *array, clattn_dtype dtype, int rank, const int64_t *shape, uint64_t *random);
+
+/* What the reference may cost per case: a good second on the slowest machine that one would measure. */
+#define BENCH_CHECK_FLOPS 1e8
+
+/* `rows` rows of `got`, from element `start` on, row_step apart, against want and tolerance, dense (rows, width);
+ * want has the element type of got. */
+void bench_compare(bench_result *result, const cli_array *got, int64_t start, int64_t row_step, const cli_array *want,
+                   const float *tolerance, int64_t rows, int64_t width);
+
+/* The tensors of one attention; those that the description does not ask for stay empty. */
+typedef struct bench_attention_data {
+    cli_array query, key, value, output; /* (B, Hq, Sq, D), (B, Hkv, Sk, D) twice, as query */
+    cli_array mask;                      /* (1, 1, Sq, Sk) bool or float32 */
+    cli_array alibi, sinks;              /* (Hq) float32 */
+} bench_attention_data;
+clattn_status bench_check_attention(const cli_problem *problem, const bench_attention_data *data, bench_result *result);
 
 /* bench_host.c ---------------------------------------------------------------------------------------------------- */
 
@@ -56,5 +96,18 @@ typedef struct bench_load {
 } bench_load;
 bench_load bench_load_now(void);
 double bench_load_others(const bench_load *start);
+
+/* bench_report.c -------------------------------------------------------------------------------------------------- */
+
+typedef struct bench_report {
+    const bench_case *cases;
+    int count;
+    clattn_device_info device;
+    double peak;   /* GFLOP/s, 0 unknown */
+    double others; /* share of the processor that others used, negative unknown */
+} bench_report;
+void bench_print_table(const bench_report *report);
+int bench_print_json(const bench_report *report);
+void bench_print_csv(const bench_report *report, FILE *file);
 
 #endif

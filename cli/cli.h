@@ -64,8 +64,6 @@ int cli_usage_hint(void);                                     /* "try clattn COM
 /* Whole-string integer and number parsers; false on rubbish or out of range. */
 bool cli_parse_int(const char *text, long long low, long long high, long long *value);
 bool cli_parse_double(const char *text, double *value);
-/* "1,8,8,1024,1024,64[,causal]" style lists: count integers >= 0, then optional ",causal". */
-bool cli_parse_shape(const char *text, int count, long long *values, bool *causal);
 double cli_seconds(void);
 /* A progress line on stderr, only when it is a terminal; done == total ends it. */
 void cli_progress(const char *what, long done, long total);
@@ -88,6 +86,11 @@ bool cli_array_to_f32(cli_array *array, char why[256]);
 bool cli_array_to_bool(cli_array *array, char why[256]);
 bool cli_array_to_i32(cli_array *array, char why[256]);
 clattn_tensor cli_array_tensor(const cli_array *array); /* dense host view; rank <= 4 */
+/* Element i as a double, which holds every value but large int64 exactly. */
+double cli_array_get(const cli_array *array, int64_t i);
+/* Stores `value` as element i, floats rounded to nearest even; false when another type cannot hold it exactly (bool:
+ * when it is NaN). */
+bool cli_array_set(cli_array *array, int64_t i, double value);
 
 /* io_npy.c, io_safetensors.c: false with one sentence in `why` that names the file, the field and the rule. */
 bool cli_npy_read(const char *path, cli_array *array, char why[512]);

@@ -22,7 +22,7 @@ static const char help[] =
     "                         and no value differs by more than 1e-4\n"
     "  --repeat N             time N runs after the first one (default 5)\n"
     "  --kernel NAME          only this attention kernel\n"
-    "  --gemm NAME            only this kernel for products\n"
+    "  --gemm-kernel NAME     only this kernel for products\n"
     "  --explain              also print the plan: steps, kernels, memory schedule\n"
     "  --json                 one JSON document instead of text\n" CLI_DEVICE_HELP "\n"
     "examples\n"
@@ -257,7 +257,7 @@ int cmd_embed(int argc, char **argv) {
                                             {"expect", required_argument, NULL, EXPECT},
                                             {"repeat", required_argument, NULL, REPEAT},
                                             {"kernel", required_argument, NULL, KERNEL},
-                                            {"gemm", required_argument, NULL, GEMM},
+                                            {"gemm-kernel", required_argument, NULL, GEMM},
                                             {"explain", no_argument, NULL, EXPLAIN},
                                             {"json", no_argument, NULL, JSON},
                                             {"help", no_argument, NULL, 'h'},

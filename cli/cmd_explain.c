@@ -15,7 +15,7 @@ static const char help[] =
     "  --attention SIZES    batch, query heads, key heads, query length, key length, head width\n"
     "  --layer SIZES        batch, length, embedding width, heads: a self-attention layer\n"
     "  --kernel NAME        this attention kernel and no other\n"
-    "  --gemm NAME          this projection kernel and no other (layer)\n"
+    "  --gemm-kernel NAME   this projection kernel and no other (layer)\n"
     "  --memory-limit SIZE  bytes for intermediate buffers, K, M or G allowed behind the number (layer)\n"
     "  --causal KIND        top-left, bottom-right, or an offset N: key j <= i + N\n"
     "  --window L,R         keys before and after a query's own place, inclusive; -1 is no bound (attention)\n"
@@ -26,6 +26,7 @@ static const char help[] =
     "  --weights KIND       per-head or averaged: the softmax weights are an output as well\n"
     "  --logsumexp          so is the logarithm of each row's denominator (attention)\n"
     "  --json               figures, schedule and text as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
+    "\n" CLI_ATTENTION_WORDS
     "\n"
     "examples:\n"
     "  clattn explain --attention 1,8,8,1024,1024,64,causal\n"
@@ -55,7 +56,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"attention", required_argument, NULL, OPT_ATTENTION},
                                              {"layer", required_argument, NULL, OPT_LAYER},
                                              {"kernel", required_argument, NULL, OPT_KERNEL},
-                                             {"gemm", required_argument, NULL, OPT_GEMM},
+                                             {"gemm-kernel", required_argument, NULL, OPT_GEMM},
                                              {"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
                                              {"causal", required_argument, NULL, OPT_CAUSAL},
                                              {"window", required_argument, NULL, OPT_WINDOW},
@@ -120,7 +121,7 @@ static int take_option(explain_request *request, int option, const char *value) 
         request->kernel = value;
         break;
     case OPT_GEMM:
-        request->layer_only = "--gemm";
+        request->layer_only = "--gemm-kernel";
         request->gemm = value;
         break;
     case OPT_MEMORY_LIMIT:

@@ -43,7 +43,7 @@ static const char help[] =
     "running\n"
     "  --memory-limit SIZE  bytes for intermediate buffers, with K, M or G (default: no limit)\n"
     "  --kernel NAME        only this attention kernel\n"
-    "  --gemm NAME          only this kernel for the projections\n"
+    "  --gemm-kernel NAME   only this kernel for the projections\n"
     "  --repeat N           warm runs to time (default: for 0.01 s, at least 3)\n" CLI_DEVICE_HELP "\n"
     "examples\n"
     "  clattn run --weights examples/data/minilm-layer0.safetensors --heads 12 --query examples/data/hidden.npy \\\n"
@@ -103,7 +103,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"reference", required_argument, NULL, OPT_REFERENCE},
                                              {"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
                                              {"kernel", required_argument, NULL, OPT_KERNEL},
-                                             {"gemm", required_argument, NULL, OPT_GEMM},
+                                             {"gemm-kernel", required_argument, NULL, OPT_GEMM},
                                              {"repeat", required_argument, NULL, OPT_REPEAT},
                                              {"help", no_argument, NULL, 'h'},
                                              {0}};

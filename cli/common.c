@@ -149,25 +149,6 @@ bool cli_parse_double(const char *text, double *value) {
     return true;
 }
 
-bool cli_parse_shape(const char *text, int count, long long *values, bool *causal) {
-    *causal = false;
-    for (int i = 0; i < count; i++) {
-        char word[24];
-        size_t length = strcspn(text, ",");
-        if (length >= sizeof word) return false;
-        memcpy(word, text, length);
-        word[length] = '\0';
-        if (!cli_parse_int(word, 0, INT64_MAX, &values[i])) return false;
-        text += length;
-        if (*text == ',' && i + 1 < count)
-            text++;
-        else if (i + 1 < count)
-            return false;
-    }
-    *causal = strcmp(text, ",causal") == 0;
-    return *causal || *text == '\0';
-}
-
 double cli_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);

@@ -1,28 +1,111 @@
-/* Descriptions given as a list of sizes on the command line. */
+/* Descriptions given as sizes and words on the command line. */
 #include "problem.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static bool parse(cli_problem *problem, const char *option, const char *form, const char *text, int count,
-                  long long *sizes) {
-    if (!cli_parse_shape(text, count, sizes, &problem->causal)) {
-        cli_fail(EXIT_USAGE, "--%s '%s': expected %s, whole numbers >= 0", option, text, form);
-        return false;
-    }
+/* ---- sizes and words --------------------------------------------------------------------------------------------- */
+
+static bool is_causal(const char *word) { return strcmp(word, "causal") == 0; }
+
+/* Calls take() with the next word of *text, which is moved behind it; what it took, but causal, ends up in shape. */
+static bool take_next(const char **text, cli_take_word take, void *user, char shape[CLI_SHAPE_TEXT]) {
+    char word[64];
+    size_t length = strcspn(*text, ","), used = strlen(shape);
+    if (length == 0 || length >= sizeof word || used + length + 2 > CLI_SHAPE_TEXT) return false;
+    memcpy(word, *text, length);
+    word[length] = '\0';
+    *text += length;
+    if (!is_causal(word)) snprintf(shape + used, CLI_SHAPE_TEXT - used, "+%s", word);
+    char *value = strchr(word, '=');
+    if (value) *value++ = '\0';
+    return take(user, word, value);
+}
+
+static bool take_sizes(const char **text, int count, long long *sizes, char shape[CLI_SHAPE_TEXT]) {
     size_t used = 0;
-    for (int i = 0; i < count && used < sizeof problem->shape; i++)
-        used += (size_t)snprintf(problem->shape + used, sizeof problem->shape - used, "%s%lld", i ? "x" : "", sizes[i]);
+    for (int i = 0; i < count; i++) {
+        char word[24];
+        size_t length = strcspn(*text, ",");
+        if (length >= sizeof word) return false;
+        memcpy(word, *text, length);
+        word[length] = '\0';
+        if (!cli_parse_int(word, 0, INT64_MAX, &sizes[i])) return false;
+        used += (size_t)snprintf(shape + used, CLI_SHAPE_TEXT - used, "%s%lld", i ? "x" : "", sizes[i]);
+        *text += length;
+        if (i + 1 < count && *(*text)++ != ',') return false;
+    }
+    return true;
+}
+
+bool cli_parse_shape(const char *option, const char *form, const char *text, int count, long long *sizes,
+                     cli_take_word take, void *user, char shape[CLI_SHAPE_TEXT]) {
+    const char *rest = text;
+    bool good = take_sizes(&rest, count, sizes, shape);
+    while (good && *rest == ',') {
+        rest++;
+        good = take_next(&rest, take, user, shape);
+    }
+    if (good && *rest == '\0') return true;
+    cli_fail(EXIT_USAGE, "--%s '%s': expected %s, whole numbers >= 0%s", option, text, form,
+             strchr(form, '[') ? ", then words (see --help)" : "");
+    return false;
+}
+
+bool cli_parse_dtype(const char *text, clattn_dtype *dtype) {
+    static const clattn_dtype all[] = {CLATTN_F32, CLATTN_F16, CLATTN_BF16};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, clattn_dtype_name(all[i])) == 0) return *dtype = all[i], true;
+    return false;
+}
+
+static bool take_window(const char *value, clattn_attention_desc *desc) {
+    char left[24];
+    long long sizes[2];
+    const char *colon = strchr(value, ':');
+    size_t length = colon ? (size_t)(colon - value) : strlen(value);
+    if (length >= sizeof left) return false;
+    memcpy(left, value, length);
+    left[length] = '\0';
+    if (!cli_parse_int(left, 0, INT32_MAX, &sizes[0])) return false;
+    sizes[1] = sizes[0];
+    if (colon && !cli_parse_int(colon + 1, 0, INT32_MAX, &sizes[1])) return false;
+    desc->window_left = sizes[0];
+    desc->window_right = sizes[1];
+    return true;
+}
+
+static bool take_mask(const char *value, cli_problem *problem) {
+    problem->blocks = strcmp(value, "blocks") == 0;
+    problem->attention.mask = strcmp(value, "float") == 0 ? CLATTN_MASK_FLOAT : CLATTN_MASK_BOOL;
+    return problem->blocks || strcmp(value, "float") == 0 || strcmp(value, "bool") == 0;
+}
+
+static bool attention_word(void *user, const char *name, const char *value) {
+    cli_problem *problem = user;
+    clattn_attention_desc *desc = &problem->attention;
+    double softcap;
+    if (!value) {
+        if (strcmp(name, "alibi") == 0) return desc->alibi = 1, true;
+        if (strcmp(name, "sinks") == 0) return desc->sinks = 1, true;
+        if (is_causal(name)) return problem->causal = true, true;
+        return cli_parse_dtype(name, &desc->dtype);
+    }
+    if (strcmp(name, "window") == 0) return take_window(value, desc);
+    if (strcmp(name, "mask") == 0) return take_mask(value, problem);
+    if (strcmp(name, "softcap") != 0 || !cli_parse_double(value, &softcap) || !(softcap > 0)) return false;
+    desc->softcap = (float)softcap;
     return true;
 }
 
 bool cli_problem_attention(cli_problem *problem, const char *text) {
     long long sizes[6];
     memset(problem, 0, sizeof *problem);
-    if (!parse(problem, "attention", CLI_ATTENTION_FORM, text, 6, sizes)) return false;
     clattn_attention_desc *desc = &problem->attention;
     clattn_attention_desc_init(desc);
+    if (!cli_parse_shape("attention", CLI_ATTENTION_FORM, text, 6, sizes, attention_word, problem, problem->shape))
+        return false;
     desc->batch = sizes[0];
     desc->query_heads = sizes[1];
     desc->kv_heads = sizes[2];
@@ -33,10 +116,16 @@ bool cli_problem_attention(cli_problem *problem, const char *text) {
     return true;
 }
 
+static bool layer_word(void *user, const char *name, const char *value) {
+    cli_problem *problem = user;
+    if (value || !is_causal(name)) return false;
+    return problem->causal = true, true;
+}
+
 bool cli_problem_layer(cli_problem *problem, const char *text) {
     long long sizes[4];
     memset(problem, 0, sizeof *problem);
-    if (!parse(problem, "layer", CLI_LAYER_FORM, text, 4, sizes)) return false;
+    if (!cli_parse_shape("layer", CLI_LAYER_FORM, text, 4, sizes, layer_word, problem, problem->shape)) return false;
     problem->layer = true;
     clattn_mha_desc *desc = &problem->mha;
     clattn_mha_desc_init(desc);
@@ -49,17 +138,50 @@ bool cli_problem_layer(cli_problem *problem, const char *text) {
     return true;
 }
 
+/* ---- work -------------------------------------------------------------------------------------------------------- */
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
+
+void cli_problem_keys(const cli_problem *problem, int64_t i, int64_t *first, int64_t *last) {
+    const clattn_attention_desc *d = &problem->attention;
+    int64_t place = problem->causal ? i + d->kv_len - d->query_len : i;
+    *first = 0;
+    *last = d->kv_len - 1;
+    if (problem->causal) *last = least(*last, place);
+    if (d->window_left >= 0) *first = greatest(*first, place - d->window_left);
+    if (d->window_right >= 0) *last = least(*last, place + d->window_right);
+    if (problem->blocks) {
+        *first = greatest(*first, i / CLI_BLOCK * CLI_BLOCK);
+        *last = least(*last, i / CLI_BLOCK * CLI_BLOCK + CLI_BLOCK - 1);
+    }
+}
+
+/* Pairs of query and key per head. */
+static double pairs(const cli_problem *problem) {
+    const clattn_attention_desc *d = &problem->attention;
+    if (d->window_left < 0 && d->window_right < 0 && !problem->blocks)
+        return (problem->causal && d->query_len > 1 ? 0.5 : 1.0) * (double)d->query_len * (double)d->kv_len;
+    double sum = 0;
+    for (int64_t i = 0; i < d->query_len; i++) {
+        int64_t first, last;
+        cli_problem_keys(problem, i, &first, &last);
+        if (last >= first) sum += (double)(last - first + 1);
+    }
+    return sum;
+}
+
 double cli_problem_flops(const cli_problem *problem) {
-    double half = problem->causal ? 0.5 : 1.0;
     if (problem->layer) {
         const clattn_mha_desc *d = &problem->mha;
         double rows = (double)d->batch * (double)d->query_len, width = (double)d->embed_dim;
-        return 8 * rows * width * width + half * 4 * rows * (double)d->kv_len * width;
+        return 8 * rows * width * width + (problem->causal ? 2 : 4) * rows * (double)d->kv_len * width;
     }
     const clattn_attention_desc *d = &problem->attention;
-    double scores = (double)d->batch * (double)d->query_heads * (double)d->query_len * (double)d->kv_len;
-    return half * 4 * scores * (double)d->head_dim;
+    return 4 * (double)d->batch * (double)d->query_heads * pairs(problem) * (double)d->head_dim;
 }
+
+/* ---- data -------------------------------------------------------------------------------------------------------- */
 
 /* A Weyl sequence through a 64-bit mixer: any seed is good, zero too. */
 static uint64_t next(uint64_t *state) {

@@ -262,7 +262,7 @@ def test_bad_inputs():
 
 def test_unknown_kernel():
     must_fail(NOT_SUPPORTED, "nope", *SELF, "--kernel", "nope")
-    must_fail(NOT_SUPPORTED, "nope", *SELF, "--gemm", "nope")
+    must_fail(NOT_SUPPORTED, "nope", *SELF, "--gemm-kernel", "nope")
 
 
 # ---- running a layer -------------------------------------------------------------------------------------------------
@@ -507,11 +507,11 @@ def test_check_nothing():
 
 # ---- main ------------------------------------------------------------------------------------------------------------
 
-def main():
+def main(names):
+    """Runs the functions test_* among the names of a module."""
     passed = failed = skipped = 0
-    basics()
-    for name, test in list(globals().items()):
-        if not name.startswith("test_") or ONLY not in name:
+    for name, test in list(names.items()):
+        if not name.startswith("test_") or not callable(test) or ONLY not in name:
             continue
         try:
             test()
@@ -530,6 +530,7 @@ def main():
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="clattn-cli-") as folder:
         os.chdir(folder)
-        code = main()
+        basics()
+        code = main(globals())
         os.chdir(ROOT)
     sys.exit(code)

@@ -14,7 +14,7 @@ import tempfile
 sys.dont_write_bytecode = True  # the source tree stays as it is
 import test_cli
 from cli_files import npy, read_npy, write
-from test_cli import GOLDEN, NOT_SUPPORTED, ONLY, ROOT, USAGE, WRONG, must, must_fail, must_run, same
+from test_cli import GOLDEN, NOT_SUPPORTED, ROOT, USAGE, WRONG, must, must_fail, must_run, same
 
 MODEL = GOLDEN + "/bert/model_small_6_layers"
 CASE = GOLDEN + "/bert/small_6_layers"
@@ -182,25 +182,9 @@ def test_bad_rest():
     must_fail(NOT_SUPPORTED, "no_such", *embed(), "--kernel", "no_such")
 
 
-def main():
-    passed = failed = 0
-    for name, test in list(globals().items()):
-        if not name.startswith("test_") or not callable(test) or ONLY not in name:
-            continue
-        try:
-            test()
-            passed += 1
-            print("ok  ", name, flush=True)
-        except (AssertionError, OSError, ValueError, KeyError) as e:
-            failed += 1
-            print("FAIL", name + ":", e, flush=True)
-    print("clattn-tests: %d passed, %d failed, 0 skipped" % (passed, failed))
-    return 1 if failed or not passed else 0
-
-
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="clattn-embed-") as folder:
         os.chdir(folder)
-        code = main()
+        code = test_cli.main(globals())
         os.chdir(ROOT)
     sys.exit(code)

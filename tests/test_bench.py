@@ -1,0 +1,83 @@
+"""Drives `clattn bench` as a user does: every kind of work, the columns of its reports, bad input.
+
+    test_bench.py BINARY SOURCE_ROOT [PART_OF_A_NAME]
+
+Needs nothing but Python. The last line is "clattn-tests: P passed, F failed, S skipped". Times are not judged.
+"""
+import csv
+import io
+import json
+import os
+import sys
+import tempfile
+
+sys.dont_write_bytecode = True  # the source tree stays as it is
+import test_cli
+from test_cli import GOLDEN, NOT_SUPPORTED, USAGE, must, must_fail, must_run
+
+MODEL = GOLDEN + "/bert/model_small_6_layers"
+ONCE = ("--warmup", 0, "--repeat", 1)
+COLUMNS = "op,peer,shape,causal,min_ms,median_ms,gflops,fraction_of_peak,device,driver,kernel,max_error"
+
+
+def rows(*args):
+    text = must_run("bench", *ONCE, "--csv", "-", *args).out
+    must(text.split("\n")[0] == COLUMNS, "columns:", text)
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_kinds():
+    got = rows("--attention", "1,4,2,33,40,16,causal", "--layer", "2,9,16,2", "--gemm", "19,24,33",
+               "--decode", "2,4,2,37,16,int8,paged=8", "--model", MODEL + ",2x7")
+    must([r["op"] for r in got] == ["attention", "layer", "gemm", "decode", "model"], got)
+    must([r["shape"] for r in got][:4] ==
+         ["1x4x2x33x40x16", "2x9x16x2", "19x24x33", "2x4x2x37x16+int8+paged=8"], got)
+    must(got[4]["shape"].startswith("2x7x"), got[4])
+    must([r["causal"] for r in got] == ["1", "0", "0", "0", "0"], got)
+    for r in got:
+        must(r["peer"] == "clattn" and 0 < float(r["min_ms"]) <= float(r["median_ms"]), r)
+        must(r["kernel"] and r["device"] and r["driver"] and float(r["max_error"]) < 1e-3, r)
+
+
+def test_words():
+    shape = "1,2,1,270,270,8,"
+    words = ["causal,window=20,alibi", "window=9:3,sinks", "mask=bool,softcap=3", "mask=float,float16", "mask=blocks",
+             "bfloat16"]
+    got = rows(*[word for w in words for word in ("--attention", shape + w)])
+    must(len(got) == len(words) and got[0]["shape"] == "1x2x1x270x270x8+window=20+alibi", got)
+    pairs = [float(r["gflops"]) * float(r["median_ms"]) * 1e6 / (4 * 2 * 8) for r in got]
+    expected = [sum(min(i, 20) + 1 for i in range(270)), sum(min(i, 9) + min(269 - i, 3) + 1 for i in range(270)),
+                270 * 270, 270 * 270, 256 * 256 + 14 * 14, 270 * 270]
+    for p, e in zip(pairs, expected):
+        must(abs(p - e) <= 0.2 * e, "pairs counted:", p, "expected", e)  # gflops and ms are printed rounded
+
+
+def test_json():
+    report = json.loads(must_run("bench", *ONCE, "--attention", "1,2,2,16,16,8", "--json").out)
+    row = report["rows"][0]
+    must(row["op"] == "attention" and row["rows_checked"] == row["rows"] == 32 and row["error_fraction"] <= 1, row)
+    must(row["min_ms"] <= row["median_ms"] and row["runs"] == 1 and row["extra_bytes"] == 0, row)
+
+
+def test_bad_input():
+    for option, value in [("attention", "1,2,2,16,16"), ("attention", "1,2,2,16,16,8,gallop"),
+                          ("attention", "1,2,2,16,16,8,"), ("attention", "1,2,2,16,16,8,causal=1"),
+                          ("attention", "1,2,2,16,16,8,window=-1"), ("attention", "1,2,2,16,16,8,window=3:x"),
+                          ("attention", "1,2,2,16,16,8,softcap=0"), ("attention", "1,2,2,16,16,8,mask=none"),
+                          ("layer", "1,16,16,2,alibi"), ("gemm", "1,2,3,causal"), ("gemm", "1,2"), ("gemm", "1,2,-3"),
+                          ("decode", "1,2,2,16"), ("decode", "1,2,2,16,8,int4"), ("decode", "1,2,2,16,8,paged=0"),
+                          ("decode", "1,2,2,16,8,int8,float16"), ("model", MODEL + ",8"), ("model", MODEL + ",0x8")]:
+        must_fail(USAGE, "--%s '%s': expected" % (option, value), "bench", "--" + option, value)
+    must_fail(USAGE, "a size is 0", "bench", "--gemm", "0,2,3")
+    must_fail(USAGE, "nowhere", "bench", *ONCE, "--model", "nowhere")
+    must_fail(USAGE, "--csv nowhere/x.csv", "bench", *ONCE, "--gemm", "1,2,3", "--csv", "nowhere/x.csv")
+    must_fail(NOT_SUPPORTED, "nope", "bench", *ONCE, "--gemm", "1,2,3", "--gemm-kernel", "nope")
+    must_fail(NOT_SUPPORTED, "nope", "bench", *ONCE, "--attention", "1,2,2,16,16,8", "--kernel", "nope")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="clattn-bench-") as folder:
+        os.chdir(folder)
+        code = test_cli.main(globals())
+        os.chdir(test_cli.ROOT)
+    sys.exit(code)
