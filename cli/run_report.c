@@ -68,6 +68,8 @@ static void print_text(const run_job *job, clattn_context *context, const clattn
     printf("memory     %s peak of the arena, %s saved by sharing, %s held in all\n",
            cli_bytes_text(info->arena_bytes, arena), cli_bytes_text(saved_bytes(info), saved),
            cli_bytes_text(info->held_bytes, held));
+    printf("copies     %zu bytes to the device and %zu bytes back in each run\n", info->copied_to_device,
+           info->copied_to_host);
     printf("time       first run %.3f ms, then %.3f ms (median of %d); before: device %.1f ms, plan %.1f ms\n",
            job->cold_ms, job->warm_ms, job->warm_runs, job->open_ms, job->plan_ms);
     printf("speed      %.2f GFLOP/s (%.4g MFLOP per run)\n", gflops(info, job->warm_ms), info->flops * 1e-6);
@@ -127,6 +129,8 @@ static void add_figures(cJSON *root, const run_job *job, const clattn_plan_info 
         {"arena_bytes", (double)info->arena_bytes},
         {"saved_bytes", (double)saved_bytes(info)},
         {"held_bytes", (double)info->held_bytes},
+        {"copied_to_device", (double)info->copied_to_device},
+        {"copied_to_host", (double)info->copied_to_host},
         {"device_ms", job->open_ms},
         {"plan_ms", job->plan_ms},
         {"cold_ms", job->cold_ms},

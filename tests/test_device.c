@@ -306,10 +306,15 @@ static void check_loans(bool unified, size_t bytes, size_t misplaced) {
         CHECK(env.memory_now == in_staging.bytes + out_staging.bytes, "%zu bytes counted", env.memory_now);
         if (input.wrapped) CHECK(env.memory_now == 0, "wrapped memory takes none, %zu counted", env.memory_now);
         if (bytes > 2 * gap) device_copy(&env, input.mem, output.mem, gap, bytes - 2 * gap);
-        CHECK(clattn__loan_end(&env, &output) == CLATTN_OK, "%s", clattn_last_error());
-        CHECK(clattn__loan_end(&env, &input) == CLATTN_OK, "%s", clattn_last_error());
+        cl_event last = NULL;
+        CHECK(clattn__loan_return(&env, &input, &last) == CLATTN_OK && !last, "inputs do not come back");
+        CHECK(clattn__loan_return(&env, &output, &last) == CLATTN_OK, "%s", clattn_last_error());
+        CHECK((last != NULL) == (bytes > 0), "%zu bytes: event %p", bytes, (void *)last);
+        CHECK(!last || (clWaitForEvents(1, &last) == CL_SUCCESS && clReleaseEvent(last) == CL_SUCCESS), "waiting");
+        clattn__loan_end(&output);
+        clattn__loan_end(&input);
         CHECK(!input.mem && !output.mem, "end must clear");
-        CHECK(clattn__loan_end(&env, &output) == CLATTN_OK, "a second end does nothing");
+        clattn__loan_end(&output); /* a second end does nothing */
         size_t bad = 0;
         for (size_t i = 0; i < bytes; i++) {
             unsigned char want =
@@ -349,6 +354,25 @@ static void test_loans_staged(void) {
     for (size_t i = 0; i < CLATTN__COUNT(loan_sizes); i++) check_loans(false, loan_sizes[i], 4);
 }
 
+static void test_loans_in_place(void) {
+    static const struct {
+        clattn_device_type type;
+        bool unified;
+        uintptr_t at;
+        size_t bytes;
+        bool in_place;
+    } rows[] = {{CLATTN_DEVICE_CPU, true, 4096, 64, true},   {CLATTN_DEVICE_CPU, true, 4100, 60, true},
+                {CLATTN_DEVICE_CPU, true, 4096, 0, false},   {CLATTN_DEVICE_GPU, true, 8192, 128, true},
+                {CLATTN_DEVICE_GPU, true, 8192, 100, false}, {CLATTN_DEVICE_GPU, true, 8256, 128, false},
+                {CLATTN_DEVICE_GPU, false, 8192, 128, false}};
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
+        const clattn__caps caps = {.type = rows[i].type, .unified_memory = rows[i].unified};
+        CHECK(clattn__loan_in_place(&caps, (const void *)rows[i].at, rows[i].bytes) == rows[i].in_place,
+              "type %d, unified %d, %zu bytes at %zu", (int)rows[i].type, rows[i].unified, rows[i].bytes,
+              (size_t)rows[i].at);
+    }
+}
+
 static void test_staging_growth(void) {
     static char zone[512];
     clattn__env env;
@@ -360,13 +384,15 @@ static void test_staging_growth(void) {
         clattn__loan loan;
         CHECK(clattn__loan_begin(&env, zone, sizes[i], false, &staging, &loan) == CLATTN_OK, "%s", clattn_last_error());
         CHECK(staging.bytes == kept[i] && env.memory_now == kept[i], "step %zu: %zu bytes", i, staging.bytes);
-        CHECK(clattn__loan_end(&env, &loan) == CLATTN_OK, "%s", clattn_last_error());
+        clFinish(env.queue);
+        clattn__loan_end(&loan);
     }
     CHECK(env.memory_peak == 400, "the old buffer goes before the new one comes: peak %zu", env.memory_peak);
     clattn__loan loan;
     size_t huge = (size_t)env.device.caps.max_allocation + 1;
     CHECK(clattn__loan_begin(&env, zone, huge, false, &staging, &loan) == CLATTN_OUT_OF_MEMORY, "%zu bytes", huge);
-    CHECK(!loan.mem && clattn__loan_end(&env, &loan) == CLATTN_OK, "a loan that failed can be ended");
+    CHECK(!loan.mem, "a loan that failed holds nothing");
+    clattn__loan_end(&loan);
     clattn__buffer_clear(&env, &staging);
     clattn__env_clear(&env);
 }
@@ -541,6 +567,7 @@ static const clattn_test env_tests[] = {{"create", test_env},
 static const clattn_test buffer_tests[] = {{"memory", test_memory},
                                            {"loans_wrapped", test_loans_wrapped},
                                            {"loans_staged", test_loans_staged},
+                                           {"loans_in_place", test_loans_in_place},
                                            {"staging_growth", test_staging_growth},
                                            {NULL, NULL}};
 static const clattn_test_suite suites[] = {

@@ -86,13 +86,13 @@ typedef struct clattn_attention_desc {
     int sinks;             /* 1: the run gets float (Hq) sink logits */
     clattn_weights_output weights;
     clattn_scores_output scores;
-    int logsumexp;      /* 1: the run writes (B, Hq, Sq) float, natural logarithm */
-    const char *kernel; /* default NULL: the first that supports the description; else a name from the registry, by
+    int logsumexp;         /* 1: the run writes (B, Hq, Sq) float, natural logarithm */
+    const char *kernel;    /* default NULL: the first that supports the description; else a name from the registry, by
                              which every other kernel is refused. Borrowed during create only. */
-    clattn_score score; /* default the dot product. Of the other kinds the default scale is 1 */
-    int score_weight;   /* 1: the run gets float (D), w; additive kinds need it, the Gaussian has ones without */
-    int score_bias;     /* 1: the run gets float (D), b; additive kinds only */
-    float dropout;      /* 0 <= p < 1, default 0 = off. A weight is kept with probability 1 - p */
+    clattn_score score;    /* default the dot product. Of the other kinds the default scale is 1 */
+    int score_weight;      /* 1: the run gets float (D), w; additive kinds need it, the Gaussian has ones without */
+    int score_bias;        /* 1: the run gets float (D), b; additive kinds only */
+    float dropout;         /* 0 <= p < 1, default 0 = off. A weight is kept with probability 1 - p */
     uint64_t dropout_seed; /* the same seed drops the same weights, on every device: Philox 4x32-10 (Salmon et al. 2011)
                               of (seed, batch, head, row, key). `weights` and `scores` are those before dropout */
     int prefix;            /* 1: the run gets int32 (B): keys j < prefix[b] are not hidden by the causal mask, which
@@ -121,9 +121,9 @@ typedef struct clattn_attention_io {
     clattn_tensor alibi;        /* (Hq) float32 */
     clattn_tensor sinks;        /* (Hq) float32 */
     clattn_tensor output;
-    clattn_tensor logsumexp; /* (B, Hq, Sq) float32 */
-    clattn_tensor weights;   /* see clattn_weights_output, float32 */
-    clattn_tensor scores;    /* (B, Hq, Sq, Sk) float32 */
+    clattn_tensor logsumexp;       /* (B, Hq, Sq) float32 */
+    clattn_tensor weights;         /* see clattn_weights_output, float32 */
+    clattn_tensor scores;          /* (B, Hq, Sq, Sk) float32 */
     clattn_tensor score_weight;    /* (D) float32 */
     clattn_tensor score_bias;      /* (D) float32 */
     clattn_tensor prefix_lengths;  /* (B) int32, each 0..Sk */
@@ -155,6 +155,10 @@ typedef struct clattn_plan_info {
     size_t arena_bytes;    /* peak of the arena */
     size_t unshared_bytes; /* what the same buffers would take without sharing */
     size_t held_bytes;     /* device memory that the plan holds: arena, packed weights, staging */
+    /* Bytes of tensors in host memory that the last run copied between host and device. Both are 0 where the device
+     * works on the caller's memory in place: CPU devices always do, GPUs that share the host's memory do with tensors
+     * that start at a page of 4096 bytes and fill whole lines of 64. */
+    size_t copied_to_device, copied_to_host;
     int steps;
     int buffers;
     const char *kernels; /* "gemm_cpu, attn_cpu": in order of first use; owned by the plan */

@@ -175,7 +175,7 @@ CLATTN_API int64_t clattn_kv_cache_free_pages(const clattn_kv_cache *cache);
 CLATTN_API void clattn_kv_cache_destroy(clattn_kv_cache **cache);
 /* In words: the kernels of appending and attending, memory, tiles. Owned by the cache. */
 CLATTN_API const char *clattn_kv_cache_explain(const clattn_kv_cache *cache);
-/* Figures of attending; held_bytes counts the keys and values too. */
+/* Figures of attending; held_bytes counts the keys and values too, the copied bytes those of the last append. */
 CLATTN_API clattn_status clattn_kv_cache_info(const clattn_kv_cache *cache, clattn_plan_info *info);
 
 /* The same in scalar double C on host tensors, for caller_memory; any thread. attend: tolerance NULL, or dense floats

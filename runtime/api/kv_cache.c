@@ -407,5 +407,7 @@ clattn_status clattn_kv_cache_info(const clattn_kv_cache *cache, clattn_plan_inf
     clattn__plan_info(&cache->append.plan, &appending);
     clattn__plan_info(&cache->attend.plan, info);
     info->held_bytes += appending.held_bytes + cache->held_bytes + cache->lengths_mem.bytes + cache->table_mem.bytes;
+    info->copied_to_device += appending.copied_to_device;
+    info->copied_to_host += appending.copied_to_host;
     return CLATTN_OK;
 }

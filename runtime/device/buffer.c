@@ -58,6 +58,17 @@ clattn_status clattn__buffer_put(clattn__env *env, cl_mem mem, size_t offset, si
     return CLATTN_OK;
 }
 
+/* Drivers of GPUs that share the host's memory use a caller's memory where it lies only from the start of a page and in
+ * whole cache lines, and quietly copy anything else (Intel, "Getting the Most from OpenCL 1.2: How to Increase
+ * Performance by Minimizing Buffer Copies on Intel Processor Graphics", 2014). CPU runtimes take it as it is: pocl 3.1
+ * and Intel's write to memory at any multiple of 4 bytes before it is mapped (measured 2026-11-21). */
+enum { PAGE_BYTES = 4096, LINE_BYTES = 64 };
+
+bool clattn__loan_in_place(const clattn__caps *caps, const void *host, size_t bytes) {
+    if (!caps->unified_memory || bytes == 0) return false;
+    return caps->type == CLATTN_DEVICE_CPU || ((uintptr_t)host % PAGE_BYTES == 0 && bytes % LINE_BYTES == 0);
+}
+
 /* NULL when the driver will not have this memory; then it is copied, and no error is recorded. */
 static cl_mem wrap(clattn__env *env, void *host, size_t bytes, bool output) {
     /* Outputs may also be read by kernels: a second head group adds to what the first one wrote. */
@@ -70,7 +81,7 @@ static cl_mem wrap(clattn__env *env, void *host, size_t bytes, bool output) {
 clattn_status clattn__loan_begin(clattn__env *env, void *host, size_t bytes, bool output, clattn__buffer *staging,
                                  clattn__loan *loan) {
     *loan = (clattn__loan){.host = host, .bytes = bytes, .output = output};
-    if (env->device.caps.unified_memory && bytes > 0) loan->mem = wrap(env, host, bytes, output);
+    if (clattn__loan_in_place(&env->device.caps, host, bytes)) loan->mem = wrap(env, host, bytes, output);
     if (loan->mem) {
         loan->wrapped = true;
         return CLATTN_OK;
@@ -81,36 +92,42 @@ clattn_status clattn__loan_begin(clattn__env *env, void *host, size_t bytes, boo
         if (status) return status;
     }
     loan->mem = staging->mem;
+    if (bytes == 0) return CLATTN_OK;
     /* Outputs too: a strided view has bytes between its rows that no kernel writes, and they must survive the way
      * back. */
-    return clattn__buffer_write(env, loan->mem, 0, bytes, host);
+    cl_int code = clEnqueueWriteBuffer(env->queue, loan->mem, CL_FALSE, 0, bytes, host, 0, NULL, NULL);
+    return code == CL_SUCCESS ? CLATTN_OK : clattn__cl_fail(code, "clEnqueueWriteBuffer", env->device.caps.name);
 }
 
-/* The one way by which OpenCL promises that a kernel's writes are in memory under CL_MEM_USE_HOST_PTR. */
-static clattn_status sync_to_host(clattn__env *env, const clattn__loan *loan) {
+/* Mapping is the one way by which OpenCL promises that a kernel's writes are in memory under CL_MEM_USE_HOST_PTR. The
+ * pointer is not used, so nobody has to wait between the two commands. */
+static clattn_status sync_to_host(clattn__env *env, const clattn__loan *loan, cl_event *done) {
     const char *name = env->device.caps.name;
     cl_int code;
     void *mapped =
-        clEnqueueMapBuffer(env->queue, loan->mem, CL_TRUE, CL_MAP_READ, 0, loan->bytes, 0, NULL, NULL, &code);
+        clEnqueueMapBuffer(env->queue, loan->mem, CL_FALSE, CL_MAP_READ, 0, loan->bytes, 0, NULL, NULL, &code);
     if (code != CL_SUCCESS) return clattn__cl_fail(code, "clEnqueueMapBuffer", name);
-    cl_event unmapped;
-    code = clEnqueueUnmapMemObject(env->queue, loan->mem, mapped, 0, NULL, &unmapped);
-    if (code != CL_SUCCESS) return clattn__cl_fail(code, "clEnqueueUnmapMemObject", name);
-    /* The caller may free the memory as soon as this returns, so nothing may be pending on it. */
-    code = clWaitForEvents(1, &unmapped);
-    clReleaseEvent(unmapped);
-    return code == CL_SUCCESS ? CLATTN_OK : clattn__cl_fail(code, "clWaitForEvents", name);
+    code = clEnqueueUnmapMemObject(env->queue, loan->mem, mapped, 0, NULL, done);
+    return code == CL_SUCCESS ? CLATTN_OK : clattn__cl_fail(code, "clEnqueueUnmapMemObject", name);
 }
 
-clattn_status clattn__loan_end(clattn__env *env, clattn__loan *loan) {
+clattn_status clattn__loan_return(clattn__env *env, const clattn__loan *loan, cl_event *last) {
+    if (!loan->mem || !loan->output || loan->bytes == 0) return CLATTN_OK;
+    cl_event done = NULL;
     clattn_status status = CLATTN_OK;
-    if (!loan->mem) return CLATTN_OK;
     if (loan->wrapped) {
-        if (loan->output) status = sync_to_host(env, loan);
-        clReleaseMemObject(loan->mem);
-    } else if (loan->output) {
-        status = clattn__buffer_read(env, loan->mem, 0, loan->bytes, loan->host);
+        status = sync_to_host(env, loan, &done);
+    } else {
+        cl_int code = clEnqueueReadBuffer(env->queue, loan->mem, CL_FALSE, 0, loan->bytes, loan->host, 0, NULL, &done);
+        if (code != CL_SUCCESS) status = clattn__cl_fail(code, "clEnqueueReadBuffer", env->device.caps.name);
     }
+    if (status != CLATTN_OK) return status;
+    if (*last) clReleaseEvent(*last);
+    *last = done;
+    return CLATTN_OK;
+}
+
+void clattn__loan_end(clattn__loan *loan) {
+    if (loan->wrapped) clReleaseMemObject(loan->mem);
     *loan = (clattn__loan){0};
-    return status;
 }

@@ -15,13 +15,13 @@ typedef enum clattn__vendor {
     CLATTN__VENDOR_APPLE
 } clattn__vendor;
 
-typedef enum clattn__runtime { /* who implements OpenCL */
-    CLATTN__RUNTIME_NATIVE = 0, /* the hardware vendor */
-    CLATTN__RUNTIME_POCL,
-    CLATTN__RUNTIME_RUSTICL,
-    CLATTN__RUNTIME_CLOVER,
-    CLATTN__RUNTIME_OPENCLON12,
-    CLATTN__RUNTIME_OCLGRIND
+typedef enum clattn__runtime {                             /* who implements OpenCL */
+                               CLATTN__RUNTIME_NATIVE = 0, /* the hardware vendor */
+                               CLATTN__RUNTIME_POCL,
+                               CLATTN__RUNTIME_RUSTICL,
+                               CLATTN__RUNTIME_CLOVER,
+                               CLATTN__RUNTIME_OPENCLON12,
+                               CLATTN__RUNTIME_OCLGRIND
 } clattn__runtime;
 
 /* Effects of the quirks table; honoured in one place each. */
@@ -64,7 +64,7 @@ void clattn__device_clear(clattn__device *device);
 void clattn__device_info(const clattn__device *device, int index, clattn_device_info *info);
 
 /* select.c, over plain structs so that tests need no driver. */
-void clattn__device_rank(clattn__device *device);                      /* sets rank and why */
+void clattn__device_rank(clattn__device *device);                       /* sets rank and why */
 bool clattn__device_same(const clattn__caps *a, const clattn__caps *b); /* one piece of hardware seen twice */
 clattn_status clattn__device_select(const clattn__device *devices, int count, const char *selector, int *index);
 
@@ -116,8 +116,9 @@ clattn_status clattn__buffer_read(clattn__env *env, cl_mem mem, size_t offset, s
 enum { CLATTN__PUT_BYTES = 128 };
 clattn_status clattn__buffer_put(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, const void *data);
 
-/* How a run lends host memory to the device. On unified-memory devices the memory is wrapped (CL_MEM_USE_HOST_PTR: no
- * copy); elsewhere it goes through a staging buffer that the caller keeps between runs (grown when too small). */
+/* How a run lends host memory to the device. Where the device works on the host's own memory it is wrapped
+ * (CL_MEM_USE_HOST_PTR) and nothing is copied; elsewhere it goes through a staging buffer that the caller keeps between
+ * runs (grown when too small). Nothing here blocks: the host memory stays lent until what was enqueued is complete. */
 typedef struct clattn__loan {
     cl_mem mem;
     void *host;
@@ -125,10 +126,13 @@ typedef struct clattn__loan {
     bool output;
     bool wrapped;
 } clattn__loan;
+bool clattn__loan_in_place(const clattn__caps *caps, const void *host, size_t bytes); /* whether it would be wrapped */
 clattn_status clattn__loan_begin(clattn__env *env, void *host, size_t bytes, bool output, clattn__buffer *staging,
                                  clattn__loan *loan);
-/* For outputs: blocks until the device's writes are in host memory. Releases the wrapping. Inputs do not wait: end them
- * after an output, or after the queue has been finished. */
-clattn_status clattn__loan_end(clattn__env *env, clattn__loan *loan);
+/* Enqueues the way of an output back to the host; inputs have none. *last becomes the event that completes when it is
+ * there, in place of the event that it was. */
+clattn_status clattn__loan_return(clattn__env *env, const clattn__loan *loan, cl_event *last);
+/* Releases the wrapping, when nothing works on it any more. */
+void clattn__loan_end(clattn__loan *loan);
 
 #endif

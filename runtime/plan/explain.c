@@ -28,35 +28,9 @@ static void name_kernels(clattn__plan *plan) {
 
 static void operand_name(const clattn__plan *plan, int id, char *text, size_t capacity) {
     static const char *const roles[CLATTN__ROLE_COUNT] = {
-        [CLATTN__ROLE_QUERY] = "query",
-        [CLATTN__ROLE_KEY] = "key",
-        [CLATTN__ROLE_VALUE] = "value",
-        [CLATTN__ROLE_MASK] = "mask",
-        [CLATTN__ROLE_PADDING] = "padding_mask",
-        [CLATTN__ROLE_LENGTHS] = "kv_lengths",
-        [CLATTN__ROLE_ALIBI] = "alibi",
-        [CLATTN__ROLE_SINKS] = "sinks",
-        [CLATTN__ROLE_MEMORY] = "memory",
-        [CLATTN__ROLE_MEMORY_MASK] = "memory_mask",
-        [CLATTN__ROLE_MEMORY_PADDING] = "memory_padding_mask",
-        [CLATTN__ROLE_INPUT] = "input",
-        [CLATTN__ROLE_RESIDUAL] = "residual",
-        [CLATTN__ROLE_POSITIONS] = "positions",
-        [CLATTN__ROLE_OUTPUT] = "output",
-        [CLATTN__ROLE_LSE] = "logsumexp",
-        [CLATTN__ROLE_WEIGHTS] = "weights",
-        [CLATTN__ROLE_SCORES] = "scores",
-        [CLATTN__ROLE_SUM] = "sum",
-        [CLATTN__ROLE_HIDDEN] = "hidden",
-        [CLATTN__ROLE_COSINE] = "cosine",
-        [CLATTN__ROLE_SINE] = "sine",
-        [CLATTN__ROLE_TABLE] = "block_table",
-        [CLATTN__ROLE_KEY_SCALES] = "key_scales",
-        [CLATTN__ROLE_VALUE_SCALES] = "value_scales",
-        [CLATTN__ROLE_KEY_CACHE] = "key_cache",
-        [CLATTN__ROLE_VALUE_CACHE] = "value_cache",
-        [CLATTN__ROLE_KEY_CACHE_SCALES] = "key_cache_scales",
-        [CLATTN__ROLE_VALUE_CACHE_SCALES] = "value_cache_scales",
+#define ROLE_NAME(name, text) [CLATTN__ROLE_##name] = text,
+        CLATTN__ROLE_MAP(ROLE_NAME)
+#undef ROLE_NAME
     };
     snprintf(text, capacity, "%s", id < CLATTN__ROLE_COUNT ? roles[id] : plan->buffers[id - CLATTN__ROLE_COUNT].name);
 }
@@ -102,6 +76,14 @@ static void explain_schedule(clattn__plan *plan) {
         clattn__text_add(out, "  ... and %d more buffers\n", plan->buffer_count - EXPLAIN_ROWS);
 }
 
+/* What becomes of tensors in host memory. */
+static const char *host_memory_text(const clattn__caps *caps) {
+    if (!caps->unified_memory) return "copied to the device and back by each run";
+    return caps->type == CLATTN_DEVICE_CPU ? "used in place, nothing is copied"
+                                           : "used in place where it starts at a page of 4096 bytes and fills whole "
+                                             "lines of 64; else copied by each run";
+}
+
 void clattn__plan_explain(clattn__plan *plan) {
     clattn__text *out = &plan->explain;
     const clattn__caps *caps = &plan->context->env.device.caps;
@@ -124,6 +106,7 @@ void clattn__plan_explain(clattn__plan *plan) {
     if (plan->step_count > EXPLAIN_ROWS)
         clattn__text_add(out, "  ... and %d more steps\n", plan->step_count - EXPLAIN_ROWS);
     explain_schedule(plan);
+    clattn__text_add(out, "host tensors: %s\n", host_memory_text(caps));
 }
 
 void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
@@ -133,6 +116,8 @@ void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
                                .held_bytes = plan->arena.bytes,
                                .steps = plan->step_count,
                                .buffers = plan->buffer_count,
+                               .copied_to_device = plan->copied_to_device,
+                               .copied_to_host = plan->copied_to_host,
                                .kernels = plan->kernels.data ? plan->kernels.data : "",
                                .tiles = plan->tiles.data ? plan->tiles.data : ""};
     for (int i = 0; i < plan->gemm_count; i++)

@@ -6,46 +6,55 @@
 #include "clattn/mha.h"
 #include "registry/registry.h"
 
-/* Tensors from outside, bound by each run. */
+/* Tensors from outside, bound by each run, with their names in explain; the outputs come last. */
+#define CLATTN__ROLE_MAP(X)                                                                                            \
+    X(QUERY, "query")                                                                                                  \
+    X(KEY, "key")                                                                                                      \
+    X(VALUE, "value")                                                                                                  \
+    X(MASK, "mask")                                                                                                    \
+    X(PADDING, "padding_mask")                                                                                         \
+    X(LENGTHS, "kv_lengths")                                                                                           \
+    X(ALIBI, "alibi")                                                                                                  \
+    X(SINKS, "sinks")                                                                                                  \
+    X(SCORE_WEIGHT, "score_weight")                                                                                    \
+    X(SCORE_BIAS, "score_bias")                                                                                        \
+    X(QUERY_STARTS, "query_starts")                                                                                    \
+    X(KEY_STARTS, "key_starts")                                                                                        \
+    X(PREFIX, "prefix_lengths")                                                                                        \
+    X(QUERY_DOCUMENTS, "query_documents")                                                                              \
+    X(KEY_DOCUMENTS, "key_documents")                                                                                  \
+    /* a decoder's second input, with its masks */                                                                     \
+    X(MEMORY, "memory")                                                                                                \
+    X(MEMORY_MASK, "memory_mask")                                                                                      \
+    X(MEMORY_PADDING, "memory_padding_mask")                                                                           \
+    /* of layers around attention; positions (B or 1, L) int32; cosine and sine of rotary positions */                 \
+    X(INPUT, "input")                                                                                                  \
+    X(RESIDUAL, "residual")                                                                                            \
+    X(POSITIONS, "positions")                                                                                          \
+    X(COSINE, "cosine")                                                                                                \
+    X(SINE, "sine")                                                                                                    \
+    /* of a cache: its pages, (B, M) int32, and scales of int8 cells */                                                \
+    X(TABLE, "block_table")                                                                                            \
+    X(KEY_SCALES, "key_scales")                                                                                        \
+    X(VALUE_SCALES, "value_scales")                                                                                    \
+    X(OUTPUT, "output")                                                                                                \
+    X(LSE, "logsumexp")                                                                                                \
+    X(WEIGHTS, "weights")                                                                                              \
+    X(SCORES, "scores")                                                                                                \
+    X(SUM, "sum")                                                                                                      \
+    /* (blocks, B, L, E) */                                                                                            \
+    X(HIDDEN, "hidden")                                                                                                \
+    /* appending writes these */                                                                                       \
+    X(KEY_CACHE, "key_cache")                                                                                          \
+    X(VALUE_CACHE, "value_cache")                                                                                      \
+    X(KEY_CACHE_SCALES, "key_cache_scales")                                                                            \
+    X(VALUE_CACHE_SCALES, "value_cache_scales")
 typedef enum clattn__role {
     CLATTN__ROLE_NONE = -1,
-    CLATTN__ROLE_QUERY = 0,
-    CLATTN__ROLE_KEY,
-    CLATTN__ROLE_VALUE,
-    CLATTN__ROLE_MASK,
-    CLATTN__ROLE_PADDING,
-    CLATTN__ROLE_LENGTHS,
-    CLATTN__ROLE_ALIBI,
-    CLATTN__ROLE_SINKS,
-    CLATTN__ROLE_SCORE_WEIGHT,
-    CLATTN__ROLE_SCORE_BIAS,
-    CLATTN__ROLE_QUERY_STARTS,
-    CLATTN__ROLE_KEY_STARTS,
-    CLATTN__ROLE_PREFIX,
-    CLATTN__ROLE_QUERY_DOCUMENTS,
-    CLATTN__ROLE_KEY_DOCUMENTS,
-    CLATTN__ROLE_MEMORY, /* a decoder's second input, with its masks */
-    CLATTN__ROLE_MEMORY_MASK,
-    CLATTN__ROLE_MEMORY_PADDING,
-    CLATTN__ROLE_INPUT, /* of layers around attention */
-    CLATTN__ROLE_RESIDUAL,
-    CLATTN__ROLE_POSITIONS, /* (B or 1, L) int32 */
-    CLATTN__ROLE_COSINE,    /* of rotary positions */
-    CLATTN__ROLE_SINE,
-    CLATTN__ROLE_TABLE, /* of a cache's pages, (B, M) int32 */
-    CLATTN__ROLE_KEY_SCALES,
-    CLATTN__ROLE_VALUE_SCALES,
-    CLATTN__ROLE_OUTPUT,
-    CLATTN__ROLE_LSE,
-    CLATTN__ROLE_WEIGHTS,
-    CLATTN__ROLE_SCORES,
-    CLATTN__ROLE_SUM,
-    CLATTN__ROLE_HIDDEN, /* (blocks, B, L, E) */
-    CLATTN__ROLE_KEY_CACHE, /* appending writes these */
-    CLATTN__ROLE_VALUE_CACHE,
-    CLATTN__ROLE_KEY_CACHE_SCALES,
-    CLATTN__ROLE_VALUE_CACHE_SCALES,
-    CLATTN__ROLE_COUNT
+#define CLATTN__ROLE_ENUM(name, text) CLATTN__ROLE_##name,
+    CLATTN__ROLE_MAP(CLATTN__ROLE_ENUM)
+#undef CLATTN__ROLE_ENUM
+        CLATTN__ROLE_COUNT
 } clattn__role;
 bool clattn__role_is_output(clattn__role role);
 
@@ -109,6 +118,7 @@ typedef struct clattn__plan {
     int32_t *lengths;               /* kv_lengths of the current run as int32 */
     int64_t query_total, key_total; /* rows of the packed tensors of the current run */
     clattn__bound bound[CLATTN__ROLE_COUNT];
+    size_t copied_to_device, copied_to_host; /* bytes of host tensors that the last run copied */
     double flops;
     clattn__text notes;   /* kernels passed over, and why */
     clattn__text explain; /* made by clattn__plan_finish */

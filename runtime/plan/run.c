@@ -109,6 +109,7 @@ static clattn_status bind_host(clattn__plan *plan, const clattn_tensor tensors[]
     clattn_status status = clattn__loan_begin(&plan->context->env, first, bytes, clattn__role_is_output(role),
                                               &plan->staging[role], &bound->loan);
     bound->mem = bound->loan.mem;
+    if (status == CLATTN_OK && !bound->loan.wrapped) plan->copied_to_device += bytes;
     return status;
 }
 
@@ -243,30 +244,41 @@ static clattn_status wait_first(clattn__env *env, cl_uint waits, const cl_event 
                               : clattn__cl_fail(code, "clEnqueueBarrierWithWaitList", env->device.caps.name);
 }
 
-/* Waits for what this run enqueued, and for nothing that others put behind it. */
-static clattn_status mark_end(clattn__env *env, bool blocking, cl_event *event) {
-    cl_event marker = NULL;
-    cl_int code = clEnqueueMarkerWithWaitList(env->queue, 0, NULL, &marker);
-    if (code != CL_SUCCESS) return clattn__cl_fail(code, "clEnqueueMarkerWithWaitList", env->device.caps.name);
-    code = blocking ? clWaitForEvents(1, &marker) : clFlush(env->queue);
-    if (event && code == CL_SUCCESS)
-        *event = marker;
-    else
-        clReleaseEvent(marker);
-    return code == CL_SUCCESS ? CLATTN_OK
-                              : clattn__cl_fail(code, blocking ? "clWaitForEvents" : "clFlush", env->device.caps.name);
+/* An event that completes when everything in the queue so far has. */
+static clattn_status mark(clattn__env *env, cl_event *marker) {
+    cl_int code = clEnqueueMarkerWithWaitList(env->queue, 0, NULL, marker);
+    return code == CL_SUCCESS ? CLATTN_OK : clattn__cl_fail(code, "clEnqueueMarkerWithWaitList", env->device.caps.name);
 }
 
-static bool has_lent_output(const clattn__plan *plan) {
-    for (int role = CLATTN__ROLE_OUTPUT; role < CLATTN__ROLE_COUNT; role++)
-        if (plan->bound[role].loan.mem) return true;
-    return false;
+/* Enqueues the way back of lent outputs; *last is the event of the last one, NULL when none was lent. */
+static clattn_status return_outputs(clattn__plan *plan, cl_event *last) {
+    clattn_status status = CLATTN_OK;
+    for (int role = CLATTN__ROLE_OUTPUT; role < CLATTN__ROLE_COUNT && status == CLATTN_OK; role++) {
+        const clattn__loan *loan = &plan->bound[role].loan;
+        status = clattn__loan_return(&plan->context->env, loan, last);
+        if (loan->mem && !loan->wrapped) plan->copied_to_host += loan->bytes;
+    }
+    if (status != CLATTN_OK && *last) { /* it says nothing about what was enqueued since */
+        clReleaseEvent(*last);
+        *last = NULL;
+    }
+    return status;
+}
+
+/* Waits for what this run enqueued, and for nothing that others put behind it; last may be NULL. */
+static clattn_status wait_last(clattn__env *env, cl_event last) {
+    clattn_status status = CLATTN_OK;
+    if (!last) status = mark(env, &last);
+    cl_int code = status == CLATTN_OK ? clWaitForEvents(1, &last) : CL_SUCCESS;
+    if (last) clReleaseEvent(last);
+    return code == CL_SUCCESS ? status : clattn__cl_fail(code, "clWaitForEvents", env->device.caps.name);
 }
 
 clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[CLATTN__ROLE_COUNT], bool blocking,
                                cl_uint waits, const cl_event *wait_list, cl_event *event) {
     clattn__env *env = &plan->context->env;
     memset(plan->bound, 0, sizeof plan->bound);
+    plan->copied_to_device = plan->copied_to_host = 0;
     clattn_status status = CLATTN_OK;
     clattn_tensor bound[CLATTN__ROLE_COUNT];
     memcpy(bound, tensors, sizeof bound);
@@ -278,19 +290,16 @@ clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[C
         status = bind(plan, bound, (clattn__role)role);
     if (status == CLATTN_OK) status = wait_first(env, waits, wait_list);
     for (int s = 0; s < plan->step_count && status == CLATTN_OK; s++) status = enqueue_step(plan, &plan->steps[s]);
-    /* taking a lent output back waits for everything before it in the queue; without one, wait for a marker. After a
-     * failure always: what was enqueued may still use the loans */
-    const bool lent = has_lent_output(plan);
-    if (status != CLATTN_OK || event || (blocking && !lent)) {
-        clattn_status ended = mark_end(env, blocking || status != CLATTN_OK, status == CLATTN_OK ? event : NULL);
-        if (status == CLATTN_OK) status = ended;
-    } else if (!blocking) {
+    cl_event last = NULL;
+    if (status == CLATTN_OK) status = return_outputs(plan, &last);
+    if (status == CLATTN_OK && !blocking) {
+        if (event) status = mark(env, event);
         clFlush(env->queue);
+    } else {
+        /* one wait for all; after a failure too: what was enqueued may still use the loans */
+        clattn_status ended = wait_last(env, last);
+        if (status == CLATTN_OK) status = ended;
     }
-    for (int role = 0; role < CLATTN__ROLE_COUNT; role++) {
-        if (!plan->bound[role].loan.mem) continue;
-        clattn_status returned = clattn__loan_end(env, &plan->bound[role].loan);
-        if (status == CLATTN_OK) status = returned;
-    }
+    for (int role = 0; role < CLATTN__ROLE_COUNT; role++) clattn__loan_end(&plan->bound[role].loan);
     return status;
 }

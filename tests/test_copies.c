@@ -1,0 +1,132 @@
+/* What a run copies between host and device: nothing where both share memory, and else exactly the tensors' bytes. */
+#include "clattn/clattn.h"
+#include "harness.h"
+#include "registry/registry.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static clattn_context *context;
+
+enum { B = 2, H = 3, S = 9, D = 16, PER_TENSOR = B * H * S * D, GAP = 5 };
+
+/* The plan runs on (B, H, S, D) tensors at the four places; `row` is the distance of their rows. */
+static void run(const float *query, const float *key, const float *value, float *output, int64_t row,
+                clattn_plan_info *info) {
+    const int64_t shape[4] = {B, H, S, D}, stride[4] = {H * S * row, S * row, row, 1};
+    clattn_attention_desc desc;
+    clattn_attention_desc_init(&desc);
+    desc.batch = B;
+    desc.query_heads = H;
+    desc.query_len = desc.kv_len = S;
+    desc.head_dim = D;
+    clattn_attention *plan = NULL;
+    memset(info, 0xff, sizeof *info);
+    REQUIRE(clattn_attention_create(&plan, context, &desc) == CLATTN_OK, "%s", clattn_last_error());
+    clattn_attention_io io = {0};
+    clattn_tensor *const tensors[] = {&io.query, &io.key, &io.value, &io.output};
+    const float *const data[] = {query, key, value, output};
+    for (int i = 0; i < 4; i++) {
+        *tensors[i] = clattn_host((void *)data[i], CLATTN_F32, 4, B, H, S, D);
+        memcpy(tensors[i]->shape, shape, sizeof shape);
+        memcpy(tensors[i]->stride, stride, sizeof stride);
+    }
+    CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+    CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+    clattn_attention_info(plan, info); /* of the second run alone */
+    clattn_attention_destroy(&plan);
+}
+
+static float *make_tensor(uint64_t seed, int64_t count) {
+    clattn_random random = {seed};
+    float *tensor = clattn_guard_alloc((size_t)count * sizeof(float));
+    clattn_fill_normal(&random, tensor, count, 1);
+    return tensor;
+}
+
+typedef struct operands {
+    float *query, *key, *value, *output;
+} operands;
+
+static operands make_operands(int64_t count) {
+    return (operands){make_tensor(1, count), make_tensor(2, count), make_tensor(3, count), make_tensor(4, count)};
+}
+
+static void free_operands(operands *o) {
+    float *const all[] = {o->query, o->key, o->value, o->output};
+    for (int i = 0; i < 4; i++) {
+        CHECK(clattn_guard_intact(all[i]), "tensor %d", i);
+        clattn_guard_free(all[i]);
+    }
+}
+
+static void none_in_place(void) {
+    if (context->env.device.caps.type != CLATTN_DEVICE_CPU) {
+        clattn_test_skip("the device is no CPU");
+        return;
+    }
+    for (int64_t misplaced = 0; misplaced < 3; misplaced++) { /* floats */
+        operands o = make_operands(PER_TENSOR + misplaced);
+        clattn_plan_info info;
+        run(o.query + misplaced, o.key + misplaced, o.value + misplaced, o.output + misplaced, D, &info);
+        CHECK(info.copied_to_device == 0 && info.copied_to_host == 0, "%lld floats off: %zu bytes there, %zu back",
+              (long long)misplaced, info.copied_to_device, info.copied_to_host);
+        free_operands(&o);
+    }
+}
+
+/* The same device, taken for one with memory of its own: the same bits, and every byte is counted. */
+static void exact_where_staged(void) {
+    const int64_t row = D + GAP, span = (int64_t)(B * H * S - 1) * row + D;
+    const bool unified = context->env.device.caps.unified_memory;
+    operands o = make_operands(span);
+    float *in_place = make_tensor(4, span);
+    clattn_plan_info info;
+    run(o.query, o.key, o.value, in_place, row, &info);
+    context->env.device.caps.unified_memory = false;
+    run(o.query, o.key, o.value, o.output, row, &info);
+    /* an output goes there too: what lies between its rows has to come back */
+    const size_t bytes = (size_t)span * sizeof(float);
+    CHECK(info.copied_to_device == 4 * bytes && info.copied_to_host == bytes,
+          "%zu bytes there, %zu back; tensors of %zu", info.copied_to_device, info.copied_to_host, bytes);
+    CHECK(memcmp(in_place, o.output, bytes) == 0, "staging changed the result");
+    run(o.query, o.query, o.query, o.output, row, &info);
+    CHECK(info.copied_to_device == 2 * bytes, "%zu bytes there: one memory as three inputs is copied once",
+          info.copied_to_device);
+    context->env.device.caps.unified_memory = unified;
+    clattn_guard_free(in_place);
+    free_operands(&o);
+}
+
+static void explained(void) {
+    const bool unified = context->env.device.caps.unified_memory;
+    clattn_attention_desc desc;
+    clattn_attention_desc_init(&desc);
+    desc.batch = desc.query_heads = desc.query_len = desc.kv_len = 1;
+    desc.head_dim = D;
+    for (int own = 0; own <= 1; own++) {
+        clattn_attention *plan = NULL;
+        context->env.device.caps.unified_memory = !own;
+        REQUIRE(clattn_attention_create(&plan, context, &desc) == CLATTN_OK, "%s", clattn_last_error());
+        const char *text = clattn_attention_explain(plan);
+        CHECK(strstr(text, own ? "host tensors: copied" : "host tensors: used in place") != NULL, "%s", text);
+        clattn_attention_destroy(&plan);
+    }
+    context->env.device.caps.unified_memory = unified;
+}
+
+int main(int argc, char **argv) {
+    clattn_context_options options;
+    clattn_context_options_init(&options);
+    options.selector = getenv("CLATTN_DEVICE");
+    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
+    static const clattn_test tests[] = {{"none_in_place", none_in_place},
+                                        {"exact_where_staged", exact_where_staged},
+                                        {"explained", explained},
+                                        {NULL, NULL}};
+    static const clattn_test_suite suites[] = {{"copies", tests}, {NULL, NULL}};
+    int failed = clattn_test_main(suites, argc, argv);
+    clattn_context_destroy(&context);
+    return failed;
+}
