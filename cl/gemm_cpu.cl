@@ -11,14 +11,15 @@
  *
  * Tails. Rows: the last tile repeats the last row and does not store the copies. Columns: W is padded with zeros to
  * whole panels; a panel that passes the end of y, or in which a vector crosses the end of a head, is stored lane by
- * lane. k: beyond BLOCK_K the sums are parked in y and picked up by the next block. */
+ * lane. k: beyond BLOCK_K the sums are parked and picked up by the next block: in y, or, where y has not the bits for
+ * them, in a private array that serves PARKED_ROWS rows at a time.
+ *
+ * x and y lie in memory as storage (inc/types.clh); the row tile, W and all arithmetic are float. */
+#include "inc/lanes.clh"
+#include "inc/types.clh"
 #include "inc/vendor.clh"
 #include "shared/args.h"
 
-/* VW: float lanes of one vector: 4, 8 or 16; the device's native width. */
-#if VW != 4 && VW != 8 && VW != 16
-#error "VW must be 4, 8 or 16"
-#endif
 /* MR: rows of a register tile, 1..16. NV: vectors in each of them, 1..4. MR * NV sums, NV weights and one broadcast
  * live in registers; fewer than 8 sums cannot hide the latency of the multiply-add. */
 #if MR < 1 || MR > 16
@@ -38,14 +39,13 @@
 #error "MAX_COLUMNS must be a multiple of NV * VW"
 #endif
 
+/* PARKED_ROWS: rows that go through all of k before the next ones start; multiple of MR. Private, with storage of 16
+ * bits: PARKED_ROWS * MAX_COLUMNS floats. */
+#define PARKED_ROWS (4 * MR)
+#define NARROW (STORAGE_F16 || STORAGE_BF16)
+
 /* No multiple of a page, so that the rows of the tile do not compete for the same cache sets. */
 #define TILE_STRIDE (BLOCK_K + VW)
-
-#define PASTE_(a, b) a##b
-#define PASTE(a, b) PASTE_(a, b)
-typedef PASTE(float, VW) vec;
-#define LOAD PASTE(vload, VW)
-#define STORE PASTE(vstore, VW)
 
 /* BODY_NOINLINE is set where the driver emits a kernel's code several times: the body then exists once, as a callee. It
  * gets the group's number as an argument, because pocl inlines whatever asks for that itself. */
@@ -77,27 +77,27 @@ void place_columns(const clattn_gemm_args *a, int first, int end, long *column_a
 }
 
 /* k_count elements of one row of x. */
-void copy_row(const __global float *from, float *to, int k_count) {
+void copy_row(const __global storage *from, float *to, int k_count) {
     int k = 0;
-    for (; k + VW <= k_count; k += VW) STORE(LOAD(0, from + k), 0, to + k);
-    for (; k < k_count; k++) to[k] = from[k];
+    for (; k + VW <= k_count; k += VW) STORE(load_lanes(from + k), to + k);
+    for (; k < k_count; k++) to[k] = load1(from + k);
 }
 
-BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, const __global float *x,
-                   const __global float *w, const __global float *bias, __global float *y) {
-    const int row_first = row_block * a.rows_per_item;
-    const int row_end = min(a.m, row_first + a.rows_per_item);
+BODY gemm_cpu_body(int row_first, int row_end, int column_block, const clattn_gemm_args a, const __global storage *x,
+                   const __global float *w, const __global float *bias, __global storage *y) {
     const int column_first = column_block * a.columns_per_item;
     const int column_end = min(a.n, column_first + a.columns_per_item);
     float tile[MR * TILE_STRIDE] __attribute__((aligned(64))); /* (MR, BLOCK_K) */
     long column_at[MAX_COLUMNS];
     char whole[MAX_COLUMNS / NR];
+    float parked[NARROW ? PARKED_ROWS * MAX_COLUMNS : VW] __attribute__((aligned(64))); /* (row_end - row_first, ..) */
 
     place_columns(&a, column_first, column_end, column_at, whole);
 
     for (int k_first = 0; k_first < a.k; k_first += BLOCK_K) {
         const int k_count = min(BLOCK_K, a.k - k_first);
-        const int add_to_y = k_first > 0 || a.accumulate;
+        const int add_to_y = (!NARROW && k_first > 0) || a.accumulate;
+        const int park = NARROW && k_first + k_count < a.k, resume = NARROW && k_first > 0;
 
         for (int m = row_first; m < row_end; m += MR) {
             const int rows_left = row_end - m;
@@ -111,18 +111,20 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
             for (int c = column_first; c < column_end; c += NR) {
                 const __global float *panel = w + (long)c * a.k + (long)k_first * NR; /* (k_count, NR) */
                 const long *at = column_at + (c - column_first);                      /* (NR) */
+                float *kept = parked + (NARROW ? (m - row_first) * MAX_COLUMNS + (c - column_first) : 0);
                 vec sum[MR][NV];
                 UNROLL
                 for (int j = 0; j < NV; j++) {
-                    const vec start = k_first == 0 && a.has_bias ? LOAD(0, bias + c + j * VW) : (vec)0.0f;
+                    const vec start = k_first == 0 && a.has_bias ? LOAD(bias + c + j * VW) : (vec)0.0f;
                     UNROLL
-                    for (int i = 0; i < MR; i++) sum[i][j] = start;
+                    for (int i = 0; i < MR; i++)
+                        sum[i][j] = resume ? VEC_AT(kept + i * MAX_COLUMNS + j * VW) : start;
                 }
 
                 for (int k = 0; k < k_count; k++) {
                     vec weight[NV];
                     UNROLL
-                    for (int j = 0; j < NV; j++) weight[j] = LOAD(0, panel + k * NR + j * VW);
+                    for (int j = 0; j < NV; j++) weight[j] = LOAD(panel + k * NR + j * VW);
                     UNROLL
                     for (int i = 0; i < MR; i++) {
                         const vec value = (vec)tile[i * TILE_STRIDE + k];
@@ -131,15 +133,21 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
                     }
                 }
 
-                if (whole[(c - column_first) / NR]) {
+                if (park) {
                     UNROLL
                     for (int i = 0; i < MR; i++) {
-                        __global float *row = y + row_at[i];
+                        UNROLL
+                        for (int j = 0; j < NV; j++) VEC_AT(kept + i * MAX_COLUMNS + j * VW) = sum[i][j];
+                    }
+                } else if (whole[(c - column_first) / NR]) {
+                    UNROLL
+                    for (int i = 0; i < MR; i++) {
+                        __global storage *row = y + row_at[i];
                         if (i >= rows_left) continue;
                         UNROLL
                         for (int j = 0; j < NV; j++) {
-                            __global float *to = row + at[j * VW];
-                            STORE(add_to_y ? sum[i][j] + LOAD(0, to) : sum[i][j], 0, to);
+                            __global storage *to = row + at[j * VW];
+                            store_lanes(add_to_y ? sum[i][j] + load_lanes(to) : sum[i][j], to);
                         }
                     }
                 } else {
@@ -147,12 +155,12 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
                     UNROLL
                     for (int i = 0; i < MR; i++) {
                         UNROLL
-                        for (int j = 0; j < NV; j++) STORE(sum[i][j], 0, lanes + i * NR + j * VW);
+                        for (int j = 0; j < NV; j++) STORE(sum[i][j], lanes + i * NR + j * VW);
                     }
                     for (int i = 0; i < min(MR, rows_left); i++)
                         for (int j = 0; j < min(NR, column_end - c); j++) {
-                            __global float *to = y + row_at[i] + at[j];
-                            *to = add_to_y ? lanes[i * NR + j] + *to : lanes[i * NR + j];
+                            __global storage *to = y + row_at[i] + at[j];
+                            store1(add_to_y ? lanes[i * NR + j] + load1(to) : lanes[i * NR + j], to);
                         }
                 }
             }
@@ -162,10 +170,13 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void
 gemm_cpu(const clattn_gemm_args a,   /* grid: (ceil(m / rows_per_item), ceil(n / columns_per_item))  */
-         const __global float *x,    /* (m, k) at a.x                                                */
+         const __global storage *x,  /* (m, k) at a.x                                                */
          const __global float *w,    /* (ceil(n / NR), k, NR) packed panels                          */
          const __global float *bias, /* (ceil(n / NR) * NR), zeros where there is none               */
-         __global float *y)          /* (m, n) at a.y; overwritten whatever it holds, or added to    */
+         __global storage *y)        /* (m, n) at a.y; overwritten whatever it holds, or added to    */
 {
-    gemm_cpu_body((int)get_group_id(0), (int)get_group_id(1), a, x, w, bias, y);
+    const int row_first = (int)get_group_id(0) * a.rows_per_item, row_end = min(a.m, row_first + a.rows_per_item);
+    const int rows = NARROW ? PARKED_ROWS : a.rows_per_item;
+    for (int first = row_first; first < row_end; first += rows)
+        gemm_cpu_body(first, min(row_end, first + rows), (int)get_group_id(1), a, x, w, bias, y);
 }

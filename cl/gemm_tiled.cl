@@ -8,8 +8,11 @@
  *         |  next  |    |           +---------+---------+    apart, so that neighbours read and write neighbouring
  *         +--------+----+           |  tail   |         |    words.
  *                                   +---------+---------+
+ * x and y lie in memory as storage (inc/types.clh); the tiles, the weight and all arithmetic are float.
+ *
  * Tails. Rows: loads repeat the last row, stores are guarded. Columns and k: the weight is stored transposed, (k, n),
  * with zeros up to a multiple of WEIGHT_PAD and of BLOCK_K; beyond k the x tile holds zeros, whatever is in memory. */
+#include "inc/types.clh"
 #include "inc/vendor.clh"
 #include "shared/args.h"
 
@@ -46,10 +49,10 @@ long row_offset(clattn_place place, int rows, int m) {
 
 __kernel __attribute__((reqd_work_group_size(ITEMS_X, ITEMS_Y, 1))) void
 gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLOCK_M)) work-groups          */
-           const __global float *x,    /* (m, k) at a.x                                                     */
+           const __global storage *x,  /* (m, k) at a.x                                                     */
            const __global float *w,    /* (k up to a multiple of BLOCK_K, n up to a multiple of WEIGHT_PAD) */
            const __global float *bias, /* (n), read when a.has_bias                                         */
-           __global float *y)          /* (m, n) at a.y; overwritten whatever it holds, or added to         */
+           __global storage *y)        /* (m, n) at a.y; overwritten whatever it holds, or added to         */
 {
     __local float x_tile[BLOCK_K * X_STRIDE]; /* (BLOCK_K, BLOCK_M) */
     __local float w_tile[BLOCK_K * BLOCK_N];  /* (BLOCK_K, BLOCK_N) */
@@ -58,7 +61,7 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
     const long w_row = (a.n + WEIGHT_PAD - 1) / WEIGHT_PAD * WEIGHT_PAD;
     const int load_k = item % BLOCK_K; /* the column of the x tile that this item always loads */
 
-    const __global float *x_from[X_LOADS];
+    const __global storage *x_from[X_LOADS];
     UNROLL
     for (int i = 0; i < X_LOADS; i++)
         x_from[i] = x + row_offset(a.x, a.rows, min(a.m - 1, m_first + (i * ITEMS + item) / BLOCK_K)) + load_k;
@@ -74,7 +77,7 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
         UNROLL
         for (int i = 0; i < X_LOADS; i++)
             x_tile[load_k * X_STRIDE + (i * ITEMS + item) / BLOCK_K] =
-                k_first + load_k < a.k ? x_from[i][k_first] : 0.0f;
+                k_first + load_k < a.k ? load1(x_from[i] + k_first) : 0.0f;
         UNROLL
         for (int i = 0; i < W_LOADS; i++) {
             const int at = i * ITEMS + item;
@@ -106,9 +109,9 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
         for (int i = 0; i < PER_Y; i++) {
             const int m = m_first + i * ITEMS_Y + item_y;
             if (m >= a.m) break;
-            __global float *to = y + row_offset(a.y, a.rows, m) + column_at;
+            __global storage *to = y + row_offset(a.y, a.rows, m) + column_at;
             const float value = sum[i][j] + start;
-            *to = a.accumulate ? *to + value : value;
+            store1(a.accumulate ? load1(to) + value : value, to);
         }
     }
 }

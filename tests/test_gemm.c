@@ -40,14 +40,16 @@ typedef struct stage {
     clattn_gemm_args args;
     float *x, *w, *bias; /* host, x with NaN in its gaps */
     int64_t w_row;
-    float *y, *start;         /* y after and before */
+    float *y, *start; /* y after and before; on the device x and y are of dtype, which all of them fit */
+    clattn_dtype dtype;
     double *want, *tolerance; /* as y; tolerance < 0: no element of y lies here */
     int64_t x_count, y_count;
 } stage;
 
-static void describe(const product *p, char text[160]) {
-    snprintf(text, 160, "m %d (%d x %d) n %d k %d width %d parts %d bias %d accumulate %d gap %d", p->batch * p->rows,
-             p->batch, p->rows, p->n, p->k, p->width, p->parts, !p->no_bias, p->accumulate, p->gap);
+static void describe(const product *p, clattn_dtype dtype, char text[160]) {
+    snprintf(text, 160, "m %d (%d x %d) n %d k %d width %d parts %d bias %d accumulate %d gap %d %s",
+             p->batch * p->rows, p->batch, p->rows, p->n, p->k, p->width, p->parts, !p->no_bias, p->accumulate, p->gap,
+             clattn_dtype_name(dtype));
 }
 
 static int64_t place_in_y(const clattn_gemm_args *a, int m, int n) {
@@ -78,6 +80,16 @@ static void set_layout(stage *s, const product *p) {
     s->y_count = a->y.offset + parts * a->y_part;
 }
 
+/* Values that the storage type can tell exactly. */
+static void fill_rounded(const stage *s, clattn_random *random, float *values, int64_t count) {
+    clattn_fill_normal(random, values, count, 1);
+    for (int64_t i = 0; i < count && s->dtype != CLATTN_F32; i++) {
+        uint16_t narrow;
+        clattn__ref_store(&narrow, s->dtype, 0, (double)values[i]);
+        values[i] = (float)clattn__ref_load(&narrow, s->dtype, 0);
+    }
+}
+
 static void fill(stage *s, const product *p, uint64_t seed) {
     clattn_random random = {seed};
     const clattn_gemm_args *a = &s->args;
@@ -91,7 +103,7 @@ static void fill(stage *s, const product *p, uint64_t seed) {
     s->tolerance = malloc((size_t)s->y_count * sizeof *s->tolerance);
     if (!s->want || !s->tolerance) abort(); /* a test without memory cannot go on */
     for (int m = 0; m < a->m; m++)
-        clattn_fill_normal(&random, s->x + a->x.offset + m / a->rows * a->x.batch + m % a->rows * a->x.row, p->k, 1);
+        fill_rounded(s, &random, s->x + a->x.offset + m / a->rows * a->x.batch + m % a->rows * a->x.row, p->k);
     for (int n = 0; n < p->n; n++) clattn_fill_normal(&random, s->w + n * s->w_row, p->k, 1 / sqrt((double)p->k));
     clattn_fill_normal(&random, s->bias, p->n, 1);
     for (int64_t i = 0; i < s->y_count; i++) s->tolerance[i] = -1;
@@ -106,11 +118,12 @@ static void fill(stage *s, const product *p, uint64_t seed) {
             for (int k = 0; k < a->k; k++) size += fabs((double)x[k] * w[k]);
             clattn__ref_linear(x, a->k, w, bias, &s->want[at], 1, 1, 1, a->k);
             if (p->accumulate) {
-                clattn_fill_normal(&random, s->start + at, 1, 1);
+                fill_rounded(s, &random, s->start + at, 1);
                 s->want[at] += s->start[at];
                 size += fabs((double)s->start[at]);
             }
             s->tolerance[at] = u * growth * size + u * fabs(s->want[at]);
+            if (s->dtype != CLATTN_F32) s->tolerance[at] += clattn__ref_storage_rounding(s->dtype, s->want[at]);
         }
     }
 }
@@ -130,26 +143,46 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const clattn__gemm_imp
                                                 .n = p->n,
                                                 .k = p->k,
                                                 .width = s->args.width,
+                                                .dtype = s->dtype,
                                                 .split_heads = p->width != 0,
                                                 .bias = !p->no_bias}};
     return impl->prepare(kernel, s->w, s->w_row, p->no_bias ? NULL : s->bias);
 }
 
+/* As the device sees it; the caller frees. */
+static void *narrowed(const stage *s, const float *values, int64_t count) {
+    void *copy = clattn_guard_alloc((size_t)count * clattn_dtype_size(s->dtype));
+    if (s->dtype == CLATTN_F32) memcpy(copy, values, (size_t)count * sizeof *values);
+    for (int64_t i = 0; i < count && s->dtype != CLATTN_F32; i++)
+        clattn__ref_store(copy, s->dtype, i, (double)values[i]);
+    return copy;
+}
+
 /* One run; s->y gets the result. x must come back as it was. */
 static clattn_status run(clattn__gemm_kernel *kernel, const stage *s, const clattn_gemm_args *args) {
-    const size_t x_bytes = (size_t)s->x_count * sizeof *s->x, y_bytes = (size_t)s->y_count * sizeof *s->y;
+    const size_t unit = clattn_dtype_size(s->dtype), x_bytes = (size_t)s->x_count * unit;
+    const size_t y_bytes = (size_t)s->y_count * unit;
     clattn__buffer x = {0}, y = {0};
-    float *x_after = clattn_guard_alloc(x_bytes);
+    void *x_before = narrowed(s, s->x, s->x_count), *y_before = narrowed(s, s->start, s->y_count);
+    void *x_after = clattn_guard_alloc(x_bytes), *y_after = clattn_guard_alloc(y_bytes);
     clattn_status status = clattn__buffer_create(&env, x_bytes, &x);
     if (status == CLATTN_OK) status = clattn__buffer_create(&env, y_bytes, &y);
-    if (status == CLATTN_OK) status = clattn__buffer_write(&env, x.mem, 0, x_bytes, s->x);
-    if (status == CLATTN_OK) status = clattn__buffer_write(&env, y.mem, 0, y_bytes, s->start);
+    if (status == CLATTN_OK) status = clattn__buffer_write(&env, x.mem, 0, x_bytes, x_before);
+    if (status == CLATTN_OK) status = clattn__buffer_write(&env, y.mem, 0, y_bytes, y_before);
     const clattn__gemm_call call = {.args = *args, .x = x.mem, .y = y.mem};
     if (status == CLATTN_OK) status = kernel->impl->enqueue(kernel, &call);
-    if (status == CLATTN_OK) status = clattn__buffer_read(&env, y.mem, 0, y_bytes, s->y);
+    if (status == CLATTN_OK) status = clattn__buffer_read(&env, y.mem, 0, y_bytes, y_after);
     if (status == CLATTN_OK) status = clattn__buffer_read(&env, x.mem, 0, x_bytes, x_after);
-    if (status == CLATTN_OK) CHECK(memcmp(s->x, x_after, x_bytes) == 0, "%s changed its input", kernel->impl->name);
-    clattn_guard_free(x_after);
+    if (status == CLATTN_OK) CHECK(memcmp(x_before, x_after, x_bytes) == 0, "%s changed its input", kernel->impl->name);
+    for (size_t i = 0; i < (size_t)s->y_count && status == CLATTN_OK; i++) {
+        const bool kept = memcmp((char *)y_before + i * unit, (char *)y_after + i * unit, unit) == 0;
+        if (kept)
+            memcpy(&s->y[i], &s->start[i], sizeof *s->y);
+        else
+            s->y[i] = (float)clattn__ref_load(y_after, s->dtype, (int64_t)i);
+    }
+    void *const guarded[] = {x_before, y_before, x_after, y_after};
+    for (size_t i = 0; i < CLATTN__COUNT(guarded); i++) clattn_guard_free(guarded[i]);
     clattn__buffer_clear(&env, &x);
     clattn__buffer_clear(&env, &y);
     return status;
@@ -177,11 +210,11 @@ static void check_result(const stage *s, const char *name, const char *what) {
     CHECK(touched == 0, "%s, %s: %lld elements beside the output were written", name, what, (long long)touched);
 }
 
-static void check_product(const clattn__gemm_impl *impl, const product *p, uint64_t seed) {
+static void check_stored(const clattn__gemm_impl *impl, const product *p, clattn_dtype dtype, uint64_t seed) {
     char what[160];
-    stage s = {0};
+    stage s = {.dtype = dtype};
     clattn__gemm_kernel kernel;
-    describe(p, what);
+    describe(p, dtype, what);
     set_layout(&s, p);
     fill(&s, p, seed);
     clattn_status status = prepare(&kernel, impl, p, &s);
@@ -199,6 +232,10 @@ static void check_product(const clattn__gemm_impl *impl, const product *p, uint6
     }
     clattn__gemm_kernel_clear(&kernel);
     release(&s);
+}
+
+static void check_product(const clattn__gemm_impl *impl, const product *p, uint64_t seed) {
+    check_stored(impl, p, CLATTN_F32, seed);
 }
 
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
@@ -222,11 +259,22 @@ static const product split_products[] = {
     {1, 65, 1152, 128, 32, 3, false, false, 0}, {2, 31, 192, 1030, 64, 0, false, true, 0},
 };
 
+/* Ragged ones, k beyond one block, heads and parts, sums onto y: in both types of 16 bits. */
+static void check_narrow(const clattn__gemm_impl *impl) {
+    static const size_t plain[] = {3, 5, 12, 14}, split[] = {1, 4, 7, 9};
+    for (clattn_dtype dtype = CLATTN_F16; dtype <= CLATTN_BF16; dtype++)
+        for (size_t i = 0; i < CLATTN__COUNT(plain); i++) {
+            check_stored(impl, &plain_products[plain[i]], dtype, 900 + i);
+            check_stored(impl, &split_products[split[i]], dtype, 950 + i);
+        }
+}
+
 static void check_products(const clattn__gemm_impl *impl, bool split) {
     if (!open_device()) return;
     for (size_t i = 0; i < CLATTN__COUNT(plain_products); i++) check_product(impl, &plain_products[i], 100 + i);
     for (size_t i = 0; i < CLATTN__COUNT(split_products) && split; i++)
         check_product(impl, &split_products[i], 200 + i);
+    check_narrow(impl);
     close_device();
 }
 
@@ -244,6 +292,7 @@ static void test_cpu_vector_widths(void) {
             check_product(&clattn__gemm_cpu, &plain_products[i], 300 + i);
         for (size_t i = 0; i < CLATTN__COUNT(split_products); i += 2)
             check_product(&clattn__gemm_cpu, &split_products[i], 400 + i);
+        check_narrow(&clattn__gemm_cpu);
     }
     close_device();
 }
@@ -377,6 +426,9 @@ static void test_refusals(void) {
     CHECK(!clattn__gemm_host.supports(&problem, &cpu, &why), "%s", why.text);
 #ifdef CLATTN_WITH_CLBLAST
     problem.k = 384;
+    problem.dtype = CLATTN_F16;
+    CHECK(!clattn__gemm_clblast.supports(&problem, &gpu, &why) && strstr(why.text, "float16"), "%s", why.text);
+    problem.dtype = CLATTN_F32;
     CHECK(!clattn__gemm_clblast.supports(&problem, &cpu, &why) && strstr(why.text, "gemm_cpu is faster on a CPU"), "%s",
           why.text);
     CHECK(clattn__gemm_clblast.supports(&problem, &gpu, &why), "%s", why.text);
@@ -423,7 +475,7 @@ static void test_rows(void) {
     clattn_random random = {7};
     if (!open_device()) return;
     clattn_fill_normal(&random, source, H * D, 1);
-    clattn_status status = clattn__rows_create(&kernel, &programs);
+    clattn_status status = clattn__rows_create(&kernel, &programs, CLATTN_F32);
     if (status == CLATTN_OK) status = clattn__buffer_create(&env, sizeof source, &from);
     if (status == CLATTN_OK) status = clattn__buffer_create(&env, sizeof before, &to);
     if (status == CLATTN_OK) status = clattn__buffer_write(&env, from.mem, 0, sizeof source, source);

@@ -43,12 +43,16 @@ typedef struct clattn_mha_desc {
                               and the error text names that least. */
     const char *attention_kernel; /* as clattn_attention_desc.kernel */
     const char *gemm_kernel;      /* the same for the projections */
+    clattn_dtype dtype;           /* of query, key, value, output and every intermediate buffer: default CLATTN_F32, or
+                              CLATTN_F16, CLATTN_BF16. Sums are float32 always; with 16 bits a memory_limit does not
+                              divide the heads, since their sum would be rounded at each part */
 } clattn_mha_desc;
 
 CLATTN_API void clattn_mha_desc_init_sized(clattn_mha_desc *desc, size_t caller_size);
 #define clattn_mha_desc_init(d) clattn_mha_desc_init_sized((d), sizeof *(d))
 
-/* Host float32 tensors, dense; borrowed during create only (they are packed and uploaded there).
+/* Host tensors, each of its own type, float32, float16 or bfloat16, whatever the description's dtype is: they are used
+ * exactly as they are. Borrowed during create only (they are packed and uploaded there, in float32).
  * Give either in_proj_weight (then key_dim = value_dim = E), or the three separate weights. */
 typedef struct clattn_mha_weights {
     clattn_tensor in_proj_weight;                        /* (3E, E): query, key, value stacked */
@@ -62,14 +66,14 @@ typedef struct clattn_mha_weights {
     clattn_tensor bias_k, bias_v; /* (E), both or none: one learned key and value, appended after the projections */
 } clattn_mha_weights;
 
-/* query (B, L, E), key (B, S, kdim), value (B, S, vdim), output (B, L, E), float32; any strides with a contiguous last
- * axis, so sequence-first tensors are passed as strided views. */
+/* query (B, L, E), key (B, S, kdim), value (B, S, vdim), output (B, L, E), all of the description's dtype; any strides
+ * with a contiguous last axis, so sequence-first tensors are passed as strided views. */
 typedef struct clattn_mha_io {
     clattn_tensor query, key, value;
     clattn_tensor mask;         /* bool or float32, as mask_shape says */
     clattn_tensor padding_mask; /* (B, S) bool */
     clattn_tensor output;
-    clattn_tensor weights;
+    clattn_tensor weights; /* float32 */
 } clattn_mha_io;
 
 /* Thread rules, ownership and errors as for clattn_attention. */

@@ -318,6 +318,7 @@ clattn_status clattn__check_mha_desc(const clattn_mha_desc *in, clattn_mha_desc 
     CLATTN__TRY(clattn__check_volume("the input", tokens, 4));
     CLATTN__TRY(clattn__check_volume("in_proj_weight", weight, 4));
 
+    CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
     if (d->has_scale) CLATTN__TRY(clattn__check_finite("scale", d->scale));
     if (!d->has_scale) d->scale = (float)(1.0 / sqrt((double)(d->embed_dim / d->heads)));
     d->has_scale = 1;
@@ -338,14 +339,8 @@ static clattn_tensor part_of(const clattn_tensor *packed, int64_t first, int64_t
     return part;
 }
 
-static clattn_status check_host(const char *name, const clattn_tensor *tensor) {
-    if (tensor->mem)
-        return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; weights are given in host memory", name);
-    return CLATTN_OK;
-}
-
-clattn_status clattn__check_mha_weights(const clattn_mha_desc *d, const clattn_mha_weights *in,
-                                        clattn_mha_weights *out) {
+clattn_status clattn__check_mha_weights(const clattn_mha_desc *d, const clattn_mha_weights *in, clattn_mha_weights *out,
+                                        clattn__widened *copies) {
     if (!in) return clattn__fail(CLATTN_INVALID_ARGUMENT, "weights is NULL");
     memset(out, 0, sizeof *out);
     const int64_t E = d->embed_dim;
@@ -364,29 +359,29 @@ clattn_status clattn__check_mha_weights(const clattn_mha_desc *d, const clattn_m
                             "in_proj_bias and a separate q/k/v_proj_bias are both given; give one form");
     clattn_tensor in_weight, in_bias;
     const struct {
-        clattn__tensor_rule rule;
+        const char *name;
+        bool wanted;
+        int rank;
+        int64_t shape[2];
         const clattn_tensor *in;
         clattn_tensor *out;
     } rows[] = {
-        {{"in_proj_weight", packed, false, CLATTN_F32, 2, {3 * E, E}}, &in->in_proj_weight, &in_weight},
-        {{"q_proj_weight", !packed, false, CLATTN_F32, 2, {E, E}}, &in->q_proj_weight, &out->q_proj_weight},
-        {{"k_proj_weight", !packed, false, CLATTN_F32, 2, {E, d->key_dim}}, &in->k_proj_weight, &out->k_proj_weight},
-        {{"v_proj_weight", !packed, false, CLATTN_F32, 2, {E, d->value_dim}}, &in->v_proj_weight, &out->v_proj_weight},
-        {{"in_proj_bias", packed_bias, false, CLATTN_F32, 1, {3 * E}}, &in->in_proj_bias, &in_bias},
-        {{"q_proj_bias", in->q_proj_bias.data != NULL, false, CLATTN_F32, 1, {E}}, &in->q_proj_bias, &out->q_proj_bias},
-        {{"k_proj_bias", in->k_proj_bias.data != NULL, false, CLATTN_F32, 1, {E}}, &in->k_proj_bias, &out->k_proj_bias},
-        {{"v_proj_bias", in->v_proj_bias.data != NULL, false, CLATTN_F32, 1, {E}}, &in->v_proj_bias, &out->v_proj_bias},
-        {{"out_proj_weight", true, false, CLATTN_F32, 2, {E, E}}, &in->out_proj_weight, &out->out_proj_weight},
-        {{"out_proj_bias", in->out_proj_bias.data != NULL, false, CLATTN_F32, 1, {E}},
-         &in->out_proj_bias,
-         &out->out_proj_bias},
-        {{"bias_k", in->bias_k.data != NULL, false, CLATTN_F32, 1, {E}}, &in->bias_k, &out->bias_k},
-        {{"bias_v", in->bias_v.data != NULL, false, CLATTN_F32, 1, {E}}, &in->bias_v, &out->bias_v},
+        {"in_proj_weight", packed, 2, {3 * E, E}, &in->in_proj_weight, &in_weight},
+        {"q_proj_weight", !packed, 2, {E, E}, &in->q_proj_weight, &out->q_proj_weight},
+        {"k_proj_weight", !packed, 2, {E, d->key_dim}, &in->k_proj_weight, &out->k_proj_weight},
+        {"v_proj_weight", !packed, 2, {E, d->value_dim}, &in->v_proj_weight, &out->v_proj_weight},
+        {"in_proj_bias", packed_bias, 1, {3 * E}, &in->in_proj_bias, &in_bias},
+        {"q_proj_bias", false, 1, {E}, &in->q_proj_bias, &out->q_proj_bias},
+        {"k_proj_bias", false, 1, {E}, &in->k_proj_bias, &out->k_proj_bias},
+        {"v_proj_bias", false, 1, {E}, &in->v_proj_bias, &out->v_proj_bias},
+        {"out_proj_weight", true, 2, {E, E}, &in->out_proj_weight, &out->out_proj_weight},
+        {"out_proj_bias", false, 1, {E}, &in->out_proj_bias, &out->out_proj_bias},
+        {"bias_k", false, 1, {E}, &in->bias_k, &out->bias_k},
+        {"bias_v", false, 1, {E}, &in->bias_v, &out->bias_v},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
-        CLATTN__TRY(check_host(rows[i].rule.name, rows[i].in));
-        CLATTN__TRY(clattn__check_tensor(&rows[i].rule, rows[i].in, rows[i].out));
-    }
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++)
+        CLATTN__TRY(clattn__check_weight(rows[i].name, rows[i].wanted, rows[i].rank, rows[i].shape[0], rows[i].shape[1],
+                                         rows[i].in, rows[i].out, copies));
     if (!in->bias_k.data != !in->bias_v.data)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "only one of bias_k and bias_v is given; give both or none");
     if (packed) {
@@ -417,9 +412,9 @@ clattn_status clattn__check_mha_io(const clattn_mha_desc *d, int64_t appended_ke
         const clattn_tensor *in;
         clattn_tensor *out;
     } rows[] = {
-        {{"query", true, false, CLATTN_F32, 3, {B, L, d->embed_dim}}, &io->query, &out->query},
-        {{"key", d->inputs != CLATTN_MHA_SELF, false, CLATTN_F32, 3, {B, S, d->key_dim}}, &io->key, &out->key},
-        {{"value", d->inputs == CLATTN_MHA_SEPARATE, false, CLATTN_F32, 3, {B, S, d->value_dim}},
+        {{"query", true, false, (int)d->dtype, 3, {B, L, d->embed_dim}}, &io->query, &out->query},
+        {{"key", d->inputs != CLATTN_MHA_SELF, false, (int)d->dtype, 3, {B, S, d->key_dim}}, &io->key, &out->key},
+        {{"value", d->inputs == CLATTN_MHA_SEPARATE, false, (int)d->dtype, 3, {B, S, d->value_dim}},
          &io->value,
          &out->value},
         {{"mask",
@@ -431,7 +426,7 @@ clattn_status clattn__check_mha_io(const clattn_mha_desc *d, int64_t appended_ke
          &io->mask,
          &out->mask},
         {{"padding_mask", d->padding_mask != 0, false, CLATTN_BOOL, 2, {B, S}}, &io->padding_mask, &out->padding_mask},
-        {{"output", true, true, CLATTN_F32, 3, {B, L, d->embed_dim}}, &io->output, &out->output},
+        {{"output", true, true, (int)d->dtype, 3, {B, L, d->embed_dim}}, &io->output, &out->output},
         {{"weights",
           d->weights != CLATTN_WEIGHTS_NONE,
           true,

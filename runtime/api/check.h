@@ -3,7 +3,7 @@
 #ifndef CLATTN_CHECK_H
 #define CLATTN_CHECK_H
 
-#include "base/base.h"
+#include "api/rules.h"
 #include "clattn/mha.h"
 #include "clattn/softmax.h"
 
@@ -19,9 +19,10 @@ clattn_status clattn__check_attention_io(const clattn_attention_desc *resolved, 
                                          clattn_attention_io *dense);
 
 clattn_status clattn__check_mha_desc(const clattn_mha_desc *in, clattn_mha_desc *resolved);
-/* in_proj_weight and in_proj_bias are split into their three parts, so that only the separate ones remain. */
+/* in_proj_weight and in_proj_bias are split into their three parts, so that only the separate ones remain; all come
+ * back in float32. copies is the caller's to clear, after a failure too. */
 clattn_status clattn__check_mha_weights(const clattn_mha_desc *resolved, const clattn_mha_weights *in,
-                                        clattn_mha_weights *separate);
+                                        clattn_mha_weights *separate, clattn__widened *copies);
 /* appended_keys: clattn__mha_appended_keys; they count in the last extent of the weights. */
 clattn_status clattn__check_mha_io(const clattn_mha_desc *resolved, int64_t appended_keys, const clattn_mha_io *io,
                                    clattn_mha_io *dense);

@@ -52,22 +52,18 @@ static void start_rules(clattn__layer_rules *rules, int64_t batch, int64_t rows,
     rules->position_high = INT32_MAX;
 }
 
-/* A weight in host memory; `wanted` false: it may be absent. */
+/* "owner" + "part" is its name. */
 static clattn_status check_weight(const char *owner, const char *part, bool wanted, int rank, int64_t n0, int64_t n1,
-                                  const clattn_tensor *in, clattn_tensor *dense) {
+                                  const clattn_tensor *in, clattn_tensor *dense, clattn__widened *copies) {
     char name[96];
     snprintf(name, sizeof name, "%s%s", owner, part);
-    if (in->mem) return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; weights are given in host memory", name);
-    if (!in->data && wanted) return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is missing", name);
-    const clattn__tensor_rule rule = {
-        .name = name, .wanted = in->data != NULL, .dtype = CLATTN_F32, .rank = rank, .shape = {n0, n1}};
-    return clattn__check_tensor(&rule, in, dense);
+    return clattn__check_weight(name, wanted, rank, n0, n1, in, dense, copies);
 }
 
 clattn_status clattn__check_linear_weights(const char *name, const clattn_linear_weights *in, int64_t out_features,
-                                           int64_t in_features, clattn_linear_weights *dense) {
-    CLATTN__TRY(check_weight(name, "weight", true, 2, out_features, in_features, &in->weight, &dense->weight));
-    return check_weight(name, "bias", false, 1, out_features, 0, &in->bias, &dense->bias);
+                                           int64_t in_features, clattn_linear_weights *dense, clattn__widened *copies) {
+    CLATTN__TRY(check_weight(name, "weight", true, 2, out_features, in_features, &in->weight, &dense->weight, copies));
+    return check_weight(name, "bias", false, 1, out_features, 0, &in->bias, &dense->bias, copies);
 }
 
 static clattn_status check_variance(const char *name, const clattn_tensor *variance, int64_t features) {
@@ -80,26 +76,27 @@ static clattn_status check_variance(const char *name, const clattn_tensor *varia
 }
 
 clattn_status clattn__check_norm_weights(const char *name, const clattn_norm_weights *in, int64_t features,
-                                         clattn_norm_kind kind, clattn_norm_weights *dense) {
+                                         clattn_norm_kind kind, clattn_norm_weights *dense, clattn__widened *copies) {
     static const clattn_norm_weights none;
     const bool given = kind == CLATTN_NORM_BATCH_INFERENCE;
     if (!in) in = &none;
-    CLATTN__TRY(check_weight(name, "weight", false, 1, features, 0, &in->weight, &dense->weight));
-    CLATTN__TRY(check_weight(name, "bias", false, 1, features, 0, &in->bias, &dense->bias));
+    CLATTN__TRY(check_weight(name, "weight", false, 1, features, 0, &in->weight, &dense->weight, copies));
+    CLATTN__TRY(check_weight(name, "bias", false, 1, features, 0, &in->bias, &dense->bias, copies));
     if (!given && (in->mean.data || in->variance.data))
         return clattn__fail(CLATTN_INVALID_ARGUMENT,
                             "%s%s is given; only CLATTN_NORM_BATCH_INFERENCE takes it from the weights", name,
                             in->mean.data ? "mean" : "variance");
-    CLATTN__TRY(check_weight(name, "mean", given, 1, features, 0, &in->mean, &dense->mean));
-    CLATTN__TRY(check_weight(name, "variance", given, 1, features, 0, &in->variance, &dense->variance));
+    CLATTN__TRY(check_weight(name, "mean", given, 1, features, 0, &in->mean, &dense->mean, copies));
+    CLATTN__TRY(check_weight(name, "variance", given, 1, features, 0, &in->variance, &dense->variance, copies));
     return given ? check_variance(name, &dense->variance, features) : CLATTN_OK;
 }
 
-clattn_status clattn__check_table(const clattn_tensor *in, int64_t features, clattn_tensor *dense) {
+clattn_status clattn__check_table(const clattn_tensor *in, int64_t features, clattn_tensor *dense,
+                                  clattn__widened *copies) {
     const int64_t rows = in && in->rank == 2 ? in->shape[0] : 1;
     if (!in) return clattn__fail(CLATTN_INVALID_ARGUMENT, "the position table is missing; learned positions need it");
     CLATTN__TRY(clattn__check_extent("rows of the position table", rows, 1, CLATTN__MAX_EXTENT));
-    CLATTN__TRY(check_weight("", "position table", true, 2, rows, features, in, dense));
+    CLATTN__TRY(check_weight("", "position table", true, 2, rows, features, in, dense, copies));
     if (dense->stride[0] != features)
         return clattn__fail(CLATTN_INVALID_SHAPE, "the position table has rows %lld apart; it must be dense (%lld)",
                             (long long)dense->stride[0], (long long)features);
@@ -119,7 +116,8 @@ clattn_status clattn__check_table(const clattn_tensor *in, int64_t features, cla
 /* ---- linear, norm, activation ------------------------------------------------------------------------------------ */
 
 clattn_status clattn__check_linear(const clattn_linear_desc *in, const clattn_linear_weights *weights,
-                                   clattn_linear_desc *d, clattn_linear_weights *dense, clattn__layer_rules *rules) {
+                                   clattn_linear_desc *d, clattn_linear_weights *dense, clattn__widened *copies,
+                                   clattn__layer_rules *rules) {
     TAKE(clattn_linear_desc, in, d, gemm_kernel);
     CLATTN__TRY(clattn__check_extent("in_features", d->in_features, 1, CLATTN__MAX_EXTENT));
     CLATTN__TRY(clattn__check_extent("out_features", d->out_features, 1, CLATTN__MAX_EXTENT));
@@ -129,13 +127,13 @@ clattn_status clattn__check_linear(const clattn_linear_desc *in, const clattn_li
     CLATTN__TRY(clattn__check_volume("weight", weight, 2));
     CLATTN__TRY(clattn__check_choice("activation", (int)d->activation, CLATTN_ACTIVATION_GELU));
     if (!weights) return clattn__fail(CLATTN_INVALID_ARGUMENT, "weights is NULL");
-    CLATTN__TRY(clattn__check_linear_weights("", weights, d->out_features, d->in_features, dense));
+    CLATTN__TRY(clattn__check_linear_weights("", weights, d->out_features, d->in_features, dense, copies));
     start_rules(rules, d->batch, d->rows, d->in_features, d->out_features);
     return CLATTN_OK;
 }
 
 clattn_status clattn__check_norm(const clattn_norm_desc *in, const clattn_norm_weights *weights, clattn_norm_desc *d,
-                                 clattn_norm_weights *dense, clattn__layer_rules *rules) {
+                                 clattn_norm_weights *dense, clattn__widened *copies, clattn__layer_rules *rules) {
     TAKE(clattn_norm_desc, in, d, sum);
     CLATTN__TRY(clattn__check_choice("kind", (int)d->kind, CLATTN_NORM_BATCH_INFERENCE));
     CLATTN__TRY(check_tokens(d->batch, d->rows, d->features));
@@ -145,7 +143,7 @@ clattn_status clattn__check_norm(const clattn_norm_desc *in, const clattn_norm_w
                             "residual is 1 and kind is %d; only layer norm (0) adds a residual", (int)d->kind);
     if (d->sum && !d->residual)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "sum is 1 and residual is 0; without a residual there is no sum");
-    CLATTN__TRY(clattn__check_norm_weights("", weights, d->features, d->kind, dense));
+    CLATTN__TRY(clattn__check_norm_weights("", weights, d->features, d->kind, dense, copies));
     start_rules(rules, d->batch, d->rows, d->features, d->features);
     if (d->residual)
         rules->tensors[CLATTN__LAYER_RESIDUAL] = tokens_rule("residual", false, d->batch, d->rows, d->features);
@@ -182,7 +180,8 @@ clattn_status clattn__check_positions_shift(int64_t features, double base, int64
 }
 
 clattn_status clattn__check_positions(const clattn_positions_desc *in, const clattn_tensor *table,
-                                      clattn_positions_desc *d, clattn_tensor *dense, clattn__layer_rules *rules) {
+                                      clattn_positions_desc *d, clattn_tensor *dense, clattn__widened *copies,
+                                      clattn__layer_rules *rules) {
     TAKE(clattn_positions_desc, in, d, add);
     CLATTN__TRY(clattn__check_choice("kind", (int)d->kind, CLATTN_POSITIONS_LEARNED));
     if (d->kind == CLATTN_POSITIONS_NONE)
@@ -200,7 +199,7 @@ clattn_status clattn__check_positions(const clattn_positions_desc *in, const cla
         CLATTN__TRY(clattn__check_base(d->base));
         return check_even(d->features);
     }
-    CLATTN__TRY(clattn__check_table(table, d->features, dense));
+    CLATTN__TRY(clattn__check_table(table, d->features, dense, copies));
     rules->position_low = 0;
     rules->position_high = dense->shape[0] - 1;
     if (!d->positions && d->rows > 0 && (d->first < 0 || d->first + d->rows > dense->shape[0]))

@@ -105,25 +105,26 @@ static clattn_status refuse_appended(const char *name, const clattn_mha_weights 
 }
 
 static clattn_status check_block(const clattn__stack *s, bool decoder, const clattn_block_weights *in,
-                                 clattn_block_weights *out) {
+                                 clattn_block_weights *out, clattn__widened *copies) {
     const clattn_stack_desc *d = &s->desc;
     const int64_t E = d->features, F = d->feed_forward;
     CLATTN__TRY(refuse_appended("self_attention", &in->self_attention));
     CLATTN__TRY(clattn__check_mha_weights(decoder ? &s->decoder_self : &s->encoder_self, &in->self_attention,
-                                          &out->self_attention));
-    CLATTN__TRY(clattn__check_norm_weights("self_norm.", &in->self_norm, E, CLATTN_NORM_LAYER, &out->self_norm));
-    CLATTN__TRY(clattn__check_linear_weights("expand.", &in->expand, F, E, &out->expand));
-    CLATTN__TRY(clattn__check_linear_weights("contract.", &in->contract, E, F, &out->contract));
+                                          &out->self_attention, copies));
+    CLATTN__TRY(
+        clattn__check_norm_weights("self_norm.", &in->self_norm, E, CLATTN_NORM_LAYER, &out->self_norm, copies));
+    CLATTN__TRY(clattn__check_linear_weights("expand.", &in->expand, F, E, &out->expand, copies));
+    CLATTN__TRY(clattn__check_linear_weights("contract.", &in->contract, E, F, &out->contract, copies));
     CLATTN__TRY(clattn__check_norm_weights("feed_forward_norm.", &in->feed_forward_norm, E, CLATTN_NORM_LAYER,
-                                           &out->feed_forward_norm));
+                                           &out->feed_forward_norm, copies));
     if (!decoder) return CLATTN_OK;
     CLATTN__TRY(refuse_appended("cross_attention", &in->cross_attention));
-    CLATTN__TRY(clattn__check_mha_weights(&s->cross, &in->cross_attention, &out->cross_attention));
-    return clattn__check_norm_weights("cross_norm.", &in->cross_norm, E, CLATTN_NORM_LAYER, &out->cross_norm);
+    CLATTN__TRY(clattn__check_mha_weights(&s->cross, &in->cross_attention, &out->cross_attention, copies));
+    return clattn__check_norm_weights("cross_norm.", &in->cross_norm, E, CLATTN_NORM_LAYER, &out->cross_norm, copies);
 }
 
 static clattn_status check_blocks(const clattn__stack *s, bool decoder, int64_t count, const clattn_block_weights *in,
-                                  clattn_block_weights **out) {
+                                  clattn_block_weights **out, clattn__widened *copies) {
     const char *name = decoder ? "decoder" : "encoder";
     if (count == 0) return CLATTN_OK;
     if (!in)
@@ -132,7 +133,7 @@ static clattn_status check_blocks(const clattn__stack *s, bool decoder, int64_t 
     *out = clattn__alloc((size_t)count, sizeof **out);
     if (!*out) return CLATTN_OUT_OF_MEMORY;
     for (int64_t i = 0; i < count; i++) {
-        clattn_status status = check_block(s, decoder, &in[i], &(*out)[i]);
+        clattn_status status = check_block(s, decoder, &in[i], &(*out)[i], copies);
         if (status == CLATTN_OK) continue;
         clattn__fail_note(" (%s block %lld)", name, (long long)i);
         return status;
@@ -140,7 +141,7 @@ static clattn_status check_blocks(const clattn__stack *s, bool decoder, int64_t 
     return CLATTN_OK;
 }
 
-static clattn_status check_norms(clattn__stack *s, const clattn_stack_weights *w) {
+static clattn_status check_norms(clattn__stack *s, const clattn_stack_weights *w, clattn__widened *copies) {
     const struct {
         const char *name;
         const clattn_norm_weights *in;
@@ -151,8 +152,8 @@ static clattn_status check_norms(clattn__stack *s, const clattn_stack_weights *w
                  {"decoder_norm.", &w->decoder_norm, &s->decoder_norm, &s->has_decoder_norm}};
     for (size_t i = 0; i < CLATTN__COUNT(norms); i++) {
         *norms[i].has = norms[i].in->weight.data || norms[i].in->bias.data;
-        CLATTN__TRY(
-            clattn__check_norm_weights(norms[i].name, norms[i].in, s->desc.features, CLATTN_NORM_LAYER, norms[i].out));
+        CLATTN__TRY(clattn__check_norm_weights(norms[i].name, norms[i].in, s->desc.features, CLATTN_NORM_LAYER,
+                                               norms[i].out, copies));
     }
     if (s->has_encoder_norm && s->desc.encoder_blocks == 0)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "encoder_norm is given; the stack has no encoder blocks");
@@ -161,7 +162,7 @@ static clattn_status check_norms(clattn__stack *s, const clattn_stack_weights *w
     return CLATTN_OK;
 }
 
-static clattn_status check_positions(clattn__stack *s, const clattn_stack_weights *w) {
+static clattn_status check_positions(clattn__stack *s, const clattn_stack_weights *w, clattn__widened *copies) {
     const clattn_stack_desc *d = &s->desc;
     if (d->positions != CLATTN_POSITIONS_LEARNED) {
         if (w->position_table.data)
@@ -169,7 +170,7 @@ static clattn_status check_positions(clattn__stack *s, const clattn_stack_weight
                                 (int)d->positions);
         return CLATTN_OK;
     }
-    CLATTN__TRY(clattn__check_table(&w->position_table, d->features, &s->position_table));
+    CLATTN__TRY(clattn__check_table(&w->position_table, d->features, &s->position_table, copies));
     const int64_t rows = s->position_table.shape[0];
     const int64_t source = d->encoder_blocks > 0 && d->decoder_blocks > 0 ? d->memory_rows : 0;
     const int64_t longest = d->positions_given || source > d->rows ? source : d->rows;
@@ -219,7 +220,7 @@ static void set_rules(const clattn__stack *s, clattn__layer_rules *rules) {
 }
 
 clattn_status clattn__check_stack(const clattn_stack_desc *in, const clattn_stack_weights *weights, clattn__stack *s,
-                                  clattn__layer_rules *rules) {
+                                  clattn__widened *copies, clattn__layer_rules *rules) {
     memset(s, 0, sizeof *s);
     clattn_stack_desc *d = &s->desc;
     if (!in) return clattn__fail(CLATTN_INVALID_ARGUMENT, "desc is NULL");
@@ -232,10 +233,10 @@ clattn_status clattn__check_stack(const clattn_stack_desc *in, const clattn_stac
     CLATTN__TRY(check_options(d));
     CLATTN__TRY(describe_attentions(s));
     if (!weights) return clattn__fail(CLATTN_INVALID_ARGUMENT, "weights is NULL");
-    CLATTN__TRY(check_norms(s, weights));
-    CLATTN__TRY(check_positions(s, weights));
-    CLATTN__TRY(check_blocks(s, false, d->encoder_blocks, weights->encoder, &s->encoder));
-    CLATTN__TRY(check_blocks(s, true, d->decoder_blocks, weights->decoder, &s->decoder));
+    CLATTN__TRY(check_norms(s, weights, copies));
+    CLATTN__TRY(check_positions(s, weights, copies));
+    CLATTN__TRY(check_blocks(s, false, d->encoder_blocks, weights->encoder, &s->encoder, copies));
+    CLATTN__TRY(check_blocks(s, true, d->decoder_blocks, weights->decoder, &s->decoder, copies));
     set_rules(s, rules);
     return CLATTN_OK;
 }

@@ -51,11 +51,13 @@ clattn_status clattn_linear_create(clattn_layer **out, clattn_context *context, 
     clattn_linear_weights w;
     clattn__layer_rules rules;
     clattn_layer *layer = NULL;
+    clattn__widened copies = {0};
     CLATTN__TRY(check_create(out, context));
-    CLATTN__TRY(clattn__check_linear(desc, weights, &d, &w, &rules));
-    clattn_status status = start(&layer, context, "linear layer", &rules);
+    clattn_status status = clattn__check_linear(desc, weights, &d, &w, &copies, &rules);
+    if (status == CLATTN_OK) status = start(&layer, context, "linear layer", &rules);
     const clattn__port x = clattn__role_port(CLATTN__ROLE_INPUT), y = clattn__role_port(CLATTN__ROLE_OUTPUT);
     if (status == CLATTN_OK) status = clattn__add_linear(&layer->plan, &d, &w, &x, &y);
+    clattn__widened_clear(&copies);
     return finish(out, layer, status);
 }
 
@@ -65,14 +67,17 @@ clattn_status clattn_norm_create(clattn_layer **out, clattn_context *context, co
     clattn_norm_weights w;
     clattn__layer_rules rules;
     clattn_layer *layer = NULL;
+    clattn__widened copies = {0};
     CLATTN__TRY(check_create(out, context));
-    CLATTN__TRY(clattn__check_norm(desc, weights, &d, &w, &rules));
-    clattn_status status = start(&layer, context, d.kind == CLATTN_NORM_LAYER ? "layer norm" : "batch norm", &rules);
+    clattn_status status = clattn__check_norm(desc, weights, &d, &w, &copies, &rules);
+    if (status == CLATTN_OK)
+        status = start(&layer, context, d.kind == CLATTN_NORM_LAYER ? "layer norm" : "batch norm", &rules);
     const clattn__norm_ports ports = {.x = clattn__role_port(CLATTN__ROLE_INPUT),
                                       .residual = clattn__role_port(CLATTN__ROLE_RESIDUAL),
                                       .sum = clattn__role_port(CLATTN__ROLE_SUM),
                                       .y = clattn__role_port(CLATTN__ROLE_OUTPUT)};
     if (status == CLATTN_OK) status = clattn__add_norm(&layer->plan, &d, &w, &ports);
+    clattn__widened_clear(&copies);
     return finish(out, layer, status);
 }
 
@@ -95,12 +100,14 @@ clattn_status clattn_positions_create(clattn_layer **out, clattn_context *contex
     clattn_tensor dense;
     clattn__layer_rules rules;
     clattn_layer *layer = NULL;
+    clattn__widened copies = {0};
     CLATTN__TRY(check_create(out, context));
-    CLATTN__TRY(clattn__check_positions(desc, table, &d, &dense, &rules));
-    clattn_status status = start(&layer, context, "positional encoding", &rules);
+    clattn_status status = clattn__check_positions(desc, table, &d, &dense, &copies, &rules);
+    if (status == CLATTN_OK) status = start(&layer, context, "positional encoding", &rules);
     const clattn__port x = clattn__role_port(CLATTN__ROLE_INPUT), y = clattn__role_port(CLATTN__ROLE_OUTPUT);
     if (status == CLATTN_OK)
         status = clattn__add_positions(&layer->plan, &d, table ? &dense : NULL, d.add ? &x : NULL, &y);
+    clattn__widened_clear(&copies);
     return finish(out, layer, status);
 }
 
@@ -109,11 +116,13 @@ clattn_status clattn_stack_create(clattn_layer **out, clattn_context *context, c
     clattn__stack stack;
     clattn__layer_rules rules;
     clattn_layer *layer = NULL;
+    clattn__widened copies = {0};
     CLATTN__TRY(check_create(out, context));
-    clattn_status status = clattn__check_stack(desc, weights, &stack, &rules);
+    clattn_status status = clattn__check_stack(desc, weights, &stack, &copies, &rules);
     if (status == CLATTN_OK) status = start(&layer, context, "stack of Transformer blocks", &rules);
     if (status == CLATTN_OK) status = clattn__add_stack(&layer->plan, &stack);
     clattn__stack_clear(&stack);
+    clattn__widened_clear(&copies);
     return finish(out, layer, status);
 }
 

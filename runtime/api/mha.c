@@ -15,15 +15,18 @@ clattn_status clattn_mha_create(clattn_mha **out, clattn_context *context, const
     if (!out || !context) return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is NULL", out ? "context" : "out");
     clattn_mha_desc resolved;
     clattn_mha_weights separate;
+    clattn__widened copies = {0};
+    clattn_mha *mha = NULL;
     clattn_status status = clattn__check_mha_desc(desc, &resolved);
-    if (status == CLATTN_OK) status = clattn__check_mha_weights(&resolved, weights, &separate);
-    if (status != CLATTN_OK) return status;
-    clattn_mha *mha = clattn__alloc(1, sizeof *mha);
-    if (!mha) return CLATTN_OUT_OF_MEMORY;
-    mha->appended_keys = clattn__mha_appended_keys(&resolved, &separate);
-    status = clattn__plan_mha(&mha->plan, context, &resolved, &separate, mha->appended_keys);
-    mha->desc = resolved;
-    mha->desc.attention_kernel = mha->desc.gemm_kernel = NULL; /* were borrowed */
+    if (status == CLATTN_OK) status = clattn__check_mha_weights(&resolved, weights, &separate, &copies);
+    if (status == CLATTN_OK && !(mha = clattn__alloc(1, sizeof *mha))) status = CLATTN_OUT_OF_MEMORY;
+    if (status == CLATTN_OK) {
+        mha->appended_keys = clattn__mha_appended_keys(&resolved, &separate);
+        mha->desc = resolved;
+        mha->desc.attention_kernel = mha->desc.gemm_kernel = NULL; /* are borrowed */
+        status = clattn__plan_mha(&mha->plan, context, &resolved, &separate, mha->appended_keys);
+    }
+    clattn__widened_clear(&copies);
     if (status != CLATTN_OK) clattn_mha_destroy(&mha);
     *out = mha;
     return status;

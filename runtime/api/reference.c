@@ -310,6 +310,11 @@ static clattn__ref_attention layer_problem(const clattn_mha_desc *d, const clatt
     return p;
 }
 
+/* Rows of (B, rows, E) as the device keeps them. */
+static void keep(const clattn_mha_desc *d, double *values, double *errors, int64_t rows) {
+    clattn__ref_stored(d->dtype, (clattn__ref_values){values, errors}, d->batch * rows * d->embed_dim);
+}
+
 static clattn_status run_layer(const clattn_mha_desc *d, const clattn_mha_weights *w, const clattn_mha_io *io,
                                layer_memory *m, int64_t T, const clattn__tolerances *tolerances) {
     const int64_t B = d->batch, L = d->query_len, S = d->kv_len, E = d->embed_dim;
@@ -324,10 +329,14 @@ static clattn_status run_layer(const clattn_mha_desc *d, const clattn_mha_weight
     project(m->value_in, B, S, d->value_dim, &w->v_proj_weight, &w->v_proj_bias, m->value, m->value_error, T);
     append_row(m->key, &w->bias_k, B, S, T);
     append_row(m->value, &w->bias_v, B, S, T);
+    keep(d, m->query, m->query_error, L);
+    keep(d, m->key, m->key_error, T);
+    keep(d, m->value, m->value_error, T);
 
     const clattn__ref_attention problem = layer_problem(d, io, m, T, tolerances->weights);
     clattn_status status = clattn__ref_attention_run(&problem);
     if (status != CLATTN_OK) return status;
+    keep(d, m->heads_out, m->heads_error, L);
 
     const clattn__ref_projection out = {.m = B * L,
                                         .n = E,
@@ -341,20 +350,19 @@ static clattn_status run_layer(const clattn_mha_desc *d, const clattn_mha_weight
                                         .y_error = m->y_error};
     clattn__ref_project(&out);
     store_output(&io->output, m->y);
-    for (int64_t i = 0; tolerances->output && i < B * L * E; i++) tolerances->output[i] = (float)m->y_error[i];
+    for (int64_t i = 0; tolerances->output && i < B * L * E; i++) {
+        const double narrowing = d->dtype == CLATTN_F32 ? 0 : clattn__ref_storage_rounding(d->dtype, m->y[i]);
+        tolerances->output[i] = (float)(m->y_error[i] + narrowing);
+    }
     return CLATTN_OK;
 }
 
-clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
-                                    const clattn_mha_io *io, const clattn__tolerances *tolerances) {
-    clattn_mha_desc d;
-    clattn_mha_weights w;
+/* With everything resolved. */
+static clattn_status reference_mha(const clattn_mha_desc *d, const clattn_mha_weights *w, const clattn_mha_io *io,
+                                   const clattn__tolerances *tolerances) {
+    const int64_t appended = clattn__mha_appended_keys(d, w), T = d->kv_len + appended;
     clattn_mha_io all;
-    clattn_status status = clattn__check_mha_desc(desc, &d);
-    if (status == CLATTN_OK) status = clattn__check_mha_weights(&d, weights, &w);
-    if (status != CLATTN_OK) return status;
-    const int64_t appended = clattn__mha_appended_keys(&d, &w), T = d.kv_len + appended;
-    status = clattn__check_mha_io(&d, appended, io, &all);
+    clattn_status status = clattn__check_mha_io(d, appended, io, &all);
     if (status != CLATTN_OK) return status;
     const named_tensor tensors[] = {{"query", &all.query},
                                     {"key", &all.key},
@@ -367,9 +375,21 @@ clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mh
     if (status != CLATTN_OK) return status;
 
     layer_memory memory;
-    status = layer_memory_create(&memory, &d, T, tolerances->output || tolerances->weights);
-    if (status == CLATTN_OK) status = run_layer(&d, &w, &all, &memory, T, tolerances);
+    status = layer_memory_create(&memory, d, T, tolerances->output || tolerances->weights);
+    if (status == CLATTN_OK) status = run_layer(d, w, &all, &memory, T, tolerances);
     layer_memory_clear(&memory);
+    return status;
+}
+
+clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
+                                    const clattn_mha_io *io, const clattn__tolerances *tolerances) {
+    clattn_mha_desc d;
+    clattn_mha_weights w;
+    clattn__widened copies = {0};
+    clattn_status status = clattn__check_mha_desc(desc, &d);
+    if (status == CLATTN_OK) status = clattn__check_mha_weights(&d, weights, &w, &copies);
+    if (status == CLATTN_OK) status = reference_mha(&d, &w, io, tolerances);
+    clattn__widened_clear(&copies);
     return status;
 }
 

@@ -109,10 +109,11 @@ clattn_status clattn_reference_linear(const clattn_linear_desc *desc, const clat
     clattn_linear_weights w;
     clattn__layer_rules rules;
     clattn_tensor t[CLATTN__LAYER_TENSORS];
-    CLATTN__TRY(clattn__check_linear(desc, weights, &d, &w, &rules));
-    CLATTN__TRY(check_io(&rules, io, t));
+    clattn__widened copies = {0};
     clattn__ref_values x = {0}, y = {0};
-    clattn_status status = load(&t[CLATTN__LAYER_INPUT], false, &x);
+    clattn_status status = clattn__check_linear(desc, weights, &d, &w, &copies, &rules);
+    if (status == CLATTN_OK) status = check_io(&rules, io, t);
+    if (status == CLATTN_OK) status = load(&t[CLATTN__LAYER_INPUT], false, &x);
     if (status == CLATTN_OK) status = new_values(count_of(&t[CLATTN__LAYER_OUTPUT]), tolerance != NULL, &y);
     if (status == CLATTN_OK) {
         apply_linear(&w, d.activation, d.batch * d.rows, x, y);
@@ -120,6 +121,7 @@ clattn_status clattn_reference_linear(const clattn_linear_desc *desc, const clat
     }
     free_values(&x);
     free_values(&y);
+    clattn__widened_clear(&copies);
     return status;
 }
 
@@ -129,10 +131,11 @@ clattn_status clattn_reference_norm(const clattn_norm_desc *desc, const clattn_n
     clattn_norm_weights w;
     clattn__layer_rules rules;
     clattn_tensor t[CLATTN__LAYER_TENSORS];
-    CLATTN__TRY(clattn__check_norm(desc, weights, &d, &w, &rules));
-    CLATTN__TRY(check_io(&rules, io, t));
+    clattn__widened copies = {0};
     clattn__ref_values x = {0}, residual = {0};
-    clattn_status status = load(&t[CLATTN__LAYER_INPUT], tolerance != NULL, &x);
+    clattn_status status = clattn__check_norm(desc, weights, &d, &w, &copies, &rules);
+    if (status == CLATTN_OK) status = check_io(&rules, io, t);
+    if (status == CLATTN_OK) status = load(&t[CLATTN__LAYER_INPUT], tolerance != NULL, &x);
     if (status == CLATTN_OK && d.residual) status = load(&t[CLATTN__LAYER_RESIDUAL], false, &residual);
     if (status == CLATTN_OK) {
         if (d.residual) clattn__ref_add(x, residual, count_of(&t[CLATTN__LAYER_INPUT]));
@@ -146,6 +149,7 @@ clattn_status clattn_reference_norm(const clattn_norm_desc *desc, const clattn_n
     }
     free_values(&x);
     free_values(&residual);
+    clattn__widened_clear(&copies);
     return status;
 }
 
@@ -189,16 +193,19 @@ clattn_status clattn_reference_positions(const clattn_positions_desc *desc, cons
     clattn_positions_desc d;
     clattn_tensor dense, t[CLATTN__LAYER_TENSORS];
     clattn__layer_rules rules;
-    CLATTN__TRY(clattn__check_positions(desc, table, &d, &dense, &rules));
-    CLATTN__TRY(check_io(&rules, io, t));
+    clattn__widened copies = {0};
     clattn__ref_values x = {0};
-    clattn_status status = d.add ? load(&t[CLATTN__LAYER_INPUT], tolerance != NULL, &x)
-                                 : new_values(count_of(&t[CLATTN__LAYER_OUTPUT]), tolerance != NULL, &x);
+    clattn_status status = clattn__check_positions(desc, table, &d, &dense, &copies, &rules);
+    if (status == CLATTN_OK) status = check_io(&rules, io, t);
+    if (status == CLATTN_OK)
+        status = d.add ? load(&t[CLATTN__LAYER_INPUT], tolerance != NULL, &x)
+                       : new_values(count_of(&t[CLATTN__LAYER_OUTPUT]), tolerance != NULL, &x);
     if (status == CLATTN_OK) {
         add_positions(&d, &dense, &t[CLATTN__LAYER_POSITIONS], x);
         store_output(&t[CLATTN__LAYER_OUTPUT], &x, tolerance);
     }
     free_values(&x);
+    clattn__widened_clear(&copies);
     return status;
 }
 
@@ -399,9 +406,11 @@ clattn_status clattn_reference_stack(const clattn_stack_desc *desc, const clattn
     clattn__stack stack;
     clattn__layer_rules rules;
     clattn_tensor tensors[CLATTN__LAYER_TENSORS];
-    clattn_status status = clattn__check_stack(desc, weights, &stack, &rules);
+    clattn__widened copies = {0};
+    clattn_status status = clattn__check_stack(desc, weights, &stack, &copies, &rules);
     if (status == CLATTN_OK) status = check_io(&rules, io, tensors);
     if (status == CLATTN_OK) status = run_stack(&stack, tensors, tolerance);
     clattn__stack_clear(&stack);
+    clattn__widened_clear(&copies);
     return status;
 }

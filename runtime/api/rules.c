@@ -106,6 +106,21 @@ static clattn_status check_strides(const clattn__tensor_rule *rule, clattn_tenso
     return CLATTN_OK;
 }
 
+/* What a rule's element type is called in messages. */
+static const char *dtype_text(int dtype) {
+    if (dtype == CLATTN__ANY_LENGTHS) return "int32 (or int64 in host memory)";
+    if (dtype == CLATTN__ANY_FLOAT) return "float32, float16 or bfloat16";
+    return clattn_dtype_name((clattn_dtype)dtype);
+}
+
+static bool dtype_fits(int dtype, const clattn_tensor *tensor) {
+    if (dtype == CLATTN__ANY_LENGTHS)
+        return tensor->dtype == CLATTN_I32 || (tensor->dtype == CLATTN_I64 && tensor->data);
+    if (dtype == CLATTN__ANY_FLOAT)
+        return tensor->dtype == CLATTN_F32 || tensor->dtype == CLATTN_F16 || tensor->dtype == CLATTN_BF16;
+    return (int)tensor->dtype == dtype;
+}
+
 clattn_status clattn__check_tensor(const clattn__tensor_rule *rule, const clattn_tensor *in, clattn_tensor *out) {
     *out = *in;
     bool given = in->data || in->mem;
@@ -129,14 +144,9 @@ clattn_status clattn__check_tensor(const clattn__tensor_rule *rule, const clattn
     }
     if (in->data && in->mem)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s has both data and mem; give exactly one", rule->name);
-    bool dtype_fits = rule->dtype == CLATTN__ANY_LENGTHS
-                          ? in->dtype == CLATTN_I32 || (in->dtype == CLATTN_I64 && in->data)
-                          : (int)in->dtype == rule->dtype;
-    if (!dtype_fits)
+    if (!dtype_fits(rule->dtype, in))
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s has element type %s; it must be %s", rule->name,
-                            clattn_dtype_name(in->dtype),
-                            rule->dtype == CLATTN__ANY_LENGTHS ? "int32 (or int64 in host memory)"
-                                                               : clattn_dtype_name((clattn_dtype)rule->dtype));
+                            clattn_dtype_name(in->dtype), dtype_text(rule->dtype));
     if (in->rank != rule->rank)
         return clattn__fail(CLATTN_INVALID_SHAPE, "%s has rank %d; it must have rank %d", rule->name, in->rank,
                             rule->rank);

@@ -19,18 +19,28 @@ clattn_status clattn__check_struct_size(const char *type, size_t size, size_t le
 /* The product of the extents fits, with room for element sizes. */
 clattn_status clattn__check_volume(const char *what, const int64_t *extents, int rank);
 
-enum { CLATTN__ANY_LENGTHS = -1 };
+enum { CLATTN__ANY_LENGTHS = -1, CLATTN__ANY_FLOAT = -2 };
 
 typedef struct clattn__tensor_rule {
     const char *name;
     bool wanted;
     bool output;
-    int dtype; /* a clattn_dtype, or CLATTN__ANY_LENGTHS: int32, in host memory also int64 */
+    int dtype; /* a clattn_dtype, or CLATTN__ANY_LENGTHS: int32, in host memory also int64; or CLATTN__ANY_FLOAT */
     int rank;
     int64_t shape[CLATTN_MAX_RANK];
 } clattn__tensor_rule;
 
 /* Presence, element type, rank, shape and strides; *out is *in with the strides filled in. */
 clattn_status clattn__check_tensor(const clattn__tensor_rule *rule, const clattn_tensor *in, clattn_tensor *out);
+
+/* weights.c: float32 copies of weights of 16 bits, kept until the layer is made. Zeroed at first. */
+typedef struct clattn__widened_copy clattn__widened_copy;
+typedef struct clattn__widened {
+    clattn__widened_copy *first;
+} clattn__widened;
+void clattn__widened_clear(clattn__widened *copies);
+/* A weight in host memory, of rank 1 or 2; it may be absent unless it is wanted. *dense is float32, whatever it was. */
+clattn_status clattn__check_weight(const char *name, bool wanted, int rank, int64_t n0, int64_t n1,
+                                   const clattn_tensor *in, clattn_tensor *dense, clattn__widened *copies);
 
 #endif

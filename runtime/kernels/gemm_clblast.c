@@ -11,6 +11,9 @@ static bool supports(const clattn__gemm_problem *problem, const clattn__caps *ca
     if (problem->split_heads)
         return clattn__refuse(why, "writes plain matrices only; this output is split into heads of %lld columns",
                               (long long)problem->width);
+    if (problem->dtype != CLATTN_F32)
+        return clattn__refuse(why, "adds up halves in half precision and knows no bfloat16; x and y are %s here",
+                              clattn_dtype_name(problem->dtype));
     return clattn__gemm_fits(problem, why);
 }
 
@@ -54,7 +57,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
     if (status == CLATTN_OK && bias) {
         clattn__op rows = {0};
         status = clattn__gemm_upload_bias(kernel, bias, kernel->problem.n);
-        if (status == CLATTN_OK) status = clattn__rows_create(&rows, kernel->programs);
+        if (status == CLATTN_OK) status = clattn__rows_create(&rows, kernel->programs, CLATTN_F32);
         kernel->bias_kernel = rows.kernel;
     }
     return status == CLATTN_OK ? warm_up(kernel) : status;

@@ -63,6 +63,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
     clattn__options_int(&options, "NV", t.vectors);
     clattn__options_int(&options, "BLOCK_K", BLOCK_K);
     clattn__options_int(&options, "MAX_COLUMNS", COLUMNS_LIMIT / panel * panel);
+    clattn__storage_options(&options, kernel->problem.dtype);
     if (caps->quirks & CLATTN__QUIRK_NOINLINE_BODY) clattn__options_flag(&options, "BODY_NOINLINE");
     clattn_status status = clattn__program_get(kernel->programs, "gemm_cpu.cl", &options, &kernel->program);
     if (status == CLATTN_OK)

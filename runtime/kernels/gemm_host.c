@@ -42,20 +42,23 @@ static clattn_status unmap(clattn__env *env, mapping *m, clattn_status status) {
     return clattn__cl_fail(code, "clEnqueueUnmapMemObject", env->device.caps.name);
 }
 
-static void multiply(const clattn_gemm_args *a, const float *x, /* (m, k) at a->x */
-                     const float *w,                            /* (n, k) */
-                     const float *bias,                         /* (n) or NULL */
-                     float *y) {                                /* (m, n) at a->y */
+static void multiply(const clattn_gemm_args *a, clattn_dtype dtype, /* of x and y */
+                     const void *x,                                 /* (m, k) at a->x */
+                     const float *w,                                /* (n, k) */
+                     const float *bias,                             /* (n) or NULL */
+                     void *y) {                                     /* (m, n) at a->y */
     for (int m = 0; m < a->m; m++) {
         const int b = m / a->rows, s = m % a->rows;
-        const float *x_row = x + a->x.offset + b * a->x.batch + s * a->x.row;
-        float *y_row = y + a->y.offset + b * a->y.batch + s * a->y.row;
+        const int64_t x_row = a->x.offset + b * a->x.batch + s * a->x.row;
+        const int64_t y_row = a->y.offset + b * a->y.batch + s * a->y.row;
         for (int n = 0; n < a->n; n++) {
             const int in_part = n % a->part_columns;
-            float *to = y_row + n / a->part_columns * a->y_part + in_part / a->width * a->y.head + in_part % a->width;
-            double value;
-            clattn__ref_linear(x_row, a->k, w + (int64_t)n * a->k, bias ? bias + n : NULL, &value, 1, 1, 1, a->k);
-            *to = (float)(a->accumulate ? *to + value : value);
+            const int64_t to =
+                y_row + n / a->part_columns * a->y_part + in_part / a->width * a->y.head + in_part % a->width;
+            double value = clattn__ref_product(x, dtype, x_row, w + (int64_t)n * a->k, a->k);
+            if (bias) value += bias[n];
+            if (a->accumulate) value += clattn__ref_load(y, dtype, to);
+            clattn__ref_store(y, dtype, to, value);
         }
     }
 }
@@ -72,7 +75,8 @@ static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_cal
     if (status == CLATTN_OK && call->x != call->y) status = map(env, call->x, CL_MAP_READ, &x);
     if (status == CLATTN_OK) status = map(env, kernel->weight.mem, CL_MAP_READ, &w);
     if (status == CLATTN_OK && a->has_bias) status = map(env, kernel->bias.mem, CL_MAP_READ, &bias);
-    if (status == CLATTN_OK) multiply(a, x.mem ? x.memory : y.memory, w.memory, bias.memory, y.memory);
+    if (status == CLATTN_OK)
+        multiply(a, kernel->problem.dtype, x.mem ? x.memory : y.memory, w.memory, bias.memory, y.memory);
 
     status = unmap(env, &bias, status);
     status = unmap(env, &w, status);

@@ -45,6 +45,7 @@ static clattn_status build(clattn__gemm_kernel *kernel, shape s, bool *usable) {
     clattn__options_int(&options, "ITEMS_Y", s.y);
     clattn__options_int(&options, "BLOCK_K", BLOCK_K);
     clattn__options_int(&options, "WEIGHT_PAD", WEIGHT_PAD);
+    clattn__storage_options(&options, kernel->problem.dtype);
     clattn_status status = clattn__program_get(kernel->programs, "gemm_tiled.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "gemm_tiled", &kernel->kernel);

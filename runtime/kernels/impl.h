@@ -106,9 +106,10 @@ extern const clattn__attn_impl clattn__attn_decode, clattn__attn_cpu, clattn__at
 
 /* Projections. */
 typedef struct clattn__gemm_problem {
-    int64_t m, n, k;  /* greatest m; n and k of the weight */
-    int64_t width;    /* columns per head in the output, n when heads stay side by side */
-    bool split_heads; /* the output is written per head (y.head != width) or in parts */
+    int64_t m, n, k;    /* greatest m; n and k of the weight */
+    int64_t width;      /* columns per head in the output, n when heads stay side by side */
+    clattn_dtype dtype; /* of x and y; the weight is kept in float32 */
+    bool split_heads;   /* the output is written per head (y.head != width) or in parts */
     bool bias;
 } clattn__gemm_problem;
 
@@ -189,11 +190,13 @@ void clattn__softmax_shape(const clattn_softmax_desc *desc, clattn_softmax_shape
 
 /* rows.c: fills rows of a (B, H, S, D) buffer with one source row or zeros. */
 enum { CLATTN__ROWS_Y = 0, CLATTN__ROWS_SOURCE = 0 /* constant */ };
-clattn_status clattn__rows_create(clattn__op *op, clattn__programs *programs);
+clattn_status clattn__rows_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype);
 clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel, const clattn_rows_args *args,
                                    cl_mem source, cl_mem y);
 
-/* op_common.c: VW for kernels on inc/lanes.clh: the device's native width on CPUs, 4 elsewhere. */
+/* op_common.c: -D options that choose the storage type of inc/types.clh. */
+void clattn__storage_options(clattn__options *options, clattn_dtype dtype);
+/* VW for kernels on inc/lanes.clh: the device's native width on CPUs, 4 elsewhere. */
 int clattn__lanes(const clattn__caps *caps);
 /* Turns per position of features / 2 pairs, as fractions of 2^64: base^(-2i / features) / (2 pi). Caller frees; NULL
  * when there is no memory. */

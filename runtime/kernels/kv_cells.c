@@ -38,8 +38,7 @@ clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, c
     char file[32];
     clattn__options options;
     clattn__options_start(&options);
-    clattn__options_int(&options, "STORAGE_F16", storage == CLATTN_F16);
-    clattn__options_int(&options, "STORAGE_BF16", storage == CLATTN_BF16);
+    clattn__storage_options(&options, storage);
     clattn__options_int(&options, "CACHE_I8", cells == CLATTN_I8);
     clattn__options_int(&options, "FLOAT_TOKENS", float_tokens);
     snprintf(file, sizeof file, "%s.cl", kernel);

@@ -26,6 +26,11 @@ void clattn__op_clear(clattn__op *op) {
     memset(op, 0, sizeof *op);
 }
 
+void clattn__storage_options(clattn__options *options, clattn_dtype dtype) {
+    clattn__options_int(options, "STORAGE_F16", dtype == CLATTN_F16);
+    clattn__options_int(options, "STORAGE_BF16", dtype == CLATTN_BF16);
+}
+
 int clattn__lanes(const clattn__caps *caps) {
     if (caps->type != CLATTN_DEVICE_CPU) return 4;
     return caps->vector_width >= 16 ? 16 : caps->vector_width >= 8 ? 8 : 4;

@@ -47,8 +47,7 @@ clattn_status clattn__rope_create(clattn__op *op, clattn__programs *programs, co
                                   const float *cosine, const float *sine) {
     clattn__options options;
     clattn__options_start(&options);
-    clattn__options_int(&options, "STORAGE_F16", d->dtype == CLATTN_F16);
-    clattn__options_int(&options, "STORAGE_BF16", d->dtype == CLATTN_BF16);
+    clattn__storage_options(&options, d->dtype);
     clattn__options_int(&options, "INTERLEAVED", d->style == CLATTN_ROPE_INTERLEAVED);
     clattn__options_int(&options, "ROPE_SOURCE", (long long)d->source);
     clattn__options_int(&options, "INVERSE", d->inverse != 0);

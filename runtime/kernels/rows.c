@@ -13,10 +13,13 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
                                 call->mem[CLATTN__ROWS_Y]);
 }
 
-clattn_status clattn__rows_create(clattn__op *op, clattn__programs *programs) {
+clattn_status clattn__rows_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype) {
     clattn__options options;
     clattn__options_start(&options);
-    return clattn__op_create(op, programs, "rows.cl", "rows", &options, enqueue);
+    clattn__storage_options(&options, dtype);
+    clattn_status status = clattn__op_create(op, programs, "rows.cl", "rows", &options, enqueue);
+    op->variant.dtype = dtype;
+    return status;
 }
 
 clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel, const clattn_rows_args *args,

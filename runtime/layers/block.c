@@ -22,7 +22,7 @@ static clattn_status new_port(const builder *b, const char *name, int64_t featur
         return clattn__fail(CLATTN_INVALID_SHAPE,
                             "a buffer of %lld x %lld x %lld floats does not fit the address space",
                             (long long)extents[0], (long long)extents[1], (long long)extents[2]);
-    const int buffer = clattn__plan_add_buffer(b->plan, bytes, "%s", name);
+    const int buffer = clattn__plan_add_buffer(b->plan, CLATTN_F32, bytes / sizeof(float), "%s", name);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
     *port = clattn__arena_port(buffer, b->rows, features);
     return CLATTN_OK;

@@ -66,13 +66,12 @@ clattn_status clattn__plan_rope(clattn__plan *plan, clattn_context *context, con
 static clattn_status add_buffer(clattn__plan *plan, const clattn__kv_desc *d, const char *name, int64_t heads,
                                 int64_t rows, int64_t width, clattn__port *port) {
     const int64_t extents[] = {d->attention.batch, heads, rows, width};
-    const size_t unit = clattn_dtype_size(d->attention.dtype);
+    const clattn_dtype dtype = d->attention.dtype;
     size_t bytes;
-    if (!clattn__volume(extents, 4, unit, &bytes))
+    if (!clattn__volume(extents, 4, clattn_dtype_size(dtype), &bytes))
         return clattn__fail(CLATTN_OUT_OF_MEMORY, "the %s of this cache is larger than the address space", name);
-    const int buffer = clattn__plan_add_buffer(plan, bytes, "%s", name);
+    const int buffer = clattn__plan_add_buffer(plan, dtype, bytes / clattn_dtype_size(dtype), "%s", name);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
-    plan->buffers[buffer].unit = unit;
     *port = (clattn__port){CLATTN__ROLE_COUNT + buffer,
                            {.batch = heads * rows * width, .head = rows * width, .row = width}};
     return CLATTN_OK;

@@ -52,11 +52,11 @@ static double chunk_bytes(const builder *b, chunking c) {
     double keys = (double)c.batch * (double)c.heads * (double)b->total_len * (double)b->head_dim * 2;
     double rows = (double)c.batch * (double)c.heads * (double)c.rows * (double)b->head_dim * 2;
     enum { BUFFERS = 4, PADDING = 4096 }; /* each buffer may start at a page boundary */
-    return (keys + rows) * sizeof(float) + BUFFERS * PADDING;
+    return (keys + rows) * (double)clattn_dtype_size(b->d->dtype) + BUFFERS * PADDING;
 }
 
 /* Halves what costs least speed first: batch entries, then query rows down to 128, then heads, then the remaining
- * rows. */
+ * rows. Heads are added up in the output: only where that has all bits of a sum. */
 static clattn_status choose_chunks(builder *b) {
     const clattn_mha_desc *d = b->d;
     b->chunk = (chunking){.batch = d->batch, .heads = d->heads, .rows = d->query_len};
@@ -65,13 +65,14 @@ static clattn_status choose_chunks(builder *b) {
     chunking *c = &b->chunk;
     while (chunk_bytes(b, *c) > limit && c->batch > 1) c->batch = (c->batch + 1) / 2;
     while (chunk_bytes(b, *c) > limit && c->rows > 128) c->rows = (c->rows + 1) / 2;
-    while (chunk_bytes(b, *c) > limit && c->heads > 1) c->heads = (c->heads + 1) / 2;
+    while (chunk_bytes(b, *c) > limit && c->heads > 1 && d->dtype == CLATTN_F32) c->heads = (c->heads + 1) / 2;
     while (chunk_bytes(b, *c) > limit && c->rows > LEAST_ROWS) c->rows = (c->rows + 1) / 2;
     if (chunk_bytes(b, *c) > limit)
         return clattn__fail(CLATTN_MEMORY_LIMIT,
-                            "memory_limit is %zu bytes; the least that works is %.0f (one batch entry, one head, %lld "
-                            "query rows at a time)",
-                            d->memory_limit, chunk_bytes(b, *c), (long long)c->rows);
+                            "memory_limit is %zu bytes; the least that works is %.0f (one batch entry, %lld of %lld "
+                            "heads, %lld query rows at a time)",
+                            d->memory_limit, chunk_bytes(b, *c), (long long)c->heads, (long long)d->heads,
+                            (long long)c->rows);
     return CLATTN_OK;
 }
 
@@ -109,7 +110,7 @@ static clattn_status choose_input_gemm(builder *b, int first, int count, int64_t
     if (status == CLATTN_OK && !gemm) status = CLATTN_OUT_OF_MEMORY;
     if (status == CLATTN_OK) {
         clattn__gemm_problem problem = {
-            .m = m, .n = count * n, .k = k, .width = D, .split_heads = true, .bias = has_bias};
+            .m = m, .n = count * n, .k = k, .width = D, .dtype = b->d->dtype, .split_heads = true, .bias = has_bias};
         status = clattn__gemm_choose(b->plan->context, &problem, b->d->gemm_kernel, w, k, has_bias ? bias : NULL, gemm,
                                      &b->plan->notes);
     }
@@ -125,7 +126,7 @@ static clattn_status choose_output_gemm(builder *b, int64_t head, int64_t heads,
     if (!gemm) return CLATTN_OUT_OF_MEMORY;
     const float *w = host_floats(&b->w->out_proj_weight) + head * D;
     const float *bias = head == 0 ? host_floats(&b->w->out_proj_bias) : NULL;
-    clattn__gemm_problem problem = {.m = m, .n = E, .k = k, .width = E, .split_heads = false, .bias = bias != NULL};
+    clattn__gemm_problem problem = {.m = m, .n = E, .k = k, .width = E, .dtype = b->d->dtype, .bias = bias != NULL};
     return clattn__gemm_choose(b->plan->context, &problem, b->d->gemm_kernel, w, b->w->out_proj_weight.stride[0], bias,
                                gemm, &b->plan->notes);
 }
@@ -280,18 +281,18 @@ static clattn_status prepare_group(builder *b, int64_t head, int64_t heads, grou
 /* Key and value of one (batch chunk, head group), with the query too when one product makes all three. */
 static clattn_status add_keys(builder *b, const group_gemms *g, slice at, projected parts[3]) {
     const clattn__port *key = b->d->inputs == CLATTN_MHA_SELF ? &b->ports->query : &b->ports->key;
-    const size_t part_bytes = (size_t)(at.batch * at.heads * b->total_len * b->head_dim) * sizeof(float);
+    const size_t part_count = (size_t)(at.batch * at.heads * b->total_len * b->head_dim);
     static const char *const names[4] = {"", "key", "key+value", "query+key+value"};
     at.row = 0;
     at.rows = b->d->kv_len;
-    int buffer = clattn__plan_add_buffer(b->plan, part_bytes * (size_t)g->key_parts, "%s b%lld h%lld",
+    int buffer = clattn__plan_add_buffer(b->plan, b->d->dtype, part_count * (size_t)g->key_parts, "%s b%lld h%lld",
                                          names[g->key_parts], (long long)at.batch0, (long long)at.head);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
     projected *first = g->key_parts == 3 ? &parts[QUERY_PART] : &parts[KEY_PART];
     clattn_status status = add_projection(b, g->key, key, g->key_parts, at, b->total_len, buffer, first);
     if (status == CLATTN_OK && g->key_parts == 1) {
-        buffer =
-            clattn__plan_add_buffer(b->plan, part_bytes, "value b%lld h%lld", (long long)at.batch0, (long long)at.head);
+        buffer = clattn__plan_add_buffer(b->plan, b->d->dtype, part_count, "value b%lld h%lld", (long long)at.batch0,
+                                         (long long)at.head);
         if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
         status = add_projection(b, g->value, &b->ports->value, 1, at, b->total_len, buffer, &parts[VALUE_PART]);
     }
@@ -301,12 +302,13 @@ static clattn_status add_keys(builder *b, const group_gemms *g, slice at, projec
 }
 
 static clattn_status add_query_chunks(builder *b, const group_gemms *g, slice at, projected parts[3]) {
-    const size_t bytes = (size_t)(at.batch * at.heads * b->chunk.rows * b->head_dim) * sizeof(float);
+    const size_t count = (size_t)(at.batch * at.heads * b->chunk.rows * b->head_dim);
     int query = -1;
     if (!b->fuse_query)
-        query = clattn__plan_add_buffer(b->plan, bytes, "query b%lld h%lld", (long long)at.batch0, (long long)at.head);
-    int context =
-        clattn__plan_add_buffer(b->plan, bytes, "context b%lld h%lld", (long long)at.batch0, (long long)at.head);
+        query = clattn__plan_add_buffer(b->plan, b->d->dtype, count, "query b%lld h%lld", (long long)at.batch0,
+                                        (long long)at.head);
+    int context = clattn__plan_add_buffer(b->plan, b->d->dtype, count, "context b%lld h%lld", (long long)at.batch0,
+                                          (long long)at.head);
     if (context < 0 || (!b->fuse_query && query < 0)) return CLATTN_OUT_OF_MEMORY;
     clattn_status status = CLATTN_OK;
     for (at.row = 0; at.row < b->d->query_len && status == CLATTN_OK; at.row += b->chunk.rows) {
@@ -326,7 +328,8 @@ static clattn_status prepare_append(builder *b) {
     b->append = b->plan->op_count;
     clattn__op *op = clattn__plan_add_op(b->plan);
     float *rows = clattn__alloc(2 * E, sizeof *rows);
-    clattn_status status = op && rows ? clattn__rows_create(op, &b->plan->context->programs) : CLATTN_OUT_OF_MEMORY;
+    clattn_status status =
+        op && rows ? clattn__rows_create(op, &b->plan->context->programs, b->d->dtype) : CLATTN_OUT_OF_MEMORY;
     if (status == CLATTN_OK && b->w->bias_k.data) {
         memcpy(rows, host_floats(&b->w->bias_k), E * sizeof *rows);
         memcpy(rows + E, host_floats(&b->w->bias_v), E * sizeof *rows);
@@ -338,7 +341,8 @@ static clattn_status prepare_append(builder *b) {
 
 static clattn_status choose_attention(builder *b) {
     const clattn_mha_desc *d = b->d;
-    clattn__attn_problem problem = {.batch = b->chunk.batch,
+    clattn__attn_problem problem = {.dtype = d->dtype,
+                                    .batch = b->chunk.batch,
                                     .query_heads = b->chunk.heads,
                                     .kv_heads = b->chunk.heads,
                                     .query_len = b->chunk.rows,

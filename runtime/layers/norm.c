@@ -74,7 +74,7 @@ static clattn_status add_batch_norm(clattn__plan *plan, const clattn_norm_desc *
     float *given = NULL;
     int buffer = -1;
     if (d->kind == CLATTN_NORM_BATCH) {
-        buffer = clattn__plan_add_buffer(plan, 2 * (size_t)d->features * sizeof(float), "statistics");
+        buffer = clattn__plan_add_buffer(plan, CLATTN_F32, 2 * (size_t)d->features, "statistics");
         status = buffer >= 0 ? add_statistics(plan, d, &ports->x, buffer) : CLATTN_OUT_OF_MEMORY;
     } else if (!(given = given_statistics(d, w))) {
         status = CLATTN_OUT_OF_MEMORY;

@@ -21,8 +21,8 @@ typedef struct stream {
 
 static clattn_status new_port(clattn__plan *plan, const stream *s, const char *name, clattn__port *port) {
     const clattn_stack_desc *d = &s->stack->desc;
-    const size_t bytes = (size_t)(d->batch * s->rows * d->features) * sizeof(float); /* checked with the input */
-    const int buffer = clattn__plan_add_buffer(plan, bytes, "%s", name);
+    const size_t count = (size_t)(d->batch * s->rows * d->features); /* checked with the input */
+    const int buffer = clattn__plan_add_buffer(plan, CLATTN_F32, count, "%s", name);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
     *port = clattn__arena_port(buffer, s->rows, d->features);
     return CLATTN_OK;

@@ -17,12 +17,13 @@ static bool grow(void **items, int count, int *capacity, size_t size) {
     return true;
 }
 
-int clattn__plan_add_buffer(clattn__plan *plan, size_t bytes, const char *name_format, ...) {
+int clattn__plan_add_buffer(clattn__plan *plan, clattn_dtype dtype, size_t count, const char *name_format, ...) {
+    const size_t unit = clattn_dtype_size(dtype);
     void *items = plan->buffers;
     if (!grow(&items, plan->buffer_count, &plan->buffer_capacity, sizeof *plan->buffers)) return -1;
     plan->buffers = items;
     clattn__arena_buffer *buffer = &plan->buffers[plan->buffer_count];
-    *buffer = (clattn__arena_buffer){.bytes = bytes, .first = -1, .last = -1};
+    *buffer = (clattn__arena_buffer){.bytes = count * unit, .first = -1, .last = -1, .unit = unit};
     va_list values;
     const int used = snprintf(buffer->name, sizeof buffer->name, "%s", plan->scope);
     va_start(values, name_format);

@@ -64,7 +64,7 @@ typedef struct clattn__arena_buffer {
     size_t bytes;
     int first, last; /* steps, inclusive */
     size_t offset;
-    size_t unit; /* bytes of one element: 0 means 4 */
+    size_t unit; /* bytes of one element */
 } clattn__arena_buffer;
 /* alignment: a power of two. peak receives the arena's size; false on overflow. */
 bool clattn__arena_layout(clattn__arena_buffer *buffers, int count, size_t alignment, size_t *peak);
@@ -128,7 +128,9 @@ typedef struct clattn__plan {
 } clattn__plan;
 
 /* Building: each returns an index >= 0, or -1 after recording OUT_OF_MEMORY. */
-int clattn__plan_add_buffer(clattn__plan *plan, size_t bytes, const char *name_format, ...) CLATTN__PRINTF(3, 4);
+/* A buffer of count elements, whose bytes fit the address space. */
+int clattn__plan_add_buffer(clattn__plan *plan, clattn_dtype dtype, size_t count, const char *name_format, ...)
+    CLATTN__PRINTF(4, 5);
 clattn__step *clattn__plan_add_step(clattn__plan *plan, clattn__step_kind kind,
                                     int kernel); /* operands start as NONE */
 /* Kernels; the pointers are valid until the next add of the same kind. A zeroed one may stay behind after a failure. */

@@ -136,7 +136,7 @@ static cl_mem resolve(const clattn__plan *plan, const clattn__operand *operand, 
         mem = plan->bound[operand->id].mem;
     } else {
         const clattn__arena_buffer *buffer = &plan->buffers[operand->id - CLATTN__ROLE_COUNT];
-        place->offset += (clattn_i64)(buffer->offset / (buffer->unit ? buffer->unit : sizeof(float)));
+        place->offset += (clattn_i64)(buffer->offset / buffer->unit);
         mem = plan->arena.mem;
     }
     place->offset +=

@@ -216,7 +216,9 @@ clattn_status clattn__ref_heads_run(const clattn__ref_heads *p) {
         project(p, QUERY, p->query_in, p->query_len, parts[QUERY]);
         project(p, KEY, p->key_in, p->kv_len, parts[KEY]);
         project(p, VALUE, p->key_in, p->kv_len, parts[VALUE]);
+        for (int i = QUERY; i <= VALUE; i++) clattn__ref_stored(p->stored, parts[i], p->batch * rows[i] * p->features);
         status = attend(p, parts);
+        clattn__ref_stored(p->stored, parts[CONTEXT], p->batch * p->query_len * p->features);
     }
     if (status == CLATTN_OK) project(p, CONTEXT, parts[CONTEXT], p->query_len, p->output);
     for (int i = 0; i < 4; i++) {

@@ -16,6 +16,12 @@ void clattn__ref_linear(const float *x,                /* (m, k), rows x_row apa
         }
 }
 
+double clattn__ref_product(const void *x, clattn_dtype dtype, int64_t at, const float *w, int64_t k) {
+    double sum = 0;
+    for (int64_t c = 0; c < k; c++) sum += clattn__ref_load(x, dtype, at + c) * w[c];
+    return sum;
+}
+
 void clattn__ref_linear_tolerance(const float *x, int64_t x_row, const float *w, const float *bias, double *tolerance,
                                   int64_t y_row, int64_t m, int64_t n, int64_t k) {
     for (int64_t i = 0; i < m; i++)

@@ -67,6 +67,8 @@ clattn_status clattn__ref_attention_run(const clattn__ref_attention *problem); /
 /* y = x W^T + bias: x (m, k) and y (m, n) with row strides, W (n, k) dense, bias (n) or NULL. */
 void clattn__ref_linear(const float *x, int64_t x_row, const float *w, const float *bias, double *y, int64_t y_row,
                         int64_t m, int64_t n, int64_t k);
+/* The sum over c < k of x[at + c] w[c], x of any type. */
+double clattn__ref_product(const void *x, clattn_dtype dtype, int64_t at, const float *w, int64_t k);
 /* How far a float32 device may be from that y: written in the layout of y. */
 void clattn__ref_linear_tolerance(const float *x, int64_t x_row, const float *w, const float *bias, double *tolerance,
                                   int64_t y_row, int64_t m, int64_t n, int64_t k);
@@ -95,11 +97,16 @@ typedef struct clattn__ref_softmax {
 } clattn__ref_softmax;
 void clattn__ref_softmax_run(const clattn__ref_softmax *problem);
 
-/* layers.c: dense rows of values, each with how far a float32 device may be from it; error is NULL throughout when
- * nobody asks. Weights (features), or NULL for ones and zeros. */
+/* Dense rows of values, each with how far a float32 device may be from it; error is NULL when nobody asks. */
 typedef struct clattn__ref_values {
     double *value, *error;
 } clattn__ref_values;
+
+/* tolerance.c: the device keeps these intermediate results in memory as dtype, which adds to their errors; the
+ * reference goes on with what they are. */
+void clattn__ref_stored(clattn_dtype dtype, clattn__ref_values x, int64_t count);
+
+/* layers.c. Weights (features), or NULL for ones and zeros. */
 typedef struct clattn__ref_norm {
     int64_t rows, features;
     const float *weight, *bias;
@@ -121,6 +128,7 @@ void clattn__ref_add_learned(clattn__ref_values row, int64_t features, const flo
 typedef struct clattn__ref_heads {
     int64_t batch, query_len, kv_len, features, heads;
     double scale;
+    clattn_dtype stored;              /* how the device keeps projections and context */
     bool causal;                      /* key j <= i */
     const float *weight[4], *bias[4]; /* query, key, value, output: (E, E) rows weight_row apart, (E) or NULL */
     int64_t weight_row[4];

@@ -90,6 +90,13 @@ double clattn__ref_storage_rounding(clattn_dtype dtype, double value) {
     return 2 * u * fabs(value);
 }
 
+/* Half a unit in the last place, three times: errors of a step's inputs add up in squares, which fits errors that are
+ * mostly far below their bound, and a rounding to 16 bits is not. Those to float32 are counted by the steps. */
+void clattn__ref_stored(clattn_dtype dtype, clattn__ref_values x, int64_t count) {
+    if (!x.error || dtype == CLATTN_F32) return;
+    for (int64_t i = 0; i < count; i++) x.error[i] += 1.5 * clattn__ref_storage_rounding(dtype, x.value[i]);
+}
+
 static double output_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums,
                            int64_t c) {
     const double o = row->output[c];

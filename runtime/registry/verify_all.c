@@ -84,8 +84,9 @@ static void verify_gemm(sweep *w, const clattn__gemm_impl *impl, clattn__gemm_pr
         problem.width = problem.n;
     }
     char variant[128];
-    snprintf(variant, sizeof variant, "%lld columns from %lld%s%s", (long long)problem.n, (long long)problem.k,
-             problem.split_heads ? ", split into heads" : "", problem.bias ? ", bias" : "");
+    snprintf(variant, sizeof variant, "%lld columns from %lld, %s%s%s", (long long)problem.n, (long long)problem.k,
+             clattn_dtype_name(problem.dtype), problem.split_heads ? ", split into heads" : "",
+             problem.bias ? ", bias" : "");
     clattn__verify_stats stats = {0};
     clattn__refusal why = {{0}};
     if (!impl->supports(&problem, &w->context->env.device.caps, &why)) {
@@ -103,6 +104,8 @@ static const struct {
     clattn__op_variant variant;
 } ops[] = {
     {"rows", {0}},
+    {"rows", {.dtype = CLATTN_F16}},
+    {"rows", {.dtype = CLATTN_BF16}},
     {"layer_norm", {0}},
     {"batch_statistics", {0}},
     {"batch_apply", {0}},
@@ -166,6 +169,8 @@ clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn repor
         {.m = 134, .n = 384, .k = 384, .width = 64, .split_heads = true, .bias = true},
         {.m = 134, .n = 384, .k = 384, .width = 384, .bias = true},
         {.m = 134, .n = 99, .k = 77, .width = 33, .split_heads = true},
+        {.m = 134, .n = 99, .k = 1030, .width = 33, .dtype = CLATTN_F16, .split_heads = true, .bias = true},
+        {.m = 134, .n = 99, .k = 1030, .width = 99, .dtype = CLATTN_BF16, .bias = true},
         {.m = 134, .n = 1, .k = 1, .width = 1},
         {.m = 134, .n = 65, .k = 1030, .width = 65, .bias = true}};
     for (int i = 0; clattn__gemm_list[i]; i++)

@@ -111,6 +111,10 @@ clattn__ref_array clattn__bench_tolerance_of(const clattn__bench_tensor *t) {
     return clattn__bench_array_of(t, t->tolerance, CLATTN__F64);
 }
 
+double clattn__bench_narrowing(clattn_dtype dtype, double value) {
+    return dtype == CLATTN_F32 ? 0 : clattn__ref_storage_rounding(dtype, value);
+}
+
 clattn__ref_values clattn__bench_values_of(clattn__bench_dense *d) { return (clattn__ref_values){d->value, d->error}; }
 
 void clattn__bench_take(const clattn__bench *b, int slot, clattn__bench_dense *d) {
@@ -124,7 +128,7 @@ void clattn__bench_expect(clattn__bench *b, int slot, const clattn__bench_dense 
     clattn__bench_tensor *t = &b->t[slot];
     for (int64_t i = 0; i < clattn__bench_dense_count(t); i++) {
         t->want[clattn__bench_at(t, i)] = d->value[i];
-        t->tolerance[clattn__bench_at(t, i)] = d->error[i] + FLT_MIN;
+        t->tolerance[clattn__bench_at(t, i)] = d->error[i] + clattn__bench_narrowing(t->dtype, d->value[i]) + FLT_MIN;
     }
 }
 

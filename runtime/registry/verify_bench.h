@@ -59,6 +59,8 @@ clattn__ref_array clattn__bench_array_of(const clattn__bench_tensor *t, void *da
 clattn__ref_array clattn__bench_input_of(const clattn__bench_tensor *t);
 clattn__ref_array clattn__bench_want_of(const clattn__bench_tensor *t);
 clattn__ref_array clattn__bench_tolerance_of(const clattn__bench_tensor *t);
+/* What storing a result costs beyond the roundings that its step counts: nothing in float32. */
+double clattn__bench_narrowing(clattn_dtype dtype, double value);
 clattn__ref_values clattn__bench_values_of(clattn__bench_dense *d);
 /* Elements of an operand, or zeros where it is absent; and back, as what is wanted. */
 void clattn__bench_take(const clattn__bench *b, int slot, clattn__bench_dense *d);

@@ -8,13 +8,15 @@
 #include "ref/ref.h"
 
 enum { BATCH = 2, ROWS = 5, LONG_ROWS = 67, GAP = 3, CANARIES = 64 };
-static const uint32_t CANARY = 0x7fc0beefu;
+static const uint32_t CANARY = 0x7fc17fc1u; /* that no arithmetic makes: a NaN, and as two elements of 16 bits too */
 
 typedef struct gemm_stage {
     clattn_context *context;
     clattn__gemm_kernel kernel;
     int64_t rows; /* per batch */
-    float *x, *w, *bias, *y, *first, *start;
+    clattn_dtype dtype;
+    void *x, *y, *first, *start; /* of dtype */
+    float *w, *bias;
     double *want;
     float *x_plain; /* (m, k) without gaps */
     clattn__buffer x_device, y_device;
@@ -29,25 +31,32 @@ static float noise(uint64_t *state) { /* xorshift64*, Vigna 2016: -1..1 */
     return (float)((double)((*state * 0x2545f4914f6cdd1du) >> 11) * 0x1p-52 - 1.0);
 }
 
+/* Rounded to the storage type, so that the reference sees what the device does. */
+static double put(const gemm_stage *s, void *data, int64_t i, double value) {
+    clattn__ref_store(data, s->dtype, i, value);
+    return clattn__ref_load(data, s->dtype, i);
+}
+
 static bool make(gemm_stage *s, const clattn__gemm_problem *p) {
     const int64_t m = BATCH * s->rows, x_row = p->k + GAP;
-    const size_t x_count = (size_t)(m * x_row);
+    const size_t x_count = (size_t)(m * x_row), unit = clattn_dtype_size(p->dtype);
+    s->dtype = p->dtype;
     s->y_count = (size_t)(m * p->n) + 2 * CANARIES;
-    s->x = clattn__alloc(x_count, sizeof *s->x);
-    s->x_plain = clattn__alloc((size_t)(m * p->k), sizeof *s->x);
+    s->x = clattn__alloc(x_count, unit);
+    s->x_plain = clattn__alloc((size_t)(m * p->k), sizeof *s->x_plain);
     s->w = clattn__alloc((size_t)(p->n * p->k), sizeof *s->w);
     s->bias = clattn__alloc((size_t)p->n, sizeof *s->bias);
-    s->y = clattn__alloc(s->y_count, sizeof *s->y);
-    s->first = clattn__alloc(s->y_count, sizeof *s->y);
-    s->start = clattn__alloc(s->y_count, sizeof *s->y);
+    s->y = clattn__alloc(s->y_count, unit);
+    s->first = clattn__alloc(s->y_count, unit);
+    s->start = clattn__alloc(s->y_count, unit);
     s->want = clattn__alloc((size_t)(m * p->n), sizeof *s->want);
     if (!s->x || !s->x_plain || !s->w || !s->bias || !s->y || !s->first || !s->start || !s->want) return false;
     uint64_t seed = 20170612;
     const float size = (float)(1.0 / sqrt((double)p->k));
     for (int64_t i = 0; i < m; i++)
         for (int64_t d = 0; d < x_row; d++) {
-            s->x[i * x_row + d] = d < p->k ? noise(&seed) : NAN;
-            if (d < p->k) s->x_plain[i * p->k + d] = s->x[i * x_row + d];
+            const double value = put(s, s->x, i * x_row + d, d < p->k ? (double)noise(&seed) : NAN);
+            if (d < p->k) s->x_plain[i * p->k + d] = (float)value;
         }
     for (int64_t i = 0; i < p->n * p->k; i++) s->w[i] = noise(&seed) * size;
     for (int64_t i = 0; i < p->n; i++) s->bias[i] = noise(&seed);
@@ -66,14 +75,14 @@ static bool make(gemm_stage *s, const clattn__gemm_problem *p) {
         s->call.args.y.row = p->width;
     }
     clattn__env *env = &s->context->env;
-    return clattn__buffer_create(env, x_count * sizeof *s->x, &s->x_device) == CLATTN_OK &&
-           clattn__buffer_create(env, s->y_count * sizeof *s->y, &s->y_device) == CLATTN_OK &&
-           clattn__buffer_write(env, s->x_device.mem, 0, x_count * sizeof *s->x, s->x) == CLATTN_OK;
+    return clattn__buffer_create(env, x_count * unit, &s->x_device) == CLATTN_OK &&
+           clattn__buffer_create(env, s->y_count * unit, &s->y_device) == CLATTN_OK &&
+           clattn__buffer_write(env, s->x_device.mem, 0, x_count * unit, s->x) == CLATTN_OK;
 }
 
 static clattn_status run_once(gemm_stage *s) {
     clattn__env *env = &s->context->env;
-    const size_t bytes = s->y_count * sizeof *s->y;
+    const size_t bytes = s->y_count * clattn_dtype_size(s->dtype);
     clattn_status status = clattn__buffer_write(env, s->y_device.mem, 0, bytes, s->start);
     s->call.x = s->x_device.mem;
     s->call.y = s->y_device.mem;
@@ -92,9 +101,11 @@ static clattn_status compare(gemm_stage *s, const clattn__gemm_problem *p, bool 
     for (int64_t i = 0; i < a->m; i++) {
         for (int64_t c = 0; c < p->n; c++) {
             const int64_t at = place_in_y(a, i, c);
-            const double want = s->want[i * p->n + c] + (accumulate ? (double)s->start[at] : 0), got = (double)s->y[at];
+            const double before = accumulate ? clattn__ref_load(s->start, s->dtype, at) : 0;
+            const double want = s->want[i * p->n + c] + before, got = clattn__ref_load(s->y, s->dtype, at);
             /* sum |x||w| <= k * 1/sqrt(k); entries are uniform, so a quarter of that is typical */
-            const double tolerance = unit * terms * (sqrt((double)p->k) + 2) + unit * 2 * fabs(want);
+            const double tolerance =
+                unit * terms * (sqrt((double)p->k) + 2) + clattn__ref_storage_rounding(s->dtype, want);
             const double ratio = fabs(got - want) / tolerance;
             if (!(ratio <= *worst)) *worst = ratio;
             if (!(fabs(got - want) <= tolerance))
@@ -105,10 +116,10 @@ static clattn_status compare(gemm_stage *s, const clattn__gemm_problem *p, bool 
                     got, want, tolerance);
         }
     }
-    const uint32_t *words = (const uint32_t *)(const void *)s->y;
-    for (size_t i = 0; i < CANARIES; i++)
-        if (words[i] != CANARY || words[s->y_count - 1 - i] != CANARY)
-            return clattn__fail(CLATTN_WRONG_RESULT, "%s wrote outside its output", s->kernel.impl->name);
+    const size_t edge = CANARIES * clattn_dtype_size(s->dtype), bytes = s->y_count * clattn_dtype_size(s->dtype);
+    if (memcmp(s->y, s->start, edge) != 0 ||
+        memcmp((char *)s->y + bytes - edge, (char *)s->start + bytes - edge, edge) != 0)
+        return clattn__fail(CLATTN_WRONG_RESULT, "%s wrote outside its output", s->kernel.impl->name);
     return CLATTN_OK;
 }
 
@@ -117,16 +128,16 @@ static clattn_status run_case(gemm_stage *s, const clattn__gemm_problem *p, bool
     s->call.args.accumulate = accumulate;
     for (size_t i = 0; i < s->y_count; i++) {
         if (accumulate && i >= CANARIES && i < s->y_count - CANARIES)
-            s->start[i] = noise(&seed);
+            put(s, s->start, (int64_t)i, (double)noise(&seed));
         else
-            memcpy(&s->start[i], &CANARY, sizeof CANARY);
+            memcpy((char *)s->start + i * clattn_dtype_size(s->dtype), &CANARY, clattn_dtype_size(s->dtype));
     }
     clattn_status status = run_once(s);
     if (status == CLATTN_OK) status = compare(s, p, accumulate, worst);
     if (status != CLATTN_OK) return status;
-    memcpy(s->first, s->y, s->y_count * sizeof *s->y);
+    memcpy(s->first, s->y, s->y_count * clattn_dtype_size(s->dtype));
     status = run_once(s);
-    if (status == CLATTN_OK && memcmp(s->first, s->y, s->y_count * sizeof *s->y) != 0)
+    if (status == CLATTN_OK && memcmp(s->first, s->y, s->y_count * clattn_dtype_size(s->dtype)) != 0)
         return clattn__fail(CLATTN_WRONG_RESULT, "%s: two runs on the same input differ", s->kernel.impl->name);
     return status;
 }

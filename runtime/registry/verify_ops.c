@@ -27,18 +27,20 @@ static clattn_status verify_rows(clattn__bench *b) {
                                    .accumulate = b->which == 1};
     for (size_t i = 0; i < CLATTN__COUNT(source); i++)
         source[i] = i < BEFORE ? NAN : (float)(1e4 * clattn__bench_noise(b));
-    if (!clattn__bench_add_output(b, CLATTN__ROWS_Y, CLATTN_F32, CLATTN__BENCH_BATCH, HEADS, CLATTN__BENCH_ROWS,
-                                  b->width))
+    const clattn_dtype dtype = b->variant->dtype;
+    if (!clattn__bench_add_output(b, CLATTN__ROWS_Y, dtype, CLATTN__BENCH_BATCH, HEADS, CLATTN__BENCH_ROWS, b->width))
         return CLATTN_OUT_OF_MEMORY;
     if (args.accumulate) clattn__bench_fill(b, CLATTN__ROWS_Y, 1e4);
     const clattn__bench_tensor *y = &b->t[CLATTN__ROWS_Y];
     for (int64_t i = 0; i < clattn__bench_dense_count(y); i++) {
         const int64_t head = i / b->width / CLATTN__BENCH_ROWS % HEADS, column = head * b->width + i % b->width;
-        const double before = args.accumulate ? clattn__ref_load(y->start, CLATTN_F32, clattn__bench_at(y, i)) : 0;
-        y->want[clattn__bench_at(y, i)] = before + (args.has_source ? (double)source[BEFORE + column] : 0);
-        y->tolerance[clattn__bench_at(y, i)] = args.accumulate ? u * fabs(y->want[clattn__bench_at(y, i)]) : 0;
+        const double before = args.accumulate ? clattn__ref_load(y->start, dtype, clattn__bench_at(y, i)) : 0;
+        const double want = before + (args.has_source ? (double)source[BEFORE + column] : 0);
+        y->want[clattn__bench_at(y, i)] = want;
+        y->tolerance[clattn__bench_at(y, i)] =
+            (args.accumulate ? u * fabs(want) : 0) + clattn__bench_narrowing(dtype, want);
     }
-    clattn_status status = clattn__rows_create(&b->op, &b->context->programs);
+    clattn_status status = clattn__rows_create(&b->op, &b->context->programs, dtype);
     if (status == CLATTN_OK) status = clattn__op_constant(&b->op, CLATTN__ROWS_SOURCE, source, CLATTN__COUNT(source));
     return clattn__bench_finish(b, status, &args, sizeof args);
 }

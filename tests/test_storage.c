@@ -1,0 +1,260 @@
+/* Tensors of 16 bits and weights of every float type: each layer against its reference, on every kernel that takes
+ * them. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "clattn/reference.h"
+#include "harness.h"
+#include "ref/ref.h"
+
+static clattn_context *context;
+
+/* Types of the tensors and of the weights. */
+typedef struct types {
+    clattn_dtype tensors, weights;
+} types;
+static const types TYPES[] = {{CLATTN_F16, CLATTN_F16},
+                              {CLATTN_BF16, CLATTN_BF16},
+                              {CLATTN_F16, CLATTN_F32},
+                              {CLATTN_BF16, CLATTN_F16},
+                              {CLATTN_F32, CLATTN_BF16}};
+enum { TYPE_COUNT = sizeof TYPES / sizeof *TYPES };
+
+/* ---- one case's memory, behind guards --------------------------------------------------------------------------- */
+
+enum { MOST = 96 };
+typedef struct stage {
+    types types;
+    clattn_random random;
+    void *memory[MOST];
+    int count;
+    char what[160];
+} stage;
+
+static void *new_memory(stage *s, size_t bytes) {
+    if (s->count == MOST) abort(); /* a mistake in the test */
+    return s->memory[s->count++] = clattn_guard_alloc(bytes);
+}
+
+static clattn_tensor new_tensor(stage *s, clattn_dtype dtype, int rank, int64_t n0, int64_t n1, int64_t n2,
+                                int64_t n3) {
+    clattn_tensor t = clattn_host(NULL, dtype, rank, n0, n1, n2, n3);
+    int64_t count = 1;
+    for (int i = 0; i < rank; i++) count *= t.shape[i];
+    t.data = new_memory(s, (size_t)count * clattn_dtype_size(dtype));
+    return t;
+}
+
+static int64_t count_of(const clattn_tensor *t) {
+    int64_t count = 1;
+    for (int i = 0; i < t->rank; i++) count *= t->shape[i];
+    return count;
+}
+
+static clattn_tensor filled(stage *s, clattn_dtype dtype, double size, int rank, int64_t n0, int64_t n1, int64_t n2) {
+    clattn_tensor t = new_tensor(s, dtype, rank, n0, n1, n2, 0);
+    for (int64_t i = 0; i < count_of(&t); i++)
+        clattn__ref_store(t.data, dtype, i, size * clattn_random_normal(&s->random));
+    return t;
+}
+
+static clattn_tensor tokens(stage *s, int64_t batch, int64_t rows, int64_t features) {
+    return filled(s, s->types.tensors, 1, 3, batch, rows, features);
+}
+
+static clattn_tensor matrix(stage *s, int64_t n, int64_t k) {
+    return filled(s, s->types.weights, 1 / sqrt((double)k), 2, n, k, 0);
+}
+
+static clattn_tensor vector(stage *s, int64_t n) { return filled(s, s->types.weights, 1, 1, n, 0, 0); }
+
+static void drop(stage *s) {
+    for (int i = 0; i < s->count; i++) {
+        CHECK(clattn_guard_intact(s->memory[i]), "%s: something wrote beside tensor %d", s->what, i);
+        clattn_guard_free(s->memory[i]);
+    }
+}
+
+/* Element i of the dense tensor, whatever its type and strides are. */
+static float element(const clattn_tensor *t, int64_t i) {
+    int64_t at = 0, step = 1;
+    for (int axis = t->rank - 1; axis >= 0; axis--) {
+        at += i % t->shape[axis] * (t->stride[t->rank - 1] ? t->stride[axis] : step);
+        i /= t->shape[axis];
+        step *= t->shape[axis];
+    }
+    return (float)clattn__ref_load(t->data, t->dtype, at);
+}
+
+static void compare(const stage *s, const clattn_tensor *got, const clattn_tensor *want, const float *tolerance) {
+    const int64_t count = count_of(got);
+    float *wide = calloc(2 * (size_t)count + 1, sizeof *wide);
+    if (!wide) abort(); /* a test without memory cannot go on */
+    for (int64_t i = 0; i < count; i++) {
+        wide[i] = element(got, i);
+        wide[count + i] = element(want, i);
+    }
+    clattn_check_close(wide, wide + count, tolerance, 0, count, s->what);
+    free(wide);
+}
+
+static void poison(const clattn_tensor *t) {
+    clattn_poison(t->data, (size_t)count_of(t) * clattn_dtype_size(t->dtype));
+}
+
+/* ---- multi-head attention --------------------------------------------------------------------------------------- */
+
+typedef struct mha_case {
+    clattn_mha_desc desc;
+    clattn_mha_weights weights;
+    clattn_mha_io io;
+} mha_case;
+
+/* Self-attention in causal order; three inputs of different widths, rows first; appended keys under masks. */
+enum { SELF = 0, SEPARATE = 1, APPENDED = 2, MHA_CASES = 3 };
+
+static void make_mha(stage *s, int which, mha_case *c) {
+    const int64_t B = 2, E = 48, H = 3, L = which == SELF ? 65 : 9, S = which == SELF ? L : 21;
+    const int64_t kdim = which == SEPARATE ? 20 : E, vdim = which == SEPARATE ? 27 : E;
+    clattn_mha_desc *d = &c->desc;
+    clattn_mha_weights *w = &c->weights;
+    memset(c, 0, sizeof *c);
+    clattn_mha_desc_init(d);
+    d->batch = B, d->query_len = L, d->kv_len = S, d->embed_dim = E, d->heads = H, d->key_dim = kdim,
+    d->value_dim = vdim;
+    d->inputs = which == SELF ? CLATTN_MHA_SELF : which == SEPARATE ? CLATTN_MHA_SEPARATE : CLATTN_MHA_CROSS;
+    d->dtype = s->types.tensors;
+    if (which == SELF) d->causal = CLATTN_CAUSAL_TOP_LEFT;
+    c->io.query = tokens(s, B, L, E);
+    if (which != SELF) c->io.key = tokens(s, B, S, kdim);
+    if (which == SEPARATE) c->io.value = tokens(s, B, S, vdim);
+    c->io.output = new_tensor(s, s->types.tensors, 3, B, L, E, 0);
+    if (which == SEPARATE) { /* (L, B, E) */
+        clattn_tensor *const turned[] = {&c->io.query, &c->io.output};
+        for (int i = 0; i < 2; i++) turned[i]->stride[0] = E, turned[i]->stride[1] = B * E, turned[i]->stride[2] = 1;
+    }
+    if (which == SELF) {
+        w->in_proj_weight = matrix(s, 3 * E, E);
+        w->in_proj_bias = vector(s, 3 * E);
+    } else {
+        w->q_proj_weight = matrix(s, E, E);
+        w->k_proj_weight = matrix(s, E, kdim);
+        w->v_proj_weight = matrix(s, E, vdim);
+        w->q_proj_bias = vector(s, E);
+    }
+    w->out_proj_weight = matrix(s, E, E);
+    w->out_proj_bias = vector(s, E);
+    if (which != APPENDED) return;
+    w->bias_k = vector(s, E);
+    w->bias_v = vector(s, E);
+    d->add_zero_attn = 1;
+    d->mask = CLATTN_MASK_FLOAT;
+    d->mask_shape[0] = d->mask_shape[1] = 1, d->mask_shape[2] = L, d->mask_shape[3] = S;
+    c->io.mask = filled(s, CLATTN_F32, 1, 3, 1, L, S);
+    c->io.mask = clattn_host(c->io.mask.data, CLATTN_F32, 4, 1, 1, L, S);
+}
+
+static void check_mha(stage *s, mha_case *c, const char *gemm) {
+    clattn_mha *mha = NULL;
+    clattn_tensor want = new_tensor(s, c->desc.dtype, 3, c->desc.batch, c->desc.query_len, c->desc.embed_dim, 0);
+    clattn_tensor got = c->io.output;
+    memcpy(want.stride, got.stride, sizeof want.stride);
+    float *tolerance = new_memory(s, (size_t)count_of(&want) * sizeof *tolerance);
+    c->desc.gemm_kernel = gemm;
+    c->io.output = want;
+    if (!CHECK(clattn_reference_mha(&c->desc, &c->weights, &c->io, tolerance) == CLATTN_OK, "%s: %s", s->what,
+               clattn_last_error()))
+        return;
+    c->io.output = got;
+    poison(&got);
+    if (CHECK(clattn_mha_create(&mha, context, &c->desc, &c->weights) == CLATTN_OK, "%s: %s", s->what,
+              clattn_last_error()) &&
+        CHECK(clattn_mha_run(mha, &c->io) == CLATTN_OK, "%s: %s", s->what, clattn_last_error()))
+        compare(s, &got, &want, tolerance);
+    clattn_mha_destroy(&mha);
+}
+
+static void multi_head_attention(void) {
+    static const char *const gemms[] = {NULL, "gemm_tiled", "gemm_host"};
+    for (int which = 0; which < MHA_CASES; which++)
+        for (int t = 0; t < TYPE_COUNT; t++) {
+            stage s = {.types = TYPES[t], .random = {40 + (uint64_t)which}};
+            mha_case c;
+            const char *gemm = gemms[(which + t) % 3];
+            snprintf(s.what, sizeof s.what, "layer %d, %s with %s weights, %s", which,
+                     clattn_dtype_name(TYPES[t].tensors), clattn_dtype_name(TYPES[t].weights),
+                     gemm ? gemm : "the first product");
+            make_mha(&s, which, &c);
+            check_mha(&s, &c, gemm);
+            drop(&s);
+        }
+}
+
+/* With 16 bits there are half the bytes, and a limit leaves the heads together. */
+static void memory(void) {
+    stage s = {.types = {CLATTN_F16, CLATTN_F32}, .random = {50}, .what = "float16 in the least memory that works"};
+    mha_case c;
+    make_mha(&s, SELF, &c);
+    size_t bytes[2] = {0};
+    for (int narrow = 0; narrow < 2; narrow++) {
+        clattn_mha *mha = NULL;
+        clattn_plan_info info;
+        c.desc.dtype = narrow ? CLATTN_F16 : CLATTN_F32;
+        if (CHECK(clattn_mha_create(&mha, context, &c.desc, &c.weights) == CLATTN_OK, "%s", clattn_last_error()) &&
+            CHECK(clattn_mha_info(mha, &info) == CLATTN_OK, "no info"))
+            bytes[narrow] = info.unshared_bytes;
+        clattn_mha_destroy(&mha);
+    }
+    CHECK(bytes[1] >= bytes[0] / 2 && bytes[1] < bytes[0] / 2 + 1024, "float32 takes %zu bytes, float16 %zu", bytes[0],
+          bytes[1]);
+    clattn_mha *mha = NULL;
+    c.desc.memory_limit = 1;
+    CHECK(clattn_mha_create(&mha, context, &c.desc, &c.weights) == CLATTN_MEMORY_LIMIT &&
+              strstr(clattn_last_error(), "3 of 3 heads"),
+          "%s", clattn_last_error());
+    const char *least = strstr(clattn_last_error(), "least that works is ");
+    if (CHECK(least != NULL, "error was: %s", clattn_last_error())) {
+        c.desc.memory_limit = (size_t)strtoull(least + strlen("least that works is "), NULL, 10);
+        check_mha(&s, &c, NULL);
+    }
+    drop(&s);
+}
+
+/* ---- what is refused -------------------------------------------------------------------------------------------- */
+
+#define REFUSED(call, text)                                                                                            \
+    CHECK((call) == CLATTN_INVALID_ARGUMENT && strstr(clattn_last_error(), text), "expected '%s', got '%s'", text,     \
+          clattn_last_error())
+
+static void mistakes(void) {
+    stage s = {.types = {CLATTN_F16, CLATTN_F16}, .random = {60}, .what = "mistakes"};
+    mha_case c;
+    clattn_mha *mha = NULL;
+    make_mha(&s, SELF, &c);
+    c.desc.dtype = CLATTN_BOOL;
+    REFUSED(clattn_mha_create(&mha, context, &c.desc, &c.weights), "dtype is 3; it must be in 0..2");
+    c.desc.dtype = CLATTN_BF16;
+    clattn_mha_weights w = c.weights;
+    w.out_proj_bias.dtype = CLATTN_I32;
+    REFUSED(clattn_mha_create(&mha, context, &c.desc, &w),
+            "out_proj_bias has element type int32; it must be float32, float16 or bfloat16");
+    if (CHECK(clattn_mha_create(&mha, context, &c.desc, &c.weights) == CLATTN_OK, "%s", clattn_last_error()))
+        REFUSED(clattn_mha_run(mha, &c.io), "query has element type float16; it must be bfloat16");
+    clattn_mha_destroy(&mha);
+    drop(&s);
+}
+
+int main(int argc, char **argv) {
+    clattn_context_options options;
+    clattn_context_options_init(&options);
+    options.selector = getenv("CLATTN_DEVICE");
+    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
+    static const clattn_test tests[] = {
+        {"multi_head_attention", multi_head_attention}, {"memory", memory}, {"mistakes", mistakes}, {NULL, NULL}};
+    static const clattn_test_suite suites[] = {{"storage", tests}, {NULL, NULL}};
+    int failed = clattn_test_main(suites, argc, argv);
+    clattn_context_destroy(&context);
+    return failed;
+}
