@@ -29,6 +29,7 @@ typedef struct bench_case {
     bool causal;
     double flops;      /* of one run */
     double read_bytes; /* of one run whose limit is reading memory: decoding; 0: the limit is arithmetic */
+    double read_gbps;  /* with read_bytes: the limit right before and after the case, which other machines share */
     void *state;       /* state_bytes of the kind, zeroed */
     bench_result result;
     bool timed;
@@ -82,11 +83,7 @@ typedef struct bench_attention_data {
 } bench_attention_data;
 clattn_status bench_check_attention(const cli_problem *problem, const bench_attention_data *data, bench_result *result);
 
-/* bench_host.c ---------------------------------------------------------------------------------------------------- */
-
-/* Greatest rate of float32 multiply-adds that `threads` threads of this CPU reach in registers, in GFLOP/s, the best of
- * a few short runs; what a CPU device can be measured against. 0 when this build cannot tell. */
-double bench_peak_gflops(int threads);
+/* bench_load.c ---------------------------------------------------------------------------------------------------- */
 
 /* Who uses the CPU. others: the share of all CPU time since start that went to other processes or to a neighbour of the
  * virtual machine, 0..1; negative when the system does not say. */
@@ -103,8 +100,8 @@ typedef struct bench_report {
     const bench_case *cases;
     int count;
     clattn_device_info device;
-    double peak;   /* GFLOP/s, 0 unknown */
-    double others; /* share of the processor that others used, negative unknown */
+    clattn_limits limits; /* of the device, measured before and after the cases */
+    double others;        /* share of the processor that others used, negative unknown */
 } bench_report;
 void bench_print_table(const bench_report *report);
 int bench_print_json(const bench_report *report);

@@ -4,17 +4,10 @@
 #include "bench.h"
 #include "table.h"
 
-/* Share of the limit that applies: reading memory for decoding, else multiply-adds; 0 unknown. */
+/* Share of the limit that applies: reading memory when decoding, else arithmetic. */
 static double fraction(const bench_report *report, const bench_case *c) {
-    if (c->read_bytes > 0) return 0;
-    return report->peak > 0 ? bench_gflops(c) / report->peak : 0;
-}
-
-static const char *fraction_text(const bench_report *report, const bench_case *c, char text[16]) {
-    double share = fraction(report, c);
-    text[0] = '\0';
-    if (share > 0) snprintf(text, 16, "%.3f", share);
-    return text;
+    if (c->read_bytes > 0) return c->read_bytes / c->result.median_ms * 1e-6 / c->read_gbps;
+    return bench_gflops(c) / report->limits.multiply_add_gflops;
 }
 
 void bench_print_table(const bench_report *report) {
@@ -26,7 +19,7 @@ void bench_print_table(const bench_report *report) {
     for (int i = 0; i < report->count; i++) {
         const bench_case *c = &report->cases[i];
         const bench_result *r = &c->result;
-        char text[16], bytes[32];
+        char bytes[32];
         if (!c->timed) continue;
         cli_table_add(&table, "%s", c->kind->op);
         cli_table_add(&table, "%s", c->shape);
@@ -36,7 +29,7 @@ void bench_print_table(const bench_report *report) {
         cli_table_add(&table, "%.1f %%", 100 * r->spread);
         cli_table_add(&table, "%d", r->runs);
         cli_table_add(&table, "%.1f", bench_gflops(c));
-        cli_table_add(&table, "%s", fraction_text(report, c, text));
+        cli_table_add(&table, "%.3f%s", fraction(report, c), c->read_bytes > 0 ? " read" : "");
         cli_table_add(&table, "%s", cli_bytes_text(r->extra_bytes, bytes));
         cli_table_add(&table, "%.2e", r->max_error);
         cli_table_add(&table, "%.3f", r->error_fraction);
@@ -44,9 +37,8 @@ void bench_print_table(const bench_report *report) {
         cli_table_add(&table, "%s", r->kernels);
     }
     printf("%s (%s, driver %s)\n", report->device.name, report->device.platform, report->device.driver);
-    if (report->peak > 0)
-        printf("multiply-add peak of the host with %u threads: %.1f GFLOP/s\n", report->device.compute_units,
-               report->peak);
+    printf("limits: %.1f GFLOP/s of multiply-adds, %.1f GB/s of reading, with %u compute units\n",
+           report->limits.multiply_add_gflops, report->limits.read_gbps, report->device.compute_units);
     putchar('\n');
     cli_table_print(&table, stdout);
     cli_table_free(&table);
@@ -63,7 +55,8 @@ static void add_row(cJSON *rows, const bench_report *report, const bench_case *c
     cli_json_number(item, "spread", r->spread);
     cJSON_AddNumberToObject(item, "runs", r->runs);
     cli_json_number(item, "gflops", bench_gflops(c));
-    if (fraction(report, c) > 0) cli_json_number(item, "fraction_of_peak", fraction(report, c));
+    cli_json_number(item, "fraction_of_peak", fraction(report, c));
+    cJSON_AddStringToObject(item, "limit", c->read_bytes > 0 ? "read" : "multiply-add");
     cJSON_AddNumberToObject(item, "extra_bytes", (double)r->extra_bytes);
     cli_json_number(item, "max_error", r->max_error);
     cli_json_number(item, "error_fraction", r->error_fraction);
@@ -78,7 +71,8 @@ int bench_print_json(const bench_report *report) {
     cJSON_AddStringToObject(root, "device", report->device.name);
     cJSON_AddStringToObject(root, "platform", report->device.platform);
     cJSON_AddStringToObject(root, "driver", report->device.driver);
-    cli_json_number(root, "peak_gflops", report->peak);
+    cli_json_number(root, "peak_gflops", report->limits.multiply_add_gflops);
+    cli_json_number(root, "read_gbps", report->limits.read_gbps);
     cli_json_number(root, "others_share", report->others);
     cJSON *rows = cJSON_AddArrayToObject(root, "rows");
     for (int i = 0; i < report->count; i++)
@@ -105,10 +99,9 @@ void bench_print_csv(const bench_report *report, FILE *file) {
     for (int i = 0; i < report->count; i++) {
         const bench_case *c = &report->cases[i];
         const bench_result *r = &c->result;
-        char text[16];
         if (!c->timed) continue;
-        fprintf(file, "%s,clattn,%s,%d,%.3f,%.3f,%.1f,%s,", c->kind->op, c->shape, c->causal, r->min_ms, r->median_ms,
-                bench_gflops(c), fraction_text(report, c, text));
+        fprintf(file, "%s,clattn,%s,%d,%.3f,%.3f,%.1f,%.3f,", c->kind->op, c->shape, c->causal, r->min_ms, r->median_ms,
+                bench_gflops(c), fraction(report, c));
         csv_text(file, report->device.name);
         fputc(',', file);
         csv_text(file, report->device.driver);

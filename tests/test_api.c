@@ -269,6 +269,27 @@ static void contexts(void) {
     clattn_context_destroy(&none);
 }
 
+static void limits(void) {
+    clattn_limits first = {0}, second = {0};
+    clattn_device_info info;
+    size_t before = 0, after = 1;
+    CHECK(clattn_context_limits(NULL, &first) == CLATTN_INVALID_ARGUMENT, "context NULL");
+    CHECK(clattn_context_limits(context, NULL) == CLATTN_INVALID_ARGUMENT, "limits NULL");
+    clattn_context_device(context, &info);
+    clattn_context_memory(context, &before, NULL);
+    REQUIRE(clattn_context_limits(context, &first) == CLATTN_OK, "%s", clattn_last_error());
+    REQUIRE(clattn_context_limits(context, &second) == CLATTN_OK, "%s", clattn_last_error());
+    clattn_context_memory(context, &after, NULL);
+    CHECK(after == before, "%zu bytes are held, %zu before", after, before);
+    /* Dropped work would look thousands of times faster; a busy machine makes it a few times slower. */
+    const double unit = second.multiply_add_gflops / (double)info.compute_units;
+    CHECK(unit > 0 && unit < 1e4, "%g GFLOP/s per compute unit", unit);
+    CHECK(second.read_gbps > 0 && second.read_gbps < 1e5, "%g GB/s", second.read_gbps);
+    const double change = second.multiply_add_gflops / first.multiply_add_gflops;
+    CHECK(change > 0.05 && change < 20, "%g and then %g GFLOP/s", first.multiply_add_gflops,
+          second.multiply_add_gflops);
+}
+
 int main(int argc, char **argv) {
     clattn_context_options options;
     clattn_context_options_init(&options);
@@ -281,6 +302,7 @@ int main(int argc, char **argv) {
                                         {"older_structs", older_structs},
                                         {"names", names},
                                         {"contexts", contexts},
+                                        {"limits", limits},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"api", tests}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);

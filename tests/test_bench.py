@@ -43,13 +43,13 @@ def test_words():
     shape = "1,2,1,270,270,8,"
     words = ["causal,window=20,alibi", "window=9:3,sinks", "mask=bool,softcap=3", "mask=float,float16", "mask=blocks",
              "bfloat16"]
-    got = rows(*[word for w in words for word in ("--attention", shape + w)])
+    report = must_run("bench", *ONCE, "--json", *[word for w in words for word in ("--attention", shape + w)]).out
+    got = json.loads(report)["rows"]  # with all digits
     must(len(got) == len(words) and got[0]["shape"] == "1x2x1x270x270x8+window=20+alibi", got)
-    pairs = [float(r["gflops"]) * float(r["median_ms"]) * 1e6 / (4 * 2 * 8) for r in got]
+    pairs = [r["gflops"] * r["median_ms"] * 1e6 / (4 * 2 * 8) for r in got]
     expected = [sum(min(i, 20) + 1 for i in range(270)), sum(min(i, 9) + min(269 - i, 3) + 1 for i in range(270)),
                 270 * 270, 270 * 270, 256 * 256 + 14 * 14, 270 * 270]
-    for p, e in zip(pairs, expected):
-        must(abs(p - e) <= 0.2 * e, "pairs counted:", p, "expected", e)  # gflops and ms are printed rounded
+    must(all(abs(p - e) < 0.01 for p, e in zip(pairs, expected)), "pairs counted:", pairs, "expected", expected)
 
 
 def test_json():

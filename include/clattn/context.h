@@ -89,6 +89,15 @@ CLATTN_API clattn_status clattn_context_finish(clattn_context *context);
  * wrapped does not count). Either pointer may be NULL. */
 CLATTN_API clattn_status clattn_context_memory(const clattn_context *context, size_t *now, size_t *peak);
 
+/* What the device can do at most, to judge measured times by. */
+typedef struct clattn_limits {
+    double multiply_add_gflops; /* 10^9 float32 operations per second in registers; a multiply-add counts two */
+    double read_gbps;           /* 10^9 bytes per second read from memory, by all compute units, beyond the caches */
+} clattn_limits;
+/* Measures them on the context's device, best of several runs: takes about a second, and for that time up to 512 MiB of
+ * device memory (which clattn_context_memory counts). Anything else that runs meanwhile lowers the figures. */
+CLATTN_API clattn_status clattn_context_limits(clattn_context *context, clattn_limits *limits);
+
 typedef enum clattn_trust {
     CLATTN_TRUST_UNKNOWN = 0,
     CLATTN_TRUST_VERIFIED = 1,

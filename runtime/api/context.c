@@ -78,6 +78,11 @@ clattn_status clattn_context_memory(const clattn_context *context, size_t *now, 
     return CLATTN_OK;
 }
 
+clattn_status clattn_context_limits(clattn_context *context, clattn_limits *limits) {
+    if (!context || !limits) return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is NULL", context ? "limits" : "context");
+    return clattn__limits_measure(&context->programs, limits);
+}
+
 clattn_status clattn_context_trust(clattn_context *context, int *verified, int *quarantined) {
     if (!context) return clattn__fail(CLATTN_INVALID_ARGUMENT, "context is NULL");
     clattn__trust_load(context);

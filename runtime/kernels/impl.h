@@ -248,4 +248,7 @@ enum {
 clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, const char *kernel, clattn_dtype tokens,
                                    clattn_dtype cells);
 
+/* limits.c: what clattn_context_limits gives. */
+clattn_status clattn__limits_measure(clattn__programs *programs, clattn_limits *limits);
+
 #endif
