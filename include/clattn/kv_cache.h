@@ -155,7 +155,7 @@ CLATTN_API clattn_status clattn_kv_cache_create(clattn_kv_cache **out, clattn_co
  * cache keeps its lengths; INVALID_ARGUMENT: an entry would pass its capacity; OUT_OF_MEMORY: all pages are in use. */
 CLATTN_API clattn_status clattn_kv_cache_append(clattn_kv_cache *cache, const clattn_kv_append_io *io);
 /* Runs and blocks until the outputs are there. Rows before an entry's first token are empty: output 0, logsumexp
- * -inf. */
+ * -inf. A ring that was truncated refuses rows whose windows begin before what it has overwritten. */
 CLATTN_API clattn_status clattn_kv_cache_attend(clattn_kv_cache *cache, const clattn_kv_attend_io *io);
 /* The rest is for caches that hold their memory.
  * Copies what the cache holds, turned keys and rounded values: key (B, Hkv, S, D), value (B, Hkv, S, Dv), S <= C, of

@@ -385,6 +385,16 @@ clattn_status clattn__check_kv_rows(const clattn__kv_desc *d, const int32_t *len
     return CLATTN_OK;
 }
 
+clattn_status clattn__check_kv_window(const clattn__kv_desc *d, const int32_t *lost, int64_t entry, int64_t length,
+                                      int64_t rows) {
+    const int64_t begin = length - rows - d->attention.window_left;
+    if (d->layout != CLATTN_KV_RING || lost[entry] == 0 || begin >= lost[entry]) return CLATTN_OK;
+    return clattn__fail(CLATTN_INVALID_ARGUMENT,
+                        "entry %lld of length %lld, %lld rows asked: the first window begins at token %lld, but the "
+                        "ring has overwritten tokens before %d",
+                        (long long)entry, (long long)length, (long long)rows, (long long)begin, lost[entry]);
+}
+
 clattn_status clattn__check_kv_table(const clattn__kv_desc *d, const clattn_tensor *table, const int32_t *lengths,
                                      int64_t added) {
     if (!table->data) return CLATTN_OK;

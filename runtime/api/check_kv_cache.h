@@ -21,6 +21,9 @@ clattn_status clattn__check_kv_attend(const clattn__kv_desc *desc, const clattn_
 /* lengths (B): tokens before `added` new ones come, or with the `rows` that ask. */
 clattn_status clattn__check_kv_growth(const clattn__kv_desc *desc, const int32_t *lengths, int64_t added);
 clattn_status clattn__check_kv_rows(const clattn__kv_desc *desc, const int32_t *lengths, int64_t rows);
+/* The windows of an entry's last `rows` rows, and of the one that comes next, begin behind what its ring has lost. */
+clattn_status clattn__check_kv_window(const clattn__kv_desc *desc, const int32_t *lost, int64_t entry, int64_t length,
+                                      int64_t rows);
 /* A host table has a page for each token before `added` more. */
 clattn_status clattn__check_kv_table(const clattn__kv_desc *desc, const clattn_tensor *table, const int32_t *lengths,
                                      int64_t added);

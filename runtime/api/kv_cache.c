@@ -20,6 +20,7 @@ struct clattn_kv_cache {
     clattn__buffer lengths_mem; /* (2, B): tokens of each entry; keys that a ring holds of them */
     clattn__buffer table_mem;   /* (B, M) */
     int32_t *lengths, *kept;    /* (B) */
+    int32_t *lost;              /* (B): how many of the first tokens a ring has overwritten */
     int32_t *table;             /* (B, M), -1: no page */
     int32_t *free_pages;        /* a stack */
     int64_t free_count;
@@ -65,9 +66,10 @@ static clattn_status make_mirrors(clattn_kv_cache *cache) {
     const clattn__kv_desc *d = &cache->desc;
     const bool paged = is_paged(cache) && !d->caller_memory;
     cache->padded_batch = padded(d->attention.batch);
-    cache->lengths = clattn__alloc(2 * cache->padded_batch + 1, sizeof *cache->lengths);
+    cache->lengths = clattn__alloc(3 * cache->padded_batch + 1, sizeof *cache->lengths);
     if (!cache->lengths) return CLATTN_OUT_OF_MEMORY;
     cache->kept = cache->lengths + cache->padded_batch;
+    cache->lost = cache->kept + cache->padded_batch;
     CLATTN__TRY(clattn__buffer_create(env_of(cache), 2 * cache->padded_batch * sizeof(int32_t), &cache->lengths_mem));
     if (!paged) return CLATTN_OK;
     const int64_t extents[2] = {d->attention.batch, d->table_columns};
@@ -262,7 +264,11 @@ static clattn_status append(clattn_kv_cache *cache, const clattn_kv_append_io *i
     };
     CLATTN__TRY(clattn__plan_run(&cache->append.plan, tensors, blocking, waits, wait_list, event));
     if (!own) return CLATTN_OK;
-    for (int64_t b = 0; b < cache->desc.attention.batch; b++) cache->lengths[b] += (int32_t)added;
+    for (int64_t b = 0; b < cache->desc.attention.batch; b++) {
+        cache->lengths[b] += (int32_t)added;
+        const int64_t lost = cache->lengths[b] - cache->desc.attention.kv_len;
+        if (lost > cache->lost[b]) cache->lost[b] = (int32_t)lost;
+    }
     return put_lengths(cache);
 }
 
@@ -287,6 +293,8 @@ static clattn_status attend(clattn_kv_cache *cache, const clattn_kv_attend_io *i
     CLATTN__TRY(memory_of(cache, &io->memory, false, 0, &all.memory));
     const bool known = all.memory.lengths.mem == cache->lengths_mem.mem;
     if (known) CLATTN__TRY(clattn__check_kv_rows(d, cache->lengths, rows));
+    for (int64_t b = 0; b < d->attention.batch && known; b++)
+        CLATTN__TRY(clattn__check_kv_window(d, cache->lost, b, cache->lengths[b], rows));
     clattn__kv_plan_rows(&cache->attend, rows, known ? most_kept(cache) : d->attention.kv_len);
     clattn_tensor keys = all.memory.lengths;
     if (known) keys.offset = (int64_t)cache->padded_batch;
@@ -362,19 +370,6 @@ int64_t clattn_kv_cache_length(const clattn_kv_cache *cache, int64_t entry) {
     return cache->lengths[entry];
 }
 
-/* A ring has lost what was overwritten: the window of the token that would come next must still be there. */
-static clattn_status check_ring(const clattn_kv_cache *cache, int64_t entry, int64_t length) {
-    const clattn_attention_desc *a = &cache->desc.attention;
-    const int64_t oldest = cache->lengths[entry] - a->kv_len;
-    if (cache->desc.layout != CLATTN_KV_RING || length == 0 || oldest <= 0 || length - a->window_left >= oldest)
-        return CLATTN_OK;
-    return clattn__fail(
-        CLATTN_INVALID_ARGUMENT,
-        "length is %lld; the ring has overwritten tokens before %lld, but the next one's window of %lld "
-        "begins earlier",
-        (long long)length, (long long)oldest, (long long)a->window_left);
-}
-
 clattn_status clattn_kv_cache_truncate(clattn_kv_cache *cache, int64_t entry, int64_t length) {
     CLATTN__TRY(check_own(cache));
     if (entry < 0 || entry >= cache->desc.attention.batch)
@@ -383,9 +378,10 @@ clattn_status clattn_kv_cache_truncate(clattn_kv_cache *cache, int64_t entry, in
     if (length < 0 || length > cache->lengths[entry])
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "length is %lld; entry %lld holds %d tokens", (long long)length,
                             (long long)entry, cache->lengths[entry]);
-    CLATTN__TRY(check_ring(cache, entry, length));
+    if (length > 0) CLATTN__TRY(clattn__check_kv_window(&cache->desc, cache->lost, entry, length, 0));
     if (is_paged(cache)) CLATTN__TRY(set_pages(cache, entry, length));
     cache->lengths[entry] = (int32_t)length;
+    if (length == 0) cache->lost[entry] = 0;
     return put_lengths(cache);
 }
 
