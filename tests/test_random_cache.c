@@ -134,7 +134,7 @@ static void draw_class(stage *s, int number) {
     a->kernel = kernels[number % 4];
 }
 
-/* ---- one case: what does not -------------------------------------------------------------------------------------- */
+/* ---- one case: what does not ------------------------------------------------------------------------------------- */
 
 static void draw_case(stage *s, int number) {
     clattn_attention_desc *a = &s->attention;
@@ -227,7 +227,7 @@ static bool start(stage *s) {
     return CHECK(status == CLATTN_OK, "%s: %s", s->what, clattn_last_error());
 }
 
-/* ---- steps -------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 /* Element 0 of token t of entry b and head h in memory of ours. */
 static int64_t cell(const stage *s, const clattn_tensor *cells, bool paged, int64_t b, int64_t h, int64_t t) {
