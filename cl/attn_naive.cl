@@ -38,6 +38,20 @@ static void add_score(row_softmax *r, float s, float inverse_temperature, float 
 }
 
 /* first: number of work-item 0, as launches are cut in chunks. */
+/* Packed sequences: weights and scores of the keys from `first` on, which the sequence of row i lacks. */
+static void fill_missing(const clattn_attn_args *a, int b, int first_head, int heads, int i, int first, int end,
+                         __global float *weights, __global float *scores) {
+    const float score = WANT_SCORES(4) ? 0.0f : -INFINITY;
+    if (WEIGHTS || AVERAGED_WEIGHTS) weights += a->weights.offset + b * a->weights.batch + i * a->weights.row;
+    if (SCORES) scores += a->scores.offset + b * a->scores.batch + i * a->scores.row;
+    for (int h = first_head; h < first_head + heads; h++)
+        for (int j = first; j < end; j++) {
+            if (WEIGHTS) weights[h * a->weights.head + j] = 0.0f;
+            if (AVERAGED_WEIGHTS && !a->weights_accumulate) weights[j] = 0.0f;
+            if (SCORES) scores[h * a->scores.head + j] = score;
+        }
+}
+
 __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
     const int heads = AVERAGED_WEIGHTS ? all.query_heads : 1; /* walked by this item */
     const clattn_i64 item = first + (clattn_i64)get_global_id(0);
@@ -48,6 +62,8 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
     clattn_attn_args a = all;
     if (b >= a.batch) return;
     attn_sequence_set(&a, b, query_starts, key_starts);
+    if (VARLEN && (WEIGHTS || AVERAGED_WEIGHTS || SCORES))
+        fill_missing(&a, b, first_head, heads, i, i < a.query_len ? a.kv_len : 0, all.kv_len, weights, scores);
     if (i >= a.query_len) return;
     if (SCORE_WEIGHT) score_weight += a.score_weight_offset;
     if (SCORE_BIAS) score_bias += a.score_bias_offset;

@@ -27,8 +27,7 @@ static case_result describe_order(cli_case *c, clattn_attention_desc *d) {
     if (!bottom_right && strcmp(alignment, "top_left") != 0 && alignment[0])
         return case_unsupported(c, "causal_alignment '%s' is not supported", alignment);
     if (case_flag(c, "is_causal")) d->causal = bottom_right ? CLATTN_CAUSAL_BOTTOM_RIGHT : CLATTN_CAUSAL_TOP_LEFT;
-    if (!d->causal && bottom_right && (d->window_left >= 0 || d->window_right >= 0))
-        return case_unsupported(c, "a window from the end of each sequence is supported with a causal mask only");
+    d->align_end = !d->causal && bottom_right;
     return CASE_DONE;
 }
 

@@ -476,9 +476,8 @@ static void bad_descriptions(void) {
     BAD_DESC(p.desc.score_weight = 1, "score_weight is 1; the dot product has none");
     BAD_DESC((p.desc.score = CLATTN_SCORE_GAUSSIAN, p.desc.score_bias = 1), "score_bias is 1; only additive scores");
     BAD_DESC(p.desc.prefix = 1, "prefix is 1, but causal is off");
-    BAD_DESC((p.desc.varlen = 1, p.desc.kv_lengths = 1), "varlen and kv_lengths are both given");
-    BAD_DESC((p.desc.varlen = 1, p.desc.weights = CLATTN_WEIGHTS_AVERAGED), "weights is asked for with varlen");
-    BAD_DESC((p.desc.varlen = 1, p.desc.scores = CLATTN_SCORES_RAW), "scores is asked for with varlen");
+    BAD_DESC((p.desc.align_end = 1, p.desc.causal = CLATTN_CAUSAL_TOP_LEFT), "align_end is 1, but causal is 1");
+    BAD_DESC((p.desc.align_end = 1, p.desc.causal = CLATTN_CAUSAL_OFFSET), "align_end is 1, but causal is 3");
 }
 
 /* One changed tensor, by the device and by the reference. */

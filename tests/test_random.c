@@ -74,7 +74,7 @@ static void take_turn(clattn_attention_desc *d, int number) {
         d->padding_mask = 1;
         break;
     case 5:
-        d->kv_lengths = d->causal = CLATTN_CAUSAL_BOTTOM_RIGHT, d->varlen = 0;
+        d->kv_lengths = d->causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
         break;
     case 6:
         d->softcap = 1;
@@ -95,13 +95,13 @@ static void take_turn(clattn_attention_desc *d, int number) {
         d->varlen = 1;
         break;
     case 12:
-        d->weights = CLATTN_WEIGHTS_PER_HEAD, d->varlen = 0;
+        d->weights = CLATTN_WEIGHTS_PER_HEAD, d->varlen = 1;
         break;
     case 13:
-        d->weights = CLATTN_WEIGHTS_AVERAGED, d->varlen = 0;
+        d->weights = CLATTN_WEIGHTS_AVERAGED;
         break;
     case 14:
-        d->scores = CLATTN_SCORES_MASKED, d->varlen = 0;
+        d->scores = CLATTN_SCORES_MASKED, d->varlen = 1;
         break;
     case 15:
         d->score = CLATTN_SCORE_GAUSSIAN;
@@ -147,11 +147,7 @@ static void draw_class(stage *s, int number) {
     take_turn(d, number);
     d->score_weight = d->score != CLATTN_SCORE_DOT;
     d->score_bias = d->score >= CLATTN_SCORE_ADDITIVE;
-    if (d->varlen) {
-        d->kv_lengths = 0;
-        d->weights = CLATTN_WEIGHTS_NONE;
-        d->scores = CLATTN_SCORES_NONE;
-    }
+    d->align_end = !d->causal && chance(s, 0.5);
 }
 
 /* ---- one case: what does not ------------------------------------------------------------------------------------ */
@@ -256,6 +252,12 @@ static int64_t draw_starts(stage *s, int64_t longest, clattn_tensor *starts) {
     return values[s->desc.batch];
 }
 
+/* No more keys than the packed sequence has. */
+static void cut_lengths(int32_t *lengths, const int32_t *starts, int64_t batch) {
+    for (int64_t b = 0; b < batch; b++)
+        if (lengths[b] > starts[b + 1] - starts[b]) lengths[b] = starts[b + 1] - starts[b];
+}
+
 static void draw_inputs(stage *s) {
     const clattn_attention_desc *d = &s->desc;
     clattn_attention_io *io = &s->io;
@@ -274,6 +276,7 @@ static void draw_inputs(stage *s) {
     if (d->mask == CLATTN_MASK_FLOAT) io->mask = float_mask(s);
     if (d->padding_mask) io->padding_mask = booleans(s, 2, (int64_t[2]){d->batch, d->kv_len}, 0.8);
     if (d->kv_lengths) io->kv_lengths = integers(s, 1, d->batch, 0, d->kv_len);
+    if (d->kv_lengths && d->varlen) cut_lengths(io->kv_lengths.data, io->key_starts.data, d->batch);
     if (d->alibi) io->alibi = floats(s, d->query_heads, 0.3);
     if (d->sinks) io->sinks = floats(s, d->query_heads, 1);
     if (d->score_weight) io->score_weight = floats(s, d->head_dim, 1);

@@ -103,7 +103,12 @@ typedef struct clattn_attention_desc {
                               (Tk, Hkv, D), value (Tk, Hkv, Dv), output (Tq, Hq, Dv), logsumexp (Hq, Tq); query_starts
                               and key_starts say where each begins. query_len and kv_len are upper bounds of the
                               lengths. Every other option counts rows and keys within the sequence; bottom right ends
-                              with each sequence's end. Not together with kv_lengths, weights or scores */
+                              with each sequence's end, or with kv_lengths at its length (seqused_k elsewhere), which
+                              then is at most the keys of the sequence. weights and scores have query_len rows and
+                              kv_len keys for each sequence; those that it lacks are 0, in scores of the modes 0 to 2
+                              -inf */
+    int align_end; /* 1, with causal off: row i stands at i + Sk - Sq all the same (with kv_lengths i + length[b] - Sq),
+                      so that windows and ALiBi count from the end, as with CLATTN_CAUSAL_BOTTOM_RIGHT */
 } clattn_attention_desc;
 
 CLATTN_API void clattn_attention_desc_init_sized(clattn_attention_desc *desc, size_t caller_size);
@@ -117,7 +122,7 @@ typedef struct clattn_attention_io {
     clattn_tensor query, key, value;
     clattn_tensor mask;         /* as mask_shape says, bool or float32 */
     clattn_tensor padding_mask; /* (B, Sk) bool */
-    clattn_tensor kv_lengths;   /* (B) int32 or int64, each 0..Sk */
+    clattn_tensor kv_lengths;   /* (B) int32 or int64, each 0..Sk, packed: 0..the keys of sequence b */
     clattn_tensor alibi;        /* (Hq) float32 */
     clattn_tensor sinks;        /* (Hq) float32 */
     clattn_tensor output;

@@ -51,7 +51,7 @@ static clattn_status check_score(clattn_attention_desc *d) {
     return CLATTN_OK;
 }
 
-/* Dropout, prefixes and packed batches, and what does not go together. */
+/* Dropout, prefixes and alignment, and what does not go together. */
 static clattn_status check_extras(const clattn_attention_desc *d) {
     if (!(d->dropout >= 0 && d->dropout < 1))
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "dropout is %g; it must be at least 0 and below 1", d->dropout);
@@ -59,14 +59,11 @@ static clattn_status check_extras(const clattn_attention_desc *d) {
         return clattn__fail(CLATTN_INVALID_ARGUMENT,
                             "prefix is %d, but causal is off; a prefix is what the causal mask does not hide",
                             d->prefix);
-    if (!d->varlen) return CLATTN_OK;
-    if (d->kv_lengths)
+    if (d->align_end && (d->causal == CLATTN_CAUSAL_TOP_LEFT || d->causal == CLATTN_CAUSAL_OFFSET))
         return clattn__fail(CLATTN_INVALID_ARGUMENT,
-                            "varlen and kv_lengths are both given; key_starts tell the lengths of packed sequences");
-    if (d->weights != CLATTN_WEIGHTS_NONE || d->scores != CLATTN_SCORES_NONE)
-        return clattn__fail(CLATTN_INVALID_ARGUMENT,
-                            "%s is asked for with varlen; packed sequences have no such output",
-                            d->weights != CLATTN_WEIGHTS_NONE ? "weights" : "scores");
+                            "align_end is %d, but causal is %d; only without a causal mask, or with "
+                            "CLATTN_CAUSAL_BOTTOM_RIGHT, do rows count from the end",
+                            d->align_end, (int)d->causal);
     return CLATTN_OK;
 }
 
@@ -125,11 +122,14 @@ clattn_status clattn__check_attention_desc(const clattn_attention_desc *in, clat
     return check_extras(d);
 }
 
+static int64_t length_at(const clattn_tensor *lengths, int64_t b) {
+    const int64_t at = lengths->offset + b * lengths->stride[0];
+    return lengths->dtype == CLATTN_I64 ? ((const int64_t *)lengths->data)[at] : ((const int32_t *)lengths->data)[at];
+}
+
 static clattn_status check_lengths(const clattn_tensor *lengths, int64_t batch, int64_t kv_len) {
     for (int64_t b = 0; lengths->data && b < batch; b++) {
-        int64_t at = lengths->offset + b * lengths->stride[0];
-        int64_t n =
-            lengths->dtype == CLATTN_I64 ? ((const int64_t *)lengths->data)[at] : ((const int32_t *)lengths->data)[at];
+        const int64_t n = length_at(lengths, b);
         if (n < 0 || n > kv_len)
             return clattn__fail(CLATTN_INVALID_ARGUMENT, "kv_lengths[%lld] is %lld; it must be in 0..kv_len (%lld)",
                                 (long long)b, (long long)n, (long long)kv_len);
@@ -173,6 +173,20 @@ static clattn_status check_starts(const char *field, const clattn_tensor *starts
     return CLATTN_OK;
 }
 
+/* Lengths within packed sequences that the host knows: no more than the keys that there are. */
+static clattn_status check_used_keys(const clattn_tensor *lengths, const clattn_tensor *starts, int64_t batch) {
+    if (!lengths->data || !starts->data) return CLATTN_OK;
+    const int32_t *start = (const int32_t *)starts->data + starts->offset;
+    for (int64_t b = 0; b < batch; b++) {
+        const int64_t n = length_at(lengths, b);
+        const int64_t keys = (int64_t)start[(b + 1) * starts->stride[0]] - start[b * starts->stride[0]];
+        if (n > keys)
+            return clattn__fail(CLATTN_INVALID_ARGUMENT, "kv_lengths[%lld] is %lld; packed sequence %lld has %lld keys",
+                                (long long)b, (long long)n, (long long)b, (long long)keys);
+    }
+    return CLATTN_OK;
+}
+
 /* Query, key, value or output: (B, H, S, D), or packed (T, H, D). */
 static clattn__tensor_rule token_rule(const clattn_attention_desc *d, const char *name, bool output, int64_t heads,
                                       int64_t rows, int64_t width) {
@@ -194,6 +208,7 @@ static clattn_status check_packed(const clattn_attention_desc *d, clattn_attenti
     if (!d->varlen) return CLATTN_OK;
     CLATTN__TRY(check_starts("query_starts", &io->query_starts, d->batch, d->query_len, Tq));
     CLATTN__TRY(check_starts("key_starts", &io->key_starts, d->batch, d->kv_len, Tk));
+    CLATTN__TRY(check_used_keys(&io->kv_lengths, &io->key_starts, d->batch));
     unpack(&io->query);
     unpack(&io->key);
     unpack(&io->value);

@@ -139,7 +139,8 @@ static clattn_status check_options(const clattn_attention_desc *a) {
                    {"dropout", a->dropout != 0},
                    {"prefix", a->prefix != 0},
                    {"documents", a->documents != 0},
-                   {"varlen", a->varlen != 0}};
+                   {"varlen", a->varlen != 0},
+                   {"align_end", a->align_end != 0}};
     for (size_t i = 0; i < CLATTN__COUNT(options); i++)
         if (options[i].given)
             return clattn__fail(CLATTN_INVALID_ARGUMENT, "attention->%s is given; a cache does not serve it",

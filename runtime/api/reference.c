@@ -71,6 +71,10 @@ static int64_t offset_of(clattn_causal causal, int64_t given, int64_t bottom_rig
     return causal == CLATTN_CAUSAL_OFFSET ? given : 0;
 }
 
+static bool aligns_end(const clattn_attention_desc *d) {
+    return d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT || d->align_end;
+}
+
 /* ---- attention ------------------------------------------------------------------------------------------------- */
 
 /* Dense like the outputs: (B, Hq, Sq, ..), or packed (Tq, Hq, Dv) with logsumexp (Hq, Tq). */
@@ -100,7 +104,7 @@ static void set_features(clattn__ref_attention *p, const clattn_attention_desc *
     p->key_starts = view_vector(&io->key_starts);
     p->query_total = io->query.shape[2];
     p->key_total = io->key.shape[2];
-    p->align_end = d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT;
+    p->align_end = aligns_end(d);
 }
 
 static clattn__ref_attention problem_of(const clattn_attention_desc *d, const clattn_attention_io *io) {
@@ -116,8 +120,9 @@ static clattn__ref_attention problem_of(const clattn_attention_desc *d, const cl
     p.temperature = d->temperature;
     p.softcap = d->softcap;
     p.causal = d->causal != CLATTN_CAUSAL_NONE;
-    p.offset_from_lengths = d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT && d->kv_lengths;
-    p.offset = offset_of(d->causal, d->causal_offset, (p.offset_from_lengths ? 0 : d->kv_len) - d->query_len);
+    p.offset_from_lengths = aligns_end(d) && d->kv_lengths;
+    p.offset = offset_of(aligns_end(d) ? CLATTN_CAUSAL_BOTTOM_RIGHT : d->causal, d->causal_offset,
+                         (p.offset_from_lengths ? 0 : d->kv_len) - d->query_len);
     p.window_left = d->window_left;
     p.window_right = d->window_right;
     p.query = view4(&io->query);

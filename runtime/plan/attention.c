@@ -6,6 +6,11 @@
 
 #include "../../cl/shared/philox.h"
 
+/* Row i stands at i + Sk - Sq, or with lengths at i + length[b] - Sq. */
+static bool aligns_end(const clattn_attention_desc *d) {
+    return d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT || d->align_end;
+}
+
 uint32_t clattn__attention_features(const clattn_attention_desc *d) {
     uint32_t features = 0;
     if (d->causal != CLATTN_CAUSAL_NONE) features |= CLATTN__CAUSAL;
@@ -14,7 +19,7 @@ uint32_t clattn__attention_features(const clattn_attention_desc *d) {
     if (d->mask == CLATTN_MASK_FLOAT) features |= CLATTN__MASK_FLOAT;
     if (d->padding_mask) features |= CLATTN__PADDING;
     if (d->kv_lengths) features |= CLATTN__LENGTHS;
-    if (d->kv_lengths && d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT) features |= CLATTN__OFFSET_FROM_LENGTHS;
+    if (d->kv_lengths && aligns_end(d)) features |= CLATTN__OFFSET_FROM_LENGTHS;
     if (d->softcap > 0) features |= CLATTN__SOFTCAP;
     if (d->alibi) features |= CLATTN__ALIBI;
     if (d->sinks) features |= CLATTN__SINKS;
@@ -36,14 +41,8 @@ uint32_t clattn__attention_features(const clattn_attention_desc *d) {
 
 /* Row i of the query stands at position i + origin among the keys. */
 static int64_t origin_of(const clattn_attention_desc *d) {
-    switch (d->causal) {
-    case CLATTN_CAUSAL_BOTTOM_RIGHT:
-        return d->kv_lengths ? -d->query_len : d->kv_len - d->query_len;
-    case CLATTN_CAUSAL_OFFSET:
-        return d->causal_offset;
-    default:
-        return 0;
-    }
+    if (aligns_end(d)) return d->kv_lengths ? -d->query_len : d->kv_len - d->query_len;
+    return d->causal == CLATTN_CAUSAL_OFFSET ? d->causal_offset : 0;
 }
 
 static int window_side(int64_t side) { return side < 0 || side > INT_MAX / 4 ? INT_MAX : (int)side; }
@@ -66,7 +65,7 @@ void clattn__attention_args(const clattn_attention_desc *d, clattn_attn_args *ar
     args->inverse_temperature = 1.0f / d->temperature;
     args->softcap = d->softcap;
     args->weights_factor = d->weights == CLATTN_WEIGHTS_AVERAGED ? 1.0f / (float)d->query_heads : 1.0f;
-    args->align_end = d->varlen && d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT;
+    args->align_end = d->varlen && aligns_end(d);
     args->dropout_threshold = clattn_dropout_threshold(d->dropout);
     args->dropout_factor = (float)(1.0 / (1.0 - (double)d->dropout));
     args->seed_low = (uint32_t)d->dropout_seed;
@@ -134,12 +133,10 @@ clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_d
                  {CLATTN__ROLE_SCORES, d->scores != CLATTN_SCORES_NONE}};
     for (size_t i = 0; i < CLATTN__COUNT(roles); i++)
         if (roles[i].wanted) clattn__plan_operand(step, (int)roles[i].role, (int)roles[i].role, 0, 0, 0);
-    plan->flops =
-        2.0 * (double)d->batch * (double)d->query_heads * (double)(d->head_dim + d->value_dim) *
-        clattn__allowed_pairs(d->query_len, d->kv_len, d->causal != CLATTN_CAUSAL_NONE,
-                              d->kv_lengths && d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT ? d->kv_len - d->query_len
-                                                                                       : origin_of(d),
-                              d->window_left, d->window_right);
+    plan->flops = 2.0 * (double)d->batch * (double)d->query_heads * (double)(d->head_dim + d->value_dim) *
+                  clattn__allowed_pairs(d->query_len, d->kv_len, d->causal != CLATTN_CAUSAL_NONE,
+                                        d->kv_lengths && aligns_end(d) ? d->kv_len - d->query_len : origin_of(d),
+                                        d->window_left, d->window_right);
     return CLATTN_OK;
 }
 

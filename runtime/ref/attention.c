@@ -212,16 +212,26 @@ static clattn__ref_attention sequence_of(const clattn__ref_attention *p, int64_t
     one.batch_first += b;
     one.query_len = clamp(query_end - query, 0, p->query_len);
     one.kv_len = clamp(key_end - key, 0, p->kv_len);
-    if (p->align_end) one.offset = one.kv_len - one.query_len;
+    if (p->align_end) one.offset = (p->offset_from_lengths ? 0 : one.kv_len) - one.query_len;
     one.query_starts.data = one.key_starts.data = NULL;
     clattn__ref_array *const by_query[] = {&one.query, &one.output, &one.lse, &one.tolerance, &one.lse_tolerance};
     clattn__ref_array *const by_key[] = {&one.key, &one.value};
-    clattn__ref_array *const by_batch[] = {&one.mask, &one.padding, &one.prefix, &one.query_documents,
-                                           &one.key_documents};
+    clattn__ref_array *const by_batch[] = {
+        &one.mask,          &one.padding, &one.lengths,           &one.prefix, &one.query_documents,
+        &one.key_documents, &one.weights, &one.weights_tolerance, &one.scores, &one.scores_tolerance};
     for (size_t i = 0; i < CLATTN__COUNT(by_query); i++) advance(by_query[i], b, query);
     for (size_t i = 0; i < CLATTN__COUNT(by_key); i++) advance(by_key[i], b, key);
     for (size_t i = 0; i < CLATTN__COUNT(by_batch); i++) advance(by_batch[i], b, 0);
     return one;
+}
+
+/* Weights and scores of rows and keys that a packed sequence lacks. */
+static void fill_missing(const clattn__ref_attention *p, const clattn__ref_attention *one, const clattn__ref_array *to,
+                         int64_t heads, double value) {
+    for (int64_t h = 0; to->data && h < heads; h++)
+        for (int64_t i = 0; i < p->query_len; i++)
+            for (int64_t j = i < one->query_len ? one->kv_len : 0; j < p->kv_len; j++)
+                clattn__ref_set(to, 0, h, i, j, value);
 }
 
 clattn_status clattn__ref_attention_run(const clattn__ref_attention *p) {
@@ -230,6 +240,11 @@ clattn_status clattn__ref_attention_run(const clattn__ref_attention *p) {
     for (int64_t b = 0; b < p->batch && status == CLATTN_OK; b++) {
         const clattn__ref_attention one = sequence_of(p, b);
         status = run_batch(&one);
+        const int64_t H = p->query_heads, shared = p->average_weights ? 1 : H;
+        fill_missing(p, &one, &one.weights, shared, 0);
+        fill_missing(p, &one, &one.weights_tolerance, shared, 0);
+        fill_missing(p, &one, &one.scores, H, p->scores_mode == CLATTN_SCORES_SOFTMAX ? 0 : -INFINITY);
+        fill_missing(p, &one, &one.scores_tolerance, H, 0);
     }
     return status;
 }

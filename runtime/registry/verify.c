@@ -251,16 +251,17 @@ static bool fill_features(stage *s) {
                           fill_starts(s, ATTN_KEY_STARTS, s->c->kv_len, &s->ref.key_starts));
 }
 
-/* Outputs are dense behind CANARIES elements; `place` starts behind them. Rows behind the last of packed sequences must
- * stay as they are, which is NaN. */
+/* Outputs are dense behind CANARIES elements; `place` starts behind them. Those of packed sequences are packed, but for
+ * weights and scores; rows behind the last sequence must stay as they are, which is NaN. */
 static bool make_output(stage *s, int which, clattn_dtype dtype, int64_t heads, int64_t rows, int64_t width,
                         clattn_place *place, clattn__ref_array *ref) {
     const int64_t count = s->c->batch * heads * rows * width;
     if (!twin_make(s, which, count + 2 * CANARIES, clattn_dtype_size(dtype))) return false;
     s->want[which] = clattn__alloc((size_t)count + 1, sizeof(float));
     if (!s->want[which]) return false;
-    for (int64_t i = 0; s->packed && i < count; i++) s->want[which][i] = NAN;
-    const int64_t head = (s->packed ? s->c->batch : 1) * rows * width, batch = s->packed ? 0 : heads * head;
+    const bool packed = s->packed && which != ATTN_WEIGHTS && which != ATTN_SCORES;
+    for (int64_t i = 0; packed && i < count; i++) s->want[which][i] = NAN;
+    const int64_t head = (packed ? s->c->batch : 1) * rows * width, batch = packed ? 0 : heads * head;
     *place = (clattn_place){.offset = CANARIES, .batch = batch, .head = head, .row = width};
     *ref = (clattn__ref_array){s->want[which], CLATTN_F32, {batch, head, width, 1}};
     return true;
