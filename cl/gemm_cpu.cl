@@ -1,5 +1,5 @@
-/* Projection y = x W^T + bias on CPU devices: register tiles of explicit vectors, one work-item per work-group, neither
- * local memory nor barriers.
+/* Projection y = act(x W^T + bias) on CPU devices: register tiles of explicit vectors, one work-item per work-group,
+ * neither local memory nor barriers.
  *
  *         k ->                   NR columns   NR columns
  *        +-----------+          +------------+------------+     One work-item owns rows_per_item rows and
@@ -11,10 +11,10 @@
  *
  * Tails. Rows: the last tile repeats the last row and does not store the copies. Columns: W is padded with zeros to
  * whole panels; a panel that passes the end of y, or in which a vector crosses the end of a head, is stored lane by
- * lane. k: beyond BLOCK_K the sums are parked and picked up by the next block: in y, or, where y has not the bits for
- * them, in a private array that serves PARKED_ROWS rows at a time.
+ * lane. k: beyond BLOCK_K it is walked in blocks of nearly equal length, and the item parks its sums in between.
  *
  * x and y lie in memory as storage (inc/types.clh); the row tile, W and all arithmetic are float. */
+#include "inc/activation.clh"
 #include "inc/lanes.clh"
 #include "inc/types.clh"
 #include "inc/vendor.clh"
@@ -28,7 +28,7 @@
 #if NV < 1 || NV > 4
 #error "NV must be in 1..4"
 #endif
-/* BLOCK_K: steps of k between two visits to y; multiple of VW, 64..4096. Private: MR * (BLOCK_K + VW) floats. */
+/* BLOCK_K: greatest number of steps of k at a time; multiple of VW, 64..4096. Private: MR * (BLOCK_K + VW) floats. */
 #if BLOCK_K % VW != 0 || BLOCK_K < 64 || BLOCK_K > 4096
 #error "BLOCK_K must be a multiple of VW in 64..4096"
 #endif
@@ -38,11 +38,11 @@
 #if MAX_COLUMNS % NR != 0 || MAX_COLUMNS < NR
 #error "MAX_COLUMNS must be a multiple of NV * VW"
 #endif
-
-/* PARKED_ROWS: rows that go through all of k before the next ones start; multiple of MR. Private, with storage of 16
- * bits: PARKED_ROWS * MAX_COLUMNS floats. */
-#define PARKED_ROWS (4 * MR)
-#define NARROW (STORAGE_F16 || STORAGE_BF16)
+/* PARKED: greatest rows_per_item (in whole tiles) * columns_per_item (in whole panels) with more than one block of k.
+ * Private: as many floats. */
+#if PARKED < MR * NR
+#error "PARKED must have room for a register tile"
+#endif
 
 /* No multiple of a page, so that the rows of the tile do not compete for the same cache sets. */
 #define TILE_STRIDE (BLOCK_K + VW)
@@ -55,52 +55,105 @@
 #define BODY void
 #endif
 
-/* Where the columns first..end - 1 lie in y, without their row; and of each panel, whether the lanes of each of its
- * vectors lie side by side. */
-void place_columns(const clattn_gemm_args *a, int first, int end, long *column_at, char *whole) {
-    const int heads = a->part_columns / a->width; /* of one part */
-    int d = first % a->width, head = first % a->part_columns / a->width;
-    long part_at = first / a->part_columns * a->y_part;
+/* A column on its way through heads and parts. */
+typedef struct column {
+    int d, head, heads; /* heads of one part */
+    long part_at;
+} column;
 
-    for (int i = 0; i < end - first; i++, d++) {
-        if (i % NR == 0) whole[i / NR] = first + i + NR <= a->n;
-        if (d == a->width) {
-            d = 0;
-            if (++head == heads) {
-                head = 0;
-                part_at += a->y_part;
-            }
-            if (i % VW != 0) whole[i / NR] = 0;
+static inline void advance(column *c, const clattn_gemm_args *a, int count) {
+    c->d += count;
+    while (c->d >= a->width) {
+        c->d -= a->width;
+        if (++c->head == c->heads) {
+            c->head = 0;
+            c->part_at += a->y_part;
         }
-        column_at[i] = part_at + head * a->y.head + d;
     }
 }
 
-/* k_count elements of one row of x. */
-void copy_row(const __global storage *from, float *to, int k_count) {
+/* Where the columns first..end - 1 lie in y, without their row: of each panel whether its vectors are whole, which
+ * means that their lanes lie side by side, and the places of its vectors if they are, else of all its columns. */
+static inline void place_columns(const clattn_gemm_args *a, int first, int end, long *column_at, char *whole) {
+    column at;
+    at.d = first % a->width;
+    at.head = first % a->part_columns / a->width;
+    at.heads = a->part_columns / a->width;
+    at.part_at = first / a->part_columns * a->y_part;
+    for (int panel = 0; first + panel * NR < end; panel++, column_at += NR) {
+        const int count = min(NR, end - first - panel * NR);
+        column lane = at;
+        whole[panel] = count == NR;
+        for (int j = 0; j < NV; j++) {
+            if (at.d + VW > a->width) whole[panel] = 0;
+            column_at[j * VW] = at.part_at + at.head * a->y.head + at.d;
+            advance(&at, a, VW);
+        }
+        for (int i = 0; i < count && !whole[panel]; i++) {
+            column_at[i] = lane.part_at + lane.head * a->y.head + lane.d;
+            advance(&lane, a, 1);
+        }
+    }
+}
+
+/* k_count elements of one row of x; `to` is aligned. */
+static inline void copy_row(const __global storage *from, float *to, int k_count) {
     int k = 0;
-    for (; k + VW <= k_count; k += VW) STORE(load_lanes(from + k), to + k);
+    for (; k + VW <= k_count; k += VW) VEC_AT(to + k) = load_lanes(from + k);
     for (; k < k_count; k++) to[k] = load1(from + k);
 }
 
-BODY gemm_cpu_body(int row_first, int row_end, int column_block, const clattn_gemm_args a, const __global storage *x,
+/* A whole tile's rows to y, at the places of its vectors. */
+static inline void store_vectors(const vec sum[MR][NV], const long *row_at, int rows, const long *at, int accumulate,
+                                 __global storage *y) {
+    UNROLL
+    for (int i = 0; i < MR; i++) {
+        __global storage *row = y + row_at[i];
+        if (i >= rows) continue;
+        UNROLL
+        for (int j = 0; j < NV; j++) {
+            __global storage *to = row + at[j * VW];
+            store_lanes(accumulate ? sum[i][j] + load_lanes(to) : activate(sum[i][j]), to);
+        }
+    }
+}
+
+/* The same lane by lane, for the first `columns` of the panel. */
+static inline void store_columns(const vec sum[MR][NV], const long *row_at, int rows, const long *at, int columns,
+                                 int accumulate, __global storage *y) {
+    float lanes[MR * NR] __attribute__((aligned(64)));
+    UNROLL
+    for (int i = 0; i < MR; i++) {
+        UNROLL
+        for (int j = 0; j < NV; j++) VEC_AT(lanes + i * NR + j * VW) = accumulate ? sum[i][j] : activate(sum[i][j]);
+    }
+    for (int i = 0; i < min(MR, rows); i++)
+        for (int j = 0; j < columns; j++) {
+            __global storage *to = y + row_at[i] + at[j];
+            store1(accumulate ? lanes[i * NR + j] + load1(to) : lanes[i * NR + j], to);
+        }
+}
+
+BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, const __global storage *x,
                    const __global float *w, const __global float *bias, __global storage *y) {
+    const int row_first = row_block * a.rows_per_item;
+    const int row_end = min(a.m, row_first + a.rows_per_item);
     const int column_first = column_block * a.columns_per_item;
     const int column_end = min(a.n, column_first + a.columns_per_item);
+    const int blocks = (a.k + BLOCK_K - 1) / BLOCK_K, block_k = ((a.k + blocks - 1) / blocks + VW - 1) / VW * VW;
     float tile[MR * TILE_STRIDE] __attribute__((aligned(64))); /* (MR, BLOCK_K) */
+    float parked[PARKED] __attribute__((aligned(64)));         /* (tiles, panels, MR, NR) */
     long column_at[MAX_COLUMNS];
     char whole[MAX_COLUMNS / NR];
-    float parked[NARROW ? PARKED_ROWS * MAX_COLUMNS : VW] __attribute__((aligned(64))); /* (row_end - row_first, ..) */
 
     place_columns(&a, column_first, column_end, column_at, whole);
 
-    for (int k_first = 0; k_first < a.k; k_first += BLOCK_K) {
-        const int k_count = min(BLOCK_K, a.k - k_first);
-        const int add_to_y = (!NARROW && k_first > 0) || a.accumulate;
-        const int park = NARROW && k_first + k_count < a.k, resume = NARROW && k_first > 0;
+    for (int k_first = 0; k_first < a.k; k_first += block_k) {
+        const int k_count = min(block_k, a.k - k_first);
+        const bool ends = k_first + k_count == a.k;
+        float *park = parked;
 
         for (int m = row_first; m < row_end; m += MR) {
-            const int rows_left = row_end - m;
             long row_at[MR]; /* offset in y of each row */
             for (int i = 0; i < MR; i++) {
                 const int row = min(m + i, row_end - 1), b = row / a.rows, s = row % a.rows;
@@ -111,14 +164,12 @@ BODY gemm_cpu_body(int row_first, int row_end, int column_block, const clattn_ge
             for (int c = column_first; c < column_end; c += NR) {
                 const __global float *panel = w + (long)c * a.k + (long)k_first * NR; /* (k_count, NR) */
                 const long *at = column_at + (c - column_first);                      /* (NR) */
-                float *kept = parked + (NARROW ? (m - row_first) * MAX_COLUMNS + (c - column_first) : 0);
                 vec sum[MR][NV];
                 UNROLL
                 for (int j = 0; j < NV; j++) {
-                    const vec start = k_first == 0 && a.has_bias ? LOAD(bias + c + j * VW) : (vec)0.0f;
+                    const vec start = a.has_bias ? LOAD(bias + c + j * VW) : (vec)0.0f;
                     UNROLL
-                    for (int i = 0; i < MR; i++)
-                        sum[i][j] = resume ? VEC_AT(kept + i * MAX_COLUMNS + j * VW) : start;
+                    for (int i = 0; i < MR; i++) sum[i][j] = k_first == 0 ? start : VEC_AT(park + i * NR + j * VW);
                 }
 
                 for (int k = 0; k < k_count; k++) {
@@ -133,36 +184,18 @@ BODY gemm_cpu_body(int row_first, int row_end, int column_block, const clattn_ge
                     }
                 }
 
-                if (park) {
+                if (!ends) {
                     UNROLL
                     for (int i = 0; i < MR; i++) {
                         UNROLL
-                        for (int j = 0; j < NV; j++) VEC_AT(kept + i * MAX_COLUMNS + j * VW) = sum[i][j];
+                        for (int j = 0; j < NV; j++) VEC_AT(park + i * NR + j * VW) = sum[i][j];
                     }
                 } else if (whole[(c - column_first) / NR]) {
-                    UNROLL
-                    for (int i = 0; i < MR; i++) {
-                        __global storage *row = y + row_at[i];
-                        if (i >= rows_left) continue;
-                        UNROLL
-                        for (int j = 0; j < NV; j++) {
-                            __global storage *to = row + at[j * VW];
-                            store_lanes(add_to_y ? sum[i][j] + load_lanes(to) : sum[i][j], to);
-                        }
-                    }
+                    store_vectors(sum, row_at, row_end - m, at, a.accumulate, y);
                 } else {
-                    float lanes[MR * NR] __attribute__((aligned(64)));
-                    UNROLL
-                    for (int i = 0; i < MR; i++) {
-                        UNROLL
-                        for (int j = 0; j < NV; j++) STORE(sum[i][j], lanes + i * NR + j * VW);
-                    }
-                    for (int i = 0; i < min(MR, rows_left); i++)
-                        for (int j = 0; j < min(NR, column_end - c); j++) {
-                            __global storage *to = y + row_at[i] + at[j];
-                            store1(add_to_y ? lanes[i * NR + j] + load1(to) : lanes[i * NR + j], to);
-                        }
+                    store_columns(sum, row_at, row_end - m, at, min(NR, column_end - c), a.accumulate, y);
                 }
+                if (blocks > 1) park += MR * NR;
             }
         }
     }
@@ -175,8 +208,5 @@ gemm_cpu(const clattn_gemm_args a,   /* grid: (ceil(m / rows_per_item), ceil(n /
          const __global float *bias, /* (ceil(n / NR) * NR), zeros where there is none               */
          __global storage *y)        /* (m, n) at a.y; overwritten whatever it holds, or added to    */
 {
-    const int row_first = (int)get_group_id(0) * a.rows_per_item, row_end = min(a.m, row_first + a.rows_per_item);
-    const int rows = NARROW ? PARKED_ROWS : a.rows_per_item;
-    for (int first = row_first; first < row_end; first += rows)
-        gemm_cpu_body(first, min(row_end, first + rows), (int)get_group_id(1), a, x, w, bias, y);
+    gemm_cpu_body((int)get_group_id(0), (int)get_group_id(1), a, x, w, bias, y);
 }

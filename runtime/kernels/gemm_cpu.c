@@ -5,21 +5,24 @@
 #include "kernels/gemm.h"
 
 enum {
-    BLOCK_K = 512,            /* steps of k between two visits to y */
-    COLUMNS_LIMIT = 512,      /* greatest columns_per_item before rounding down to whole panels */
-    CACHE_FLOATS = 96 * 1024, /* of the weight per work-item: three quarters of a second-level cache of 512 KB */
+    BLOCK_K = 512,       /* greatest number of steps of k at a time */
+    COLUMNS_LIMIT = 768, /* greatest columns_per_item before rounding down to whole panels */
+    PARKED = 32 * 1024,  /* floats for the sums of an item between two blocks of k */
 };
 
 /* Register tiles by vector width: with 32 registers 4 x 4 vectors, with 16 registers 4 x 3. Timed on a Zen 4 class CPU
- * with pocl 3.1: 4 x 4 of 16 lanes reaches 0.97 or more of the multiply-add peak, 6 x 4 is 2% slower. */
+ * with pocl 3.1, the loop over k of 4 x 4 vectors of 16 lanes runs at 0.99 of the multiply-add peak; 5 x 4, 6 x 4,
+ * 8 x 3 and 12 x 2 are no faster. weight_floats: what an item may walk of the weight in one block of k, so that it
+ * stays in the second-level cache. OpenCL does not tell that cache's size (pocl gives the last level's), but CPUs with
+ * vectors of 16 lanes have 1 MB and more, older ones down to 256 KB: five eighths and three quarters of these. */
 typedef struct tile {
-    int lanes, rows, vectors;
+    int lanes, rows, vectors, weight_floats;
 } tile;
 
 static tile choose_tile(const clattn__caps *caps) {
-    if (caps->vector_width >= 16) return (tile){16, 4, 4};
-    if (caps->vector_width >= 8) return (tile){8, 4, 3};
-    return (tile){4, 4, 3};
+    if (caps->vector_width >= 16) return (tile){16, 4, 4, 160 * 1024};
+    if (caps->vector_width >= 8) return (tile){8, 4, 3, 48 * 1024};
+    return (tile){4, 4, 3, 48 * 1024};
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -64,6 +67,8 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
     clattn__options_int(&options, "BLOCK_K", BLOCK_K);
     clattn__options_int(&options, "MAX_COLUMNS", COLUMNS_LIMIT / panel * panel);
     clattn__storage_options(&options, kernel->problem.dtype);
+    clattn__options_int(&options, "PARKED", PARKED);
+    clattn__options_int(&options, "ACTIVATION", 0);
     if (caps->quirks & CLATTN__QUIRK_NOINLINE_BODY) clattn__options_flag(&options, "BODY_NOINLINE");
     clattn_status status = clattn__program_get(kernel->programs, "gemm_cpu.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
@@ -80,14 +85,16 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
 }
 
 /* How many rows and columns one work-item takes: the pair with the earliest expected finish. One unit of work is one
- * multiply-add. A row costs as much as a few columns before its first product (copy, addresses), an item as much as
- * some thousand cycles; a quarter of an item stands for units that start late or are slowed by others. */
+ * multiply-add. A row costs as much as a few columns before its first product (copy, addresses), a column as much as
+ * about one row (its weights come from further away the first time), an item as much as some thousand cycles; a quarter
+ * of an item stands for units that start late or are slowed by others. */
 static void split(const clattn__gemm_kernel *kernel, clattn_gemm_args *args) {
-    static const int row_choices[] = {64, 32, 16, 8, 4};
-    const double row_columns = 4, item_work = 65536, late_items = 0.25;
+    static const int row_choices[] = {256, 128, 64, 32, 16, 8, 4};
+    const double row_columns = 4, column_rows = 1, item_work = 98304, late_items = 0.25;
+    const clattn__caps *caps = &kernel->programs->env->device.caps;
     const int panel = kernel->block_n, tile_rows = kernel->block_m;
-    const uint32_t units = kernel->programs->env->device.caps.compute_units;
-    const int64_t cached = CACHE_FLOATS / least(args->k, BLOCK_K) / panel * panel;
+    const int64_t units = caps->compute_units ? caps->compute_units : 1;
+    const int64_t cached = choose_tile(caps).weight_floats / least(args->k, BLOCK_K) / panel * panel;
     const int64_t most =
         least(least(cached > panel ? cached : panel, COLUMNS_LIMIT / panel * panel), round_up(args->n, panel));
     double best = -1;
@@ -95,10 +102,11 @@ static void split(const clattn__gemm_kernel *kernel, clattn_gemm_args *args) {
     for (size_t i = 0; i < CLATTN__COUNT(row_choices); i++) {
         const int64_t rows = round_up(row_choices[i], tile_rows);
         for (int64_t columns = panel; columns <= most; columns += panel) {
+            if (args->k > BLOCK_K && rows * columns > PARKED) break;
             const int64_t items = ceil_div(args->m, rows) * ceil_div(args->n, columns);
-            const double work =
-                (double)round_up(least(rows, args->m), tile_rows) * ((double)columns + row_columns) * args->k;
-            const double finish = ((double)ceil_div(items, units ? units : 1) + late_items) * (work + item_work);
+            const double work = ((double)round_up(least(rows, args->m), tile_rows) + column_rows) *
+                                ((double)columns + row_columns) * args->k;
+            const double finish = ((double)ceil_div(items, units) + late_items) * (work + item_work);
             if (best >= 0 && finish >= best) continue;
             best = finish;
             args->rows_per_item = (int)rows;
