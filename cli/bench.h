@@ -9,6 +9,7 @@ typedef struct bench_settings {
     long long warmup, repeat;  /* repeat 0: until `seconds` have passed, at least five times */
     double seconds;
     uint64_t seed;
+    const char *selector; /* of the device, for other processes; NULL: the best */
 } bench_settings;
 
 typedef struct bench_result {
@@ -27,7 +28,7 @@ typedef struct bench_case {
     const struct bench_kind *kind;
     char shape[CLI_SHAPE_TEXT];
     bool causal;
-    double flops;      /* of one run */
+    double flops;      /* of one run; 0: what is timed is not work */
     double read_bytes; /* of one run whose limit is reading memory: decoding; 0: the limit is arithmetic */
     double read_gbps;  /* with read_bytes: the limit right before and after the case, which other machines share */
     void *state;       /* state_bytes of the kind, zeroed */
@@ -51,20 +52,25 @@ typedef struct bench_kind {
     clattn_status (*check)(bench_case *c);
     /* Frees what open made, or made half. */
     void (*close)(bench_case *c);
+    /* Instead of all the above but parse, where time is taken in another way: fills the times. */
+    int (*measure)(bench_case *c, const bench_settings *settings);
 } bench_kind;
 
 extern const bench_kind bench_attention, bench_layer, bench_gemm, bench_decode, bench_model;
+extern const bench_kind bench_first_run, bench_warm_start; /* bench_startup.c; shape: "attention 1,8,8,1024,1024,64" */
 
 /* bench_case.c: opens, runs once, compares with the reference, and only then measures. EXIT_GOOD, EXIT_WRONG when the
  * output differs (the result then has the error and no times), or another code with the message printed. */
 int bench_run(bench_case *c, clattn_context *context, const bench_settings *settings);
 double bench_gflops(const bench_case *c); /* of the median */
+/* Least, median and spread of `runs` times in seconds, which get sorted. */
+void bench_take_times(bench_result *result, double *times, int runs);
 /* "running SHAPE: ..." on stderr; for open(). */
 int bench_fail(const bench_case *c, clattn_status status, const char *doing);
 
 /* bench_data.c ---------------------------------------------------------------------------------------------------- */
 
-/* Standard normal values, or NaN with random NULL. False for lack of memory. */
+/* Nearly standard normal values, or NaN with random NULL. False for lack of memory. */
 bool bench_array(cli_array *array, clattn_dtype dtype, int rank, const int64_t *shape, uint64_t *random);
 
 /* What the reference may cost per case: a good second on the slowest machine that one would measure. */

@@ -100,5 +100,11 @@ static void close_case(bench_case *c) {
     clattn_attention_destroy(&s->plan);
 }
 
-const bench_kind bench_attention = {"attention", sizeof(attention_state), parse, open_case, run, info, check,
-                                    close_case};
+const bench_kind bench_attention = {.op = "attention",
+                                    .state_bytes = sizeof(attention_state),
+                                    .parse = parse,
+                                    .open = open_case,
+                                    .run = run,
+                                    .info = info,
+                                    .check = check,
+                                    .close = close_case};

@@ -20,6 +20,15 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+void bench_take_times(bench_result *result, double *times, int runs) {
+    qsort(times, (size_t)runs, sizeof *times, ascending);
+    double median = 0.5 * (times[(runs - 1) / 2] + times[runs / 2]);
+    result->runs = runs;
+    result->min_ms = 1e3 * times[0];
+    result->median_ms = 1e3 * median;
+    result->spread = (times[3 * (runs - 1) / 4] - times[(runs - 1) / 4]) / median;
+}
+
 static clattn_status measure(bench_case *c, const bench_settings *settings) {
     double times[MOST_RUNS];
     clattn_status status = CLATTN_OK;
@@ -33,12 +42,7 @@ static clattn_status measure(bench_case *c, const bench_settings *settings) {
         times[runs++] = cli_seconds() - before;
     }
     if (status != CLATTN_OK) return status;
-    qsort(times, (size_t)runs, sizeof *times, ascending);
-    double median = 0.5 * (times[(runs - 1) / 2] + times[runs / 2]);
-    c->result.runs = runs;
-    c->result.min_ms = 1e3 * times[0];
-    c->result.median_ms = 1e3 * median;
-    c->result.spread = (times[3 * (runs - 1) / 4] - times[(runs - 1) / 4]) / median;
+    bench_take_times(&c->result, times, runs);
     return CLATTN_OK;
 }
 
@@ -48,6 +52,11 @@ int bench_run(bench_case *c, clattn_context *context, const bench_settings *sett
     const char *doing = "running";
     clattn_status status = CLATTN_OK;
     memset(result, 0, sizeof *result);
+    if (c->kind->measure) {
+        int measured = c->kind->measure(c, settings);
+        c->timed = measured == EXIT_GOOD;
+        return measured;
+    }
     int code = c->kind->open(c, context, settings);
     if (code != EXIT_GOOD) goto done;
     status = c->kind->info(c, &info);

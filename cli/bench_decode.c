@@ -129,4 +129,11 @@ static void close_case(bench_case *c) {
     clattn_kv_cache_destroy(&s->cache);
 }
 
-const bench_kind bench_decode = {"decode", sizeof(decode_state), parse, open_case, run, info, check, close_case};
+const bench_kind bench_decode = {.op = "decode",
+                                 .state_bytes = sizeof(decode_state),
+                                 .parse = parse,
+                                 .open = open_case,
+                                 .run = run,
+                                 .info = info,
+                                 .check = check,
+                                 .close = close_case};

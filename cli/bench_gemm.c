@@ -92,4 +92,11 @@ static void close_case(bench_case *c) {
     clattn_layer_destroy(&s->layer);
 }
 
-const bench_kind bench_gemm = {"gemm", sizeof(gemm_state), parse, open_case, run, info, check, close_case};
+const bench_kind bench_gemm = {.op = "gemm",
+                               .state_bytes = sizeof(gemm_state),
+                               .parse = parse,
+                               .open = open_case,
+                               .run = run,
+                               .info = info,
+                               .check = check,
+                               .close = close_case};

@@ -133,4 +133,11 @@ static void close_case(bench_case *c) {
     clattn_mha_destroy(&s->plan);
 }
 
-const bench_kind bench_layer = {"layer", sizeof(layer_state), parse, open_case, run, info, check, close_case};
+const bench_kind bench_layer = {.op = "layer",
+                                .state_bytes = sizeof(layer_state),
+                                .parse = parse,
+                                .open = open_case,
+                                .run = run,
+                                .info = info,
+                                .check = check,
+                                .close = close_case};

@@ -123,4 +123,11 @@ static void close_case(bench_case *c) {
     cli_bert_free(&s->model);
 }
 
-const bench_kind bench_model = {"model", sizeof(model_state), parse, open_case, run, info, check, close_case};
+const bench_kind bench_model = {.op = "model",
+                                .state_bytes = sizeof(model_state),
+                                .parse = parse,
+                                .open = open_case,
+                                .run = run,
+                                .info = info,
+                                .check = check,
+                                .close = close_case};

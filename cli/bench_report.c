@@ -28,6 +28,10 @@ void bench_print_table(const bench_report *report) {
         cli_table_add(&table, "%.3f", r->median_ms);
         cli_table_add(&table, "%.1f %%", 100 * r->spread);
         cli_table_add(&table, "%d", r->runs);
+        if (!c->flops) {
+            for (int column = 0; column < 7; column++) cli_table_add(&table, "%s", "");
+            continue;
+        }
         cli_table_add(&table, "%.1f", bench_gflops(c));
         cli_table_add(&table, "%.3f%s", fraction(report, c), c->read_bytes > 0 ? " read" : "");
         cli_table_add(&table, "%s", cli_bytes_text(r->extra_bytes, bytes));
@@ -54,6 +58,8 @@ static void add_row(cJSON *rows, const bench_report *report, const bench_case *c
     cli_json_number(item, "median_ms", r->median_ms);
     cli_json_number(item, "spread", r->spread);
     cJSON_AddNumberToObject(item, "runs", r->runs);
+    cJSON_AddItemToArray(rows, item);
+    if (!c->flops) return;
     cli_json_number(item, "gflops", bench_gflops(c));
     cli_json_number(item, "fraction_of_peak", fraction(report, c));
     cJSON_AddStringToObject(item, "limit", c->read_bytes > 0 ? "read" : "multiply-add");
@@ -63,7 +69,6 @@ static void add_row(cJSON *rows, const bench_report *report, const bench_case *c
     cJSON_AddNumberToObject(item, "rows_checked", (double)r->rows_checked);
     cJSON_AddNumberToObject(item, "rows", (double)r->rows);
     cJSON_AddStringToObject(item, "kernels", r->kernels);
-    cJSON_AddItemToArray(rows, item);
 }
 
 int bench_print_json(const bench_report *report) {
@@ -100,13 +105,16 @@ void bench_print_csv(const bench_report *report, FILE *file) {
         const bench_case *c = &report->cases[i];
         const bench_result *r = &c->result;
         if (!c->timed) continue;
-        fprintf(file, "%s,clattn,%s,%d,%.3f,%.3f,%.1f,%.3f,", c->kind->op, c->shape, c->causal, r->min_ms, r->median_ms,
-                bench_gflops(c), fraction(report, c));
+        fprintf(file, "%s,clattn,%s,%d,%.3f,%.3f,", c->kind->op, c->shape, c->causal, r->min_ms, r->median_ms);
+        if (c->flops) fprintf(file, "%.1f,%.3f", bench_gflops(c), fraction(report, c));
+        fputs(c->flops ? "," : ",,", file);
         csv_text(file, report->device.name);
         fputc(',', file);
         csv_text(file, report->device.driver);
         fputc(',', file);
         csv_text(file, r->kernels);
-        fprintf(file, ",%.3e\n", r->max_error);
+        fputc(',', file);
+        if (c->flops) fprintf(file, "%.3e", r->max_error);
+        fputc('\n', file);
     }
 }

@@ -25,6 +25,9 @@ static const char help[] =
     "                       append one token to a key/value cache and attend to all S of them; words: float16,\n"
     "                       bfloat16 or int8 for what the cache holds, paged[=TOKENS] (default 16 per page)\n"
     "  --model FOLDER[,BxT] the encoder of clattn embed on B sentences of T tokens (default 1x128)\n"
+    "  --startup            start to first result of a process, with nothing cached and with everything, for\n"
+    "                       attention 1,8,8,1024,1024,64 and layer 4,128,384,12; and a call at S 16\n"
+    "  --once               run each shape once, unchecked, print a line and end: what --startup times\n"
     "  --kernel NAME        this attention kernel and no other\n"
     "  --gemm-kernel NAME   this projection kernel and no other\n"
     "  --warmup N           runs before the clock starts (default 2)\n"
@@ -59,6 +62,8 @@ enum {
     OPT_GEMM,
     OPT_DECODE,
     OPT_MODEL,
+    OPT_STARTUP,
+    OPT_ONCE,
     OPT_KERNEL,
     OPT_GEMM_KERNEL,
     OPT_WARMUP,
@@ -75,6 +80,8 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"gemm", required_argument, NULL, OPT_GEMM},
                                              {"decode", required_argument, NULL, OPT_DECODE},
                                              {"model", required_argument, NULL, OPT_MODEL},
+                                             {"startup", no_argument, NULL, OPT_STARTUP},
+                                             {"once", no_argument, NULL, OPT_ONCE},
                                              {"kernel", required_argument, NULL, OPT_KERNEL},
                                              {"gemm-kernel", required_argument, NULL, OPT_GEMM_KERNEL},
                                              {"warmup", required_argument, NULL, OPT_WARMUP},
@@ -89,33 +96,40 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
 enum { MOST_CASES = 128 };
 #define BUSY_SHARE 0.05
 
-static const struct {
+typedef struct case_row {
     const bench_kind *kind;
     const char *shape;
-} common_cases[] = {{&bench_attention, "1,8,8,1024,1024,64"},
-                    {&bench_attention, "1,8,8,1024,1024,64,causal"},
-                    {&bench_attention, "1,8,8,4096,4096,64"},
-                    {&bench_attention, "1,8,8,4096,4096,64,causal"},
-                    {&bench_attention, "1,8,8,1024,1024,128"},
-                    {&bench_attention, "1,8,8,1024,1024,128,causal"},
-                    {&bench_attention, "4,12,12,128,128,32"},
-                    {&bench_attention, "1,8,8,1000,1000,80,causal"},
-                    {&bench_attention, "1,32,32,1,4096,128"},
-                    {&bench_attention, "1,32,8,1,4096,128"},
-                    {&bench_decode, "1,32,8,4096,128,float16"},
-                    {&bench_gemm, "512,384,384"},
-                    {&bench_gemm, "1024,512,512"},
-                    {&bench_layer, "4,128,384,12"},
-                    {&bench_layer, "1,1024,512,8"},
-                    {&bench_layer, "1,1024,512,8,causal"},
-                    {&bench_layer, "1,2048,1024,16"}};
+} case_row;
+static const case_row common_cases[] = {{&bench_attention, "1,8,8,1024,1024,64"},
+                                        {&bench_attention, "1,8,8,1024,1024,64,causal"},
+                                        {&bench_attention, "1,8,8,4096,4096,64"},
+                                        {&bench_attention, "1,8,8,4096,4096,64,causal"},
+                                        {&bench_attention, "1,8,8,1024,1024,128"},
+                                        {&bench_attention, "1,8,8,1024,1024,128,causal"},
+                                        {&bench_attention, "4,12,12,128,128,32"},
+                                        {&bench_attention, "1,8,8,1000,1000,80,causal"},
+                                        {&bench_attention, "1,32,32,1,4096,128"},
+                                        {&bench_attention, "1,32,8,1,4096,128"},
+                                        {&bench_decode, "1,32,8,4096,128,float16"},
+                                        {&bench_gemm, "512,384,384"},
+                                        {&bench_gemm, "1024,512,512"},
+                                        {&bench_layer, "4,128,384,12"},
+                                        {&bench_layer, "1,1024,512,8"},
+                                        {&bench_layer, "1,1024,512,8,causal"},
+                                        {&bench_layer, "1,2048,1024,16"}};
+
+static const case_row startup_cases[] = {{&bench_first_run, "attention 1,8,8,1024,1024,64"},
+                                         {&bench_warm_start, "attention 1,8,8,1024,1024,64"},
+                                         {&bench_first_run, "layer 4,128,384,12"},
+                                         {&bench_warm_start, "layer 4,128,384,12"},
+                                         {&bench_attention, "1,1,1,16,16,64"}};
 
 typedef struct bench {
     cli_device device;
     bench_settings settings;
     const char *csv; /* path, "-" or NULL: none */
     FILE *csv_file;  /* opened before anything is timed, so that a bad path costs no time */
-    bool json;
+    bool json, once;
     bench_case *cases;
     int count, timed;
     bench_report report;
@@ -128,8 +142,15 @@ static int add_case(bench *b, const bench_kind *kind, const char *text) {
     c->state = calloc(1, kind->state_bytes);
     if (!c->state) return cli_fail(EXIT_USAGE, "out of memory");
     if (!kind->parse(c, text)) return EXIT_USAGE;
-    if (!(c->flops > 0)) return cli_fail(EXIT_USAGE, "%s: a size is 0, so there is nothing to time", text);
+    if (!kind->measure && !(c->flops > 0))
+        return cli_fail(EXIT_USAGE, "%s: a size is 0, so there is nothing to time", text);
     return EXIT_GOOD;
+}
+
+static int add_cases(bench *b, const case_row *rows, size_t count) {
+    int code = EXIT_GOOD;
+    for (size_t i = 0; i < count && code == EXIT_GOOD; i++) code = add_case(b, rows[i].kind, rows[i].shape);
+    return code;
 }
 
 static int bad_value(const char *option, const char *value, const char *rule) {
@@ -146,6 +167,11 @@ static int take_option(bench *b, int option, const char *value) {
     case OPT_DECODE:
     case OPT_MODEL:
         return add_case(b, kinds[option - OPT_ATTENTION], value);
+    case OPT_STARTUP:
+        return add_cases(b, startup_cases, sizeof startup_cases / sizeof *startup_cases);
+    case OPT_ONCE:
+        b->once = true;
+        break;
     case OPT_KERNEL:
         b->settings.kernel = value;
         break;
@@ -176,13 +202,6 @@ static int take_option(bench *b, int option, const char *value) {
         return cli_usage_hint();
     }
     return EXIT_GOOD;
-}
-
-static int add_common_cases(bench *b) {
-    int code = EXIT_GOOD;
-    for (size_t i = 0; i < sizeof common_cases / sizeof *common_cases && code == EXIT_GOOD; i++)
-        code = add_case(b, common_cases[i].kind, common_cases[i].shape);
-    return code;
 }
 
 static int open_csv(bench *b) {
@@ -237,6 +256,21 @@ static int run_case(bench *b, bench_case *c, clattn_context *context) {
     return code;
 }
 
+/* One line as soon as all results are there: some other process measures how long that took. */
+static int run_once(bench *b, clattn_context *context) {
+    int code = EXIT_GOOD;
+    for (int i = 0; i < b->count && code == EXIT_GOOD; i++) {
+        bench_case *c = &b->cases[i];
+        if (c->kind->measure) continue;
+        code = c->kind->open(c, context, &b->settings);
+        clattn_status status = code == EXIT_GOOD ? c->kind->run(c) : CLATTN_OK;
+        if (status != CLATTN_OK) code = bench_fail(c, status, "running");
+        if (code == EXIT_GOOD && i + 1 == b->count) puts("done"), fflush(stdout);
+        c->kind->close(c);
+    }
+    return code;
+}
+
 /* The first failure decides the exit code; the cases behind it run all the same. */
 static int run_cases(bench *b, clattn_context *context) {
     bench_report *report = &b->report;
@@ -273,10 +307,16 @@ int cmd_bench(int argc, char **argv) {
         if (code != EXIT_GOOD) goto done;
     }
     if (optind < argc) code = cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
-    if (code == EXIT_GOOD && b.count == 0) code = add_common_cases(&b);
+    if (code == EXIT_GOOD && b.count == 0)
+        code = add_cases(&b, common_cases, sizeof common_cases / sizeof *common_cases);
     if (code == EXIT_GOOD) code = cli_context(&b.device, &context);
     if (code == EXIT_GOOD) code = open_csv(&b);
     if (code != EXIT_GOOD) goto done;
+    if (b.once) {
+        code = run_once(&b, context);
+        goto done;
+    }
+    b.settings.selector = b.device.selector;
     clattn_context_device(context, &b.report.device);
     code = run_cases(&b, context);
     int reported = print_report(&b), closed = close_csv(&b);

@@ -52,6 +52,18 @@ def test_words():
     must(all(abs(p - e) < 0.01 for p, e in zip(pairs, expected)), "pairs counted:", pairs, "expected", expected)
 
 
+def test_startup():
+    got = rows("--startup")
+    must([r["op"] for r in got] == ["first_run", "warm_start"] * 2 + ["attention"], got)
+    must(got[0]["shape"] == "attention:1x8x8x1024x1024x64" and got[0]["gflops"] == got[0]["max_error"] == "", got)
+    must(all(float(r["min_ms"]) > 0 for r in got), got)
+
+
+def test_once():
+    must(must_run("bench", "--once", "--gemm", "5,6,7").out == "done\n", "--once prints something else")
+    must_fail(NOT_SUPPORTED, "nope", "bench", "--once", "--gemm", "5,6,7", "--gemm-kernel", "nope")
+
+
 def test_json():
     report = json.loads(must_run("bench", *ONCE, "--attention", "1,2,2,16,16,8", "--json").out)
     row = report["rows"][0]
