@@ -543,7 +543,7 @@ static void test_quirks_shown(void) {
         clGetProgramBuildInfo(tiny, env.device.id, CL_PROGRAM_BUILD_LOG, sizeof log - 1, log, NULL);
         if (caps->quirks & CLATTN__QUIRK_LOG_NEVER_EMPTY)
             CHECK(log[0] != '\0', "%s: the build log is empty; is the quirk over?", caps->name);
-        if (caps->quirks & CLATTN__QUIRK_NO_BINARY_LOAD) {
+        if (caps->quirks & CLATTN__QUIRK_BINARY_CRASHES) {
             int result = in_child("half-binary", selector, NULL, true);
             CHECK(result != CHILD_GOOD && result != CHILD_SKIP, "%s %s survives half a binary; is the quirk over?",
                   caps->name, caps->driver);

@@ -42,16 +42,18 @@ static const char *logged_text(clattn_log_level level, const char *part) {
     return NULL;
 }
 
-static bool open_device(const char *kernel_dir) {
+static bool open_device_keeping(const char *kernel_dir, const char *cache_dir) {
     clattn_context_options options;
     clattn_context_options_init(&options);
-    options.cache_dir = "";
+    options.cache_dir = cache_dir;
     options.kernel_dir = kernel_dir;
     options.log = capture;
     options.log_user = &logged;
     if (!CHECK(clattn__env_create(&env, &options) == CLATTN_OK, "%s", clattn_last_error())) return false;
     return CHECK(clattn__programs_create(&programs, &env) == CLATTN_OK, "%s", clattn_last_error());
 }
+
+static bool open_device(const char *kernel_dir) { return open_device_keeping(kernel_dir, ""); }
 
 static void close_device(void) {
     clattn__programs_clear(&programs);
@@ -417,14 +419,102 @@ static void test_launch_errors(void) {
     remove_folder();
 }
 
+/* ---- programs kept on disk -------------------------------------------------------------------------------------- */
+
+static char kept[256]; /* path of the last file that was listed, and how many there were */
+static int kept_count;
+
+static void note_kept(void *user, const char *name) {
+    snprintf(kept, sizeof kept, "%s/%s", (const char *)user, name);
+    kept_count++;
+}
+
+static int count_kept(const char *cache) {
+    char programs_folder[128];
+    snprintf(programs_folder, sizeof programs_folder, "%s/programs", cache);
+    kept_count = 0;
+    clattn__os_list_dir(programs_folder, note_kept, programs_folder);
+    return kept_count;
+}
+
+/* Opens the device anew and gets the program; tells whether it came from the cache folder or was built. */
+static void check_get(const char *cache, bool loaded, const char *what) {
+    clattn__options options;
+    clattn__program *program = NULL;
+    int told = 0;
+    if (!open_device_keeping(folder, cache)) return;
+    clattn__options_start(&options);
+    clattn__options_int(&options, "TOLD", 7);
+    if (CHECK(clattn__program_get(&programs, "good.cl", &options, &program) == CLATTN_OK, "%s: %s", what,
+              clattn_last_error())) {
+        CHECK(!!logged_text(CLATTN_LOG_DEBUG, "loaded good.cl") == loaded, "%s: loaded", what);
+        CHECK(!!logged_text(CLATTN_LOG_DEBUG, "built good.cl") == !loaded, "%s: built", what);
+        CHECK(ask(program, &told) == 42 && told == 7, "%s: the program's answer", what);
+    }
+    close_device();
+}
+
+static void test_kept_programs(void) {
+    char cache[96], marker[300];
+    if (!make_folder()) return;
+    put_file("good.cl", good);
+    put_file("inc.clh", "#define VALUE 42\n");
+    snprintf(cache, sizeof cache, "%s/cache", folder);
+    check_get("", false, "nothing is kept");
+    check_get(cache, false, "first");
+    CHECK(count_kept(cache) == 1, "%d files are kept", kept_count);
+    check_get(cache, true, "second");
+    CHECK(count_kept(cache) == 1, "%d files: the marker is gone", kept_count);
+
+    size_t count = 0;
+    char *file = clattn__os_read_file(kept, 1 << 24, &count);
+    REQUIRE(file && count > 100, "%s", kept);
+    const struct {
+        const char *what;
+        size_t bytes, flip;
+    } damages[] = {{"half of the file", count / 2, 0},
+                   {"nothing of it", 0, 0},
+                   {"another last byte", count, count - 1},
+                   {"another first byte", count, 0},
+                   {"only a line", 20, 0}};
+    for (size_t i = 0; i < CLATTN__COUNT(damages); i++) {
+        const bool flips = damages[i].bytes == count;
+        if (flips) file[damages[i].flip] ^= 1;
+        CHECK(clattn__os_write_file(kept, file, damages[i].bytes), "%s", kept);
+        if (flips) file[damages[i].flip] ^= 1;
+        check_get(cache, false, damages[i].what);
+        check_get(cache, true, "after damage");
+    }
+    snprintf(marker, sizeof marker, "%s.loading", kept);
+    CHECK(clattn__os_write_file(marker, "", 0), "%s", marker);
+    check_get(cache, false, "a process died of it");
+    CHECK(count_kept(cache) == 1, "%d files: the marker is gone", kept_count);
+    check_get(cache, true, "built anew since");
+
+    char programs_folder[128];
+    snprintf(programs_folder, sizeof programs_folder, "%s/programs", cache);
+    CHECK(clattn__os_file_info(kept, &count, NULL), "%s", kept); /* two builds need not be alike */
+    clattn__cache_trim(programs_folder, count);
+    CHECK(count_kept(cache) == 1, "%d files within the limit", kept_count);
+    clattn__cache_trim(programs_folder, count - 1);
+    CHECK(count_kept(cache) == 0, "%d files beyond the limit", kept_count);
+    clattn__free(file);
+    rmdir(programs_folder);
+    rmdir(cache);
+    remove_folder();
+}
+
 int main(int argc, char **argv) {
     static const clattn_test source[] = {{"embedded", test_embedded},
                                          {"includes", test_includes},
                                          {"out of memory", test_source_out_of_memory},
                                          {NULL, NULL}};
     static const clattn_test options[] = {{"text", test_options}, {NULL, NULL}};
-    static const clattn_test builds[] = {
-        {"cache", test_build_and_cache}, {"failure", test_build_failure}, {"threads", test_threads}, {NULL, NULL}};
+    static const clattn_test builds[] = {{"cache", test_build_and_cache},
+                                         {"failure", test_build_failure},
+                                         {"threads", test_threads},
+                                         {"kept", test_kept_programs},
+                                         {NULL, NULL}};
     static const clattn_test launches[] = {
         {"struct layout", test_struct_layout}, {"errors", test_launch_errors}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {

@@ -274,16 +274,16 @@ static void test_never_picked(void) {
 static void test_quirk_versions(void) {
     static const struct {
         const char *driver;
-        bool no_binary_load; /* a row up to and with 3.1 */
+        bool binary_crashes; /* a row up to and with 3.1 */
     } rows[] = {{"3.1+debian", true}, {"3.1", true},  {"3.0", true},     {"3", true},    {"1.8", true},
                 {"3.1.2", true},      {"3.2", false}, {"3.10", false},   {"4.0", false}, {"5.0-pre main", false},
                 {"10.0", false},      {"", false},    {"unknown", false}};
     for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
         clattn__caps caps = {.runtime = CLATTN__RUNTIME_POCL, .driver = (char *)rows[i].driver};
         uint32_t quirks = clattn__quirks_of(&caps);
-        CHECK(!!(quirks & CLATTN__QUIRK_NO_BINARY_LOAD) == rows[i].no_binary_load, "pocl \"%s\"", rows[i].driver);
+        CHECK(!!(quirks & CLATTN__QUIRK_BINARY_CRASHES) == rows[i].binary_crashes, "pocl \"%s\"", rows[i].driver);
         CHECK(quirks & CLATTN__QUIRK_NOINLINE_BODY, "pocl \"%s\"", rows[i].driver);
-        CHECK((clattn__quirk_reason(&caps, CLATTN__QUIRK_NO_BINARY_LOAD) != NULL) == rows[i].no_binary_load,
+        CHECK((clattn__quirk_reason(&caps, CLATTN__QUIRK_BINARY_CRASHES) != NULL) == rows[i].binary_crashes,
               "pocl \"%s\"", rows[i].driver);
     }
     clattn__caps plain = {

@@ -70,12 +70,15 @@ uint16_t clattn__float_to_bf16(float value);
 double clattn__os_seconds(void); /* monotonic */
 /* $XDG_CACHE_HOME/clattn, else $HOME/.cache/clattn; false when neither is set to an absolute path. Caller frees. */
 bool clattn__os_cache_dir(char **path);
-bool clattn__os_make_dirs(const char *path); /* mode 0700; true when it is there afterwards */
+bool clattn__os_make_dirs(const char *path);    /* mode 0700; true when it is there afterwards */
 bool clattn__os_writable_dir(const char *path); /* a folder in which this process may create files */
 /* Whole file with a NUL behind it; NULL when it cannot be read or is larger than limit. Caller frees. */
 char *clattn__os_read_file(const char *path, size_t limit, size_t *count);
 /* Temporary file beside it, then rename: readers see the old or the new content, never half. */
 bool clattn__os_write_file(const char *path, const void *bytes, size_t count);
+/* Of a regular file; false when there is none. Either pointer may be NULL. modified: seconds. */
+bool clattn__os_file_info(const char *path, size_t *bytes, int64_t *modified);
+bool clattn__os_remove(const char *path);
 /* Calls visit with the name of each entry that does not begin with a dot; an absent folder is an empty one. */
 void clattn__os_list_dir(const char *path, void (*visit)(void *user, const char *name), void *user);
 

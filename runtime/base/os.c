@@ -120,6 +120,16 @@ done:
     return good;
 }
 
+bool clattn__os_file_info(const char *path, size_t *bytes, int64_t *modified) {
+    struct stat about;
+    if (stat(path, &about) != 0 || !S_ISREG(about.st_mode) || about.st_size < 0) return false;
+    if (bytes) *bytes = (size_t)about.st_size;
+    if (modified) *modified = (int64_t)about.st_mtime;
+    return true;
+}
+
+bool clattn__os_remove(const char *path) { return unlink(path) == 0; }
+
 void clattn__os_list_dir(const char *path, void (*visit)(void *user, const char *name), void *user) {
     DIR *folder = opendir(path);
     if (!folder) return;

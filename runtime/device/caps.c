@@ -56,16 +56,16 @@ static clattn_status get_text(cl_device_id id, cl_device_info what, const char *
     return CLATTN_OK;
 }
 
-static clattn_status get_platform_name(cl_platform_id platform, char **text) {
+static clattn_status get_platform_text(cl_platform_id platform, cl_platform_info what, const char *name, char **text) {
     size_t bytes = 0;
-    cl_int code = clGetPlatformInfo(platform, CL_PLATFORM_NAME, 0, NULL, &bytes);
+    cl_int code = clGetPlatformInfo(platform, what, 0, NULL, &bytes);
     if (code == CL_SUCCESS) {
         *text = clattn__alloc(bytes + 1, 1);
         if (!*text) return CLATTN_OUT_OF_MEMORY;
-        if (bytes) code = clGetPlatformInfo(platform, CL_PLATFORM_NAME, bytes, *text, NULL);
+        if (bytes) code = clGetPlatformInfo(platform, what, bytes, *text, NULL);
     }
     if (code != CL_SUCCESS)
-        return clattn__fail(CLATTN_DEVICE_FAILED, "clGetPlatformInfo(CL_PLATFORM_NAME) failed with %s (%d)",
+        return clattn__fail(CLATTN_DEVICE_FAILED, "clGetPlatformInfo(%s) failed with %s (%d)", name,
                             clattn__cl_error_name(code), (int)code);
     trim(*text);
     return CLATTN_OK;
@@ -225,7 +225,9 @@ static clattn_status add_board_name(cl_device_id id, clattn__caps *caps) {
 
 static clattn_status get_texts(cl_platform_id platform, cl_device_id id, clattn__caps *caps) {
     clattn_status status;
-    if ((status = get_platform_name(platform, &caps->platform))) return status;
+    if ((status = get_platform_text(platform, CL_PLATFORM_NAME, "CL_PLATFORM_NAME", &caps->platform))) return status;
+    if ((status = get_platform_text(platform, CL_PLATFORM_VERSION, "CL_PLATFORM_VERSION", &caps->platform_version)))
+        return status;
     if ((status = get_text(id, CL_DEVICE_NAME, "CL_DEVICE_NAME", &caps->name))) return status;
     if ((status = get_text(id, CL_DEVICE_VENDOR, "CL_DEVICE_VENDOR", &caps->vendor_text))) return status;
     if ((status = get_text(id, CL_DRIVER_VERSION, "CL_DRIVER_VERSION", &caps->driver))) return status;
@@ -332,6 +334,7 @@ void clattn__device_clear(clattn__device *device) {
     clattn__free(caps->name);
     clattn__free(caps->vendor_text);
     clattn__free(caps->platform);
+    clattn__free(caps->platform_version);
     clattn__free(caps->driver);
     clattn__free(caps->version);
     clattn__free(caps->extensions);

@@ -26,15 +26,16 @@ typedef enum clattn__runtime {                             /* who implements Ope
 
 /* Effects of the quirks table; honoured in one place each. */
 typedef enum clattn__quirk {
-    CLATTN__QUIRK_NOINLINE_BODY = 1 << 0,  /* pocl emits three copies of a kernel function: keep the body in a callee */
-    CLATTN__QUIRK_NO_BINARY_LOAD = 1 << 1, /* a damaged program binary crashes the process */
-    CLATTN__QUIRK_NEVER_PICK = 1 << 2,     /* listed, but never the default */
+    CLATTN__QUIRK_NOINLINE_BODY = 1 << 0, /* pocl emits three copies of a kernel function: keep the body in a callee */
+    CLATTN__QUIRK_BINARY_CRASHES =
+        1 << 1,                        /* a damaged program binary crashes the process: program/cache.c checks all */
+    CLATTN__QUIRK_NEVER_PICK = 1 << 2, /* listed, but never the default */
     CLATTN__QUIRK_LOG_NEVER_EMPTY = 1 << 3 /* the build log holds chatter although the build is clean */
 } clattn__quirk;
 
 /* caps.c: everything queried, once. Strings are owned here. */
 typedef struct clattn__caps {
-    char *name, *vendor_text, *platform, *driver, *version, *extensions;
+    char *name, *vendor_text, *platform, *platform_version, *driver, *version, *extensions;
     char uuid[33]; /* "" when unknown */
     char pci[32];  /* "domain:bus:device.function", "" when unknown */
     clattn_device_type type;
@@ -98,6 +99,8 @@ typedef struct clattn__env {
 clattn_status clattn__env_create(clattn__env *env, const clattn_context_options *options); /* options never NULL */
 clattn_status clattn__env_adopt(clattn__env *env, cl_context context, cl_device_id device, cl_command_queue queue,
                                 const clattn_context_options *options);
+/* What a built program and a verdict on it hold for: this device with this driver under this version of the library. */
+void clattn__env_key(const clattn__env *env, char key[33]);
 void clattn__env_clear(clattn__env *env); /* accepts half-built ones */
 
 /* buffer.c */

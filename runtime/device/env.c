@@ -146,6 +146,15 @@ fail:
     return status;
 }
 
+void clattn__env_key(const clattn__env *env, char key[33]) {
+    const clattn__caps *caps = &env->device.caps;
+    clattn__text text = {0};
+    clattn__text_add(&text, "%s|%s|%s|%s|%s|%s|%u|%s", caps->platform, caps->platform_version, caps->name,
+                     caps->vendor_text, caps->version, caps->driver, caps->compute_units, clattn_version());
+    clattn__hash_hex(text.data ? text.data : "", text.data ? text.length : 0, key);
+    clattn__text_free(&text);
+}
+
 void clattn__env_clear(clattn__env *env) {
     if (env->queue) clReleaseCommandQueue(env->queue);
     if (env->context) clReleaseContext(env->context);

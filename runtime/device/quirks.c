@@ -24,13 +24,14 @@ static const quirk_row rows[] = {
          "it is compiled once",
      .source = "measured with pocl 3.1, 2026-11-21",
      .test = "test_select quirks/versions"},
-    {.effect = CLATTN__QUIRK_NO_BINARY_LOAD,
+    {.effect = CLATTN__QUIRK_BINARY_CRASHES,
      .runtime = CLATTN__RUNTIME_POCL,
      .vendor = -1,
      .type = -1,
      .driver_upto = "3.1",
      .why =
-         "a program binary cut in half crashes the process instead of giving an error; pocl keeps a cache of its own",
+         "a program binary cut in half crashes the process instead of giving an error; what is kept on disk is proved "
+         "whole before the driver sees it",
      .source = "measured with pocl 3.1, 2026-11-21",
      .test = "test_device driver/quirks"},
     {.effect = CLATTN__QUIRK_NEVER_PICK,

@@ -1,4 +1,5 @@
-/* Builds programs once per (file, options) and keeps them; the driver's log goes to the log callback in full. */
+/* Builds programs once per (file, options) and context, or takes what an earlier process built; the driver's log goes
+ * to the log callback in full. */
 #include <string.h>
 
 #include "program/program.h"
@@ -93,6 +94,15 @@ static clattn_status build(clattn__env *env, clattn__program *program, const cha
     return status;
 }
 
+static bool load(clattn__env *env, clattn__program *program) {
+    const double start = clattn__os_seconds();
+    if (!clattn__cache_load(env, program)) return false;
+    program->build_seconds = clattn__os_seconds() - start;
+    clattn__log_text(&env->log, CLATTN_LOG_DEBUG, "loaded %s in %.0f ms, built before with %s", program->file,
+                     program->build_seconds * 1e3, program->options);
+    return true;
+}
+
 static clattn_status make_key(clattn__program *program, const char *source) {
     clattn__text text = {0};
     clattn__text_add(&text, "%s\n", program->options);
@@ -115,7 +125,10 @@ static clattn_status make_program(clattn__programs *programs, const char *file, 
     if (!program->file || !program->options) goto fail;
     if ((status = clattn__source_load(programs->env->kernel_dir, file, &source)) != CLATTN_OK) goto fail;
     if ((status = make_key(program, source)) != CLATTN_OK) goto fail;
-    if ((status = build(programs->env, program, source)) != CLATTN_OK) goto fail;
+    if (!load(programs->env, program)) {
+        if ((status = build(programs->env, program, source)) != CLATTN_OK) goto fail;
+        clattn__cache_store(programs->env, program);
+    }
     clattn__free(source);
     *out = program;
     return CLATTN_OK;

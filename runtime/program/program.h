@@ -34,9 +34,15 @@ typedef struct clattn__program {
     char *options;
     char key[33]; /* hash of expanded source and options */
     cl_program program;
-    double build_seconds;
+    double build_seconds; /* from the source, or from what was kept of an earlier build */
     struct clattn__program *next;
 } clattn__program;
+
+/* cache.c: the driver's binary on disk. load() sets program->program when there is a good one; whatever goes wrong with
+ * either is no failure: the program is built from its source. */
+bool clattn__cache_load(clattn__env *env, clattn__program *program);
+void clattn__cache_store(clattn__env *env, const clattn__program *program);
+void clattn__cache_trim(const char *folder, size_t most_bytes); /* the oldest files go first */
 
 typedef struct clattn__programs {
     clattn__env *env;

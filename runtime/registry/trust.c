@@ -26,20 +26,10 @@ void clattn__trust_clear(clattn__trust *trust) {
     clattn__mutex_destroy(&trust->lock);
 }
 
-/* What a verdict holds for: this device with this driver, under this version of the library. */
-static void device_key(const clattn__env *env, char key[33]) {
-    const clattn__caps *caps = &env->device.caps;
-    clattn__text text = {0};
-    clattn__text_add(&text, "%s|%s|%s|%s|%s|%u|%s", caps->platform, caps->name, caps->vendor_text, caps->version,
-                     caps->driver, caps->compute_units, clattn_version());
-    clattn__hash_hex(text.data ? text.data : "", text.data ? text.length : 0, key);
-    clattn__text_free(&text);
-}
-
 void clattn__trust_key(const clattn__env *env, const char *program_key, char key[33]) {
     char device[33];
     clattn__text text = {0};
-    device_key(env, device);
+    clattn__env_key(env, device);
     clattn__text_add(&text, "%s|%s", device, program_key);
     clattn__hash_hex(text.data ? text.data : program_key, text.data ? text.length : strlen(program_key), key);
     clattn__text_free(&text);
@@ -70,7 +60,7 @@ static char *record_path(const clattn__env *env, const char *key) {
     if (!env->cache_dir) return NULL;
     char device[33];
     clattn__text path = {0};
-    device_key(env, device);
+    clattn__env_key(env, device);
     clattn__text_add(&path, "%s/trust/%s%s%s", env->cache_dir, device, key[0] ? "/" : "", key);
     if (path.failed) clattn__text_free(&path);
     return path.data;

@@ -1,0 +1,147 @@
+/* Built programs kept between processes: one file per program, <cache>/programs/<key>, where the key stands for the
+ * device, its driver and platform, the library's version, the source and the options. A file begins with a line of
+ * length and checksum, and no byte of it reaches a driver before both are proved: there are drivers that crash on a
+ * damaged binary. While a driver reads one, a file <key>.loading lies beside it; where it is found later, a process
+ * died of that binary, which is then built anew instead. */
+#include <stdio.h>
+#include <string.h>
+
+#include "program/program.h"
+
+enum { MOST_BYTES = 64 << 20, HEADER_BYTES = 96 };
+
+static const char *const HEADER = "clattn-program 1 %zu %s\n"; /* bytes behind this line, and their hash */
+
+/* <cache>/programs, with /<key> and a suffix when there is a key; NULL when nothing is kept on disk. Caller frees. */
+static char *path_of(const clattn__env *env, const char *key, const char *suffix) {
+    if (!env->cache_dir) return NULL;
+    clattn__text path = {0};
+    clattn__text_add(&path, "%s/programs%s%s%s", env->cache_dir, key[0] ? "/" : "", key, suffix);
+    if (path.failed) clattn__text_free(&path);
+    return path.data;
+}
+
+static void file_key(const clattn__env *env, const clattn__program *program, char key[33]) {
+    char device[33], both[67];
+    clattn__env_key(env, device);
+    snprintf(both, sizeof both, "%s|%s", device, program->key);
+    clattn__hash_hex(both, strlen(both), key);
+}
+
+/* The bytes behind a header that tells the truth about them; NULL else. */
+static const char *content_of(const char *file, size_t count, size_t *bytes) {
+    char header[HEADER_BYTES], hash[33];
+    const char *end = file ? memchr(file, '\n', count) : NULL;
+    if (!end) return NULL;
+    *bytes = count - (size_t)(end + 1 - file);
+    clattn__hash_hex(end + 1, *bytes, hash);
+    const int length = snprintf(header, sizeof header, HEADER, *bytes, hash);
+    return length == (int)(end + 1 - file) && memcmp(file, header, (size_t)length) == 0 ? end + 1 : NULL;
+}
+
+/* The driver's own program of the bytes; NULL when it does not want them. */
+static cl_program program_of(clattn__env *env, const char *options, const char *content, size_t bytes) {
+    const unsigned char *binary = (const unsigned char *)content;
+    cl_int code, status;
+    cl_program program = clCreateProgramWithBinary(env->context, 1, &env->device.id, &bytes, &binary, &status, &code);
+    if (!program) return NULL;
+    if (code == CL_SUCCESS && status == CL_SUCCESS)
+        code = clBuildProgram(program, 1, &env->device.id, options, NULL, NULL);
+    if (code == CL_SUCCESS && status == CL_SUCCESS) return program;
+    clReleaseProgram(program);
+    return NULL;
+}
+
+bool clattn__cache_load(clattn__env *env, clattn__program *program) {
+    char key[33];
+    file_key(env, program, key);
+    char *path = path_of(env, key, ""), *marker = path_of(env, key, ".loading");
+    size_t count = 0, bytes = 0;
+    char *file = NULL;
+    if (!path || !marker) goto done;
+    if (clattn__os_file_info(marker, NULL, NULL)) {
+        clattn__log_text(&env->log, CLATTN_LOG_WARNING,
+                         "a process ended while %s loaded the kept binary of %s; it is built anew",
+                         env->device.caps.driver, program->file);
+        clattn__os_remove(path);
+        clattn__os_remove(marker);
+        goto done;
+    }
+    if (!(file = clattn__os_read_file(path, MOST_BYTES, &count))) goto done;
+    const char *content = content_of(file, count, &bytes);
+    if (content && clattn__os_write_file(marker, "", 0)) {
+        program->program = program_of(env, program->options, content, bytes);
+        clattn__os_remove(marker);
+    }
+    if (!program->program) {
+        clattn__log_text(&env->log, CLATTN_LOG_DEBUG, "%s is damaged or the driver refuses it; %s is built anew", path,
+                         program->file);
+        clattn__os_remove(path);
+    }
+done:
+    clattn__free(file);
+    clattn__free(path);
+    clattn__free(marker);
+    return program->program != NULL;
+}
+
+/* ---- keeping ---------------------------------------------------------------------------------------------------- */
+
+typedef struct folder_scan {
+    const char *folder;
+    size_t bytes; /* of all files */
+    char *oldest;
+    int64_t oldest_time;
+} folder_scan;
+
+static void scan_one(void *user, const char *name) {
+    folder_scan *scan = user;
+    clattn__text path = {0};
+    size_t bytes = 0;
+    int64_t time = 0;
+    clattn__text_add(&path, "%s/%s", scan->folder, name);
+    if (path.failed || !clattn__os_file_info(path.data, &bytes, &time)) {
+        clattn__text_free(&path);
+        return;
+    }
+    scan->bytes += bytes;
+    if (scan->oldest && scan->oldest_time <= time) {
+        clattn__text_free(&path);
+        return;
+    }
+    clattn__free(scan->oldest);
+    scan->oldest = path.data;
+    scan->oldest_time = time;
+}
+
+void clattn__cache_trim(const char *folder, size_t most_bytes) {
+    for (bool over = true; over;) {
+        folder_scan scan = {.folder = folder};
+        clattn__os_list_dir(folder, scan_one, &scan);
+        over = scan.bytes > most_bytes && scan.oldest && clattn__os_remove(scan.oldest);
+        clattn__free(scan.oldest);
+    }
+}
+
+void clattn__cache_store(clattn__env *env, const clattn__program *program) {
+    char key[33], hash[33];
+    clattn__text file = {0};
+    size_t bytes = 0;
+    unsigned char *binary = NULL;
+    file_key(env, program, key);
+    char *folder = path_of(env, "", ""), *path = path_of(env, key, "");
+    if (!folder || !path || !clattn__os_make_dirs(folder)) goto done;
+    if (clGetProgramInfo(program->program, CL_PROGRAM_BINARY_SIZES, sizeof bytes, &bytes, NULL) != CL_SUCCESS ||
+        bytes == 0 || bytes > MOST_BYTES / 4 || !(binary = clattn__alloc(bytes, 1)))
+        goto done;
+    if (clGetProgramInfo(program->program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) != CL_SUCCESS) goto done;
+    clattn__hash_hex(binary, bytes, hash);
+    clattn__text_add(&file, HEADER, bytes, hash);
+    clattn__text_add_bytes(&file, (const char *)binary, bytes);
+    if (!file.failed && clattn__os_write_file(path, file.data, file.length)) clattn__cache_trim(folder, MOST_BYTES);
+done:
+    clattn__text_free(&file);
+    clattn__free(binary);
+    clattn__free(folder);
+    clattn__free(path);
+}
