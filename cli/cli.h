@@ -23,17 +23,19 @@ int cmd_kernels(int argc, char **argv);
 /* common.c: options that every command with a device takes. Each command appends CLI_DEVICE_OPTIONS to its long options
  * and hands unknown-to-it values to cli_device_option first. */
 typedef struct cli_device {
-    const char *selector;   /* --device SELECTOR, else $CLATTN_DEVICE */
-    const char *cache_dir;  /* --cache DIR ("" or --no-cache: none), else $CLATTN_CACHE_DIR */
-    const char *kernel_dir; /* --kernel-dir DIR, else $CLATTN_KERNEL_DIR */
+    const char *selector;      /* --device SELECTOR, else $CLATTN_DEVICE */
+    const char *cache_dir;     /* --cache DIR ("" or --no-cache: none), else $CLATTN_CACHE_DIR */
+    const char *matrix_engine; /* --matrix-engine NAME */
+    const char *kernel_dir;    /* --kernel-dir DIR, else $CLATTN_KERNEL_DIR */
     clattn_verify_mode verify; /* --trust once|always|never */
-    bool verbose;           /* -v, --verbose: log at info level and below to stderr */
+    bool verbose;              /* -v, --verbose: log at info level and below to stderr */
 } cli_device;
 enum {
     CLI_OPT_DEVICE = 1000,
     CLI_OPT_CACHE,
     CLI_OPT_NO_CACHE,
     CLI_OPT_KERNEL_DIR,
+    CLI_OPT_MATRIX_ENGINE,
     CLI_OPT_TRUST,
     CLI_OPT_VERBOSE,
     CLI_OPT_FIRST_OWN
@@ -42,12 +44,14 @@ enum {
     {"device", required_argument, NULL, CLI_OPT_DEVICE}, {"cache", required_argument, NULL, CLI_OPT_CACHE},            \
         {"no-cache", no_argument, NULL, CLI_OPT_NO_CACHE},                                                             \
         {"kernel-dir", required_argument, NULL, CLI_OPT_KERNEL_DIR},                                                   \
+        {"matrix-engine", required_argument, NULL, CLI_OPT_MATRIX_ENGINE},                                             \
         {"trust", required_argument, NULL, CLI_OPT_TRUST}, {"verbose", no_argument, NULL, CLI_OPT_VERBOSE}
 #define CLI_DEVICE_HELP                                                                                                \
     "  --device SELECTOR    gpu, cpu, an index, uuid:HEX, or platform=,device=,vendor= pairs (default: the best)\n"    \
-    "  --trust MODE         once, always or never: when kernels are verified (default once)\n"                        \
-    "  --cache DIR          folder for trust records; --no-cache keeps nothing\n"                                     \
-    "  --kernel-dir DIR     read the .cl files from DIR instead of the built-in ones\n"                               \
+    "  --trust MODE         once, always or never: when kernels are verified (default once)\n"                         \
+    "  --cache DIR          folder for trust records; --no-cache keeps nothing\n"                                      \
+    "  --kernel-dir DIR     read the .cl files from DIR instead of the built-in ones\n"                                \
+    "  --matrix-engine NAME none, or an emulated one, for tests: emulated:nv, wmma11, wmma12, mfma32, dpas8, dpas16\n" \
     "  -v, --verbose        log choices and build logs to standard error\n"
 void cli_device_init(cli_device *device); /* from the environment */
 /* 1 handled, 0 not one of these, -1 bad value (message printed). */
@@ -60,7 +64,7 @@ void cli_set_command(const char *name);
 int cli_fail(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints clattn_last_error(); the code that fits the status. */
 int cli_fail_status(clattn_status status, const char *doing);
-int cli_usage_hint(void);                                     /* "try clattn COMMAND --help"; returns EXIT_USAGE */
+int cli_usage_hint(void); /* "try clattn COMMAND --help"; returns EXIT_USAGE */
 /* Whole-string integer and number parsers; false on rubbish or out of range. */
 bool cli_parse_int(const char *text, long long low, long long high, long long *value);
 bool cli_parse_double(const char *text, double *value);

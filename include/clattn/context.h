@@ -70,6 +70,10 @@ typedef struct clattn_context_options {
     clattn_log_fn log;         /* default NULL: silent */
     void *log_user;
     int profiling; /* default 0; 1 makes the queue record device times */
+    /* default NULL: the device's own, if it has one. "none": do without. "emulated:NAME" (nv, wmma11, wmma12, mfma32,
+     * dpas8, dpas16): the kernel for that engine, its instructions replaced by OpenCL C 1.2, on any device; slow, for
+     * tests. "emulated-subgroups:NAME" lets lanes meet in sub-group barriers. */
+    const char *matrix_engine;
 } clattn_context_options;
 
 CLATTN_API void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size);

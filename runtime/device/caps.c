@@ -1,4 +1,5 @@
 /* Everything that is asked of a device, asked once. */
+#include "../../cl/shared/matrix.h"
 #include "device/device.h"
 
 #include <ctype.h>
@@ -7,17 +8,19 @@
 
 /* Queries of extensions, by number because headers differ in what they name. */
 enum {
-    DEVICE_UUID_KHR = 0x106A,         /* 16 bytes */
-    DEVICE_PCI_BUS_INFO_KHR = 0x410F, /* four cl_uint: domain, bus, device, function */
-    DEVICE_COMPUTE_MAJOR_NV = 0x4000, /* cl_uint */
-    DEVICE_COMPUTE_MINOR_NV = 0x4001, /* cl_uint */
-    DEVICE_INTEGRATED_NV = 0x4006,    /* cl_bool */
-    DEVICE_PCI_BUS_NV = 0x4008,       /* cl_uint */
-    DEVICE_PCI_SLOT_NV = 0x4009,      /* cl_uint: device * 8 + function */
-    DEVICE_PCI_DOMAIN_NV = 0x400A,    /* cl_uint */
-    DEVICE_TOPOLOGY_AMD = 0x4037,     /* 24 bytes: cl_uint 1 for PCIe, 17 unused, then bus, device, function */
-    DEVICE_BOARD_NAME_AMD = 0x4038,   /* text */
-    DEVICE_MAX_SUB_GROUPS = 0x105C    /* cl_uint; OpenCL 2.1 */
+    DEVICE_UUID_KHR = 0x106A,              /* 16 bytes */
+    DEVICE_PCI_BUS_INFO_KHR = 0x410F,      /* four cl_uint: domain, bus, device, function */
+    DEVICE_COMPUTE_MAJOR_NV = 0x4000,      /* cl_uint */
+    DEVICE_COMPUTE_MINOR_NV = 0x4001,      /* cl_uint */
+    DEVICE_INTEGRATED_NV = 0x4006,         /* cl_bool */
+    DEVICE_PCI_BUS_NV = 0x4008,            /* cl_uint */
+    DEVICE_PCI_SLOT_NV = 0x4009,           /* cl_uint: device * 8 + function */
+    DEVICE_PCI_DOMAIN_NV = 0x400A,         /* cl_uint */
+    DEVICE_TOPOLOGY_AMD = 0x4037,          /* 24 bytes: cl_uint 1 for PCIe, 17 unused, then bus, device, function */
+    DEVICE_BOARD_NAME_AMD = 0x4038,        /* text */
+    DEVICE_WAVEFRONT_WIDTH_AMD = 0x4043,   /* cl_uint */
+    DEVICE_SUB_GROUP_SIZES_INTEL = 0x4108, /* size_t each */
+    DEVICE_MAX_SUB_GROUPS = 0x105C         /* cl_uint; OpenCL 2.1 */
 };
 
 static clattn_status query_fail(cl_int code, const char *what) {
@@ -181,25 +184,41 @@ static void get_pci(cl_device_id id, clattn__caps *caps) {
              (unsigned)(place[1] & 0xFF), (unsigned)(place[2] & 0xFF), (unsigned)(place[3] & 0xFF));
 }
 
-/* A hint from what the driver says; kernels still prove it by a test run. */
-static const char *matrix_engine_of(cl_device_id id, const clattn__caps *caps) {
+/* What the driver says; the kernel still proves itself before it is used. A compiler builtin on the wrong chip can end
+ * the process, so nothing is ever tried out. (gfx908's MFMA lacks the bfloat16 form in use.) */
+static void get_matrix_engine(cl_device_id id, clattn__caps *caps) {
     static const struct {
         const char *word;
-        const char *engine;
-    } amd[] = {{"gfx11", "WMMA"},  {"gfx12", "WMMA"}, {"gfx908", "MFMA"},
-               {"gfx90a", "MFMA"}, {"gfx94", "MFMA"}, {"gfx95", "MFMA"}};
-    cl_uint major = 0, minor = 0;
-    if (caps->type != CLATTN_DEVICE_GPU) return "";
-    if (has_extension(caps->extensions, "cl_intel_subgroup_matrix_multiply_accumulate")) return "XMX";
-    if (has_extension(caps->extensions, "cl_nv_device_attribute_query") &&
-        get_optional(id, DEVICE_COMPUTE_MAJOR_NV, sizeof major, &major)) {
+        const char *name;
+        int engine;
+        cl_uint lanes;
+    } amd[] = {{"gfx11", "WMMA", MATRIX_WMMA11, 32},  {"gfx12", "WMMA", MATRIX_WMMA12, 32},
+               {"gfx90a", "MFMA", MATRIX_MFMA32, 64}, {"gfx942", "MFMA", MATRIX_MFMA32, 64},
+               {"gfx950", "MFMA", MATRIX_MFMA32, 64}, {"gfx908", "MFMA", MATRIX_NONE, 0}};
+    cl_uint major = 0, minor = 0, wave = 0;
+    if (caps->type != CLATTN_DEVICE_GPU) return;
+    if (has_extension(caps->extensions, "cl_intel_subgroup_matrix_multiply_accumulate")) {
+        size_t widths[8] = {0}, bytes = 0;
+        caps->matrix_engine = "XMX";
+        if (clGetDeviceInfo(id, DEVICE_SUB_GROUP_SIZES_INTEL, sizeof widths, widths, &bytes) != CL_SUCCESS) return;
+        size_t least = 0;
+        for (size_t i = 0; i < bytes / sizeof widths[0]; i++)
+            if (!least || widths[i] < least) least = widths[i];
+        caps->matrix.engine = least == 8 ? MATRIX_DPAS8 : least == 16 ? MATRIX_DPAS16 : MATRIX_NONE;
+    } else if (has_extension(caps->extensions, "cl_nv_device_attribute_query") &&
+               get_optional(id, DEVICE_COMPUTE_MAJOR_NV, sizeof major, &major)) {
         get_optional(id, DEVICE_COMPUTE_MINOR_NV, sizeof minor, &minor);
-        return major * 10 + minor >= 75 ? "tensor cores" : "";
+        if (major * 10 + minor < 75) return;
+        caps->matrix_engine = "tensor cores";
+        caps->matrix = (clattn__matrix){.engine = MATRIX_NV, .arch = (int)(major * 10 + minor)};
+    } else if (caps->vendor == CLATTN__VENDOR_AMD && caps->runtime == CLATTN__RUNTIME_NATIVE) {
+        get_optional(id, DEVICE_WAVEFRONT_WIDTH_AMD, sizeof wave, &wave);
+        for (size_t i = 0; i < CLATTN__COUNT(amd); i++) {
+            if (!has_word(caps->name, amd[i].word)) continue;
+            caps->matrix_engine = amd[i].name;
+            if (wave == amd[i].lanes) caps->matrix.engine = amd[i].engine;
+        }
     }
-    for (size_t i = 0; i < CLATTN__COUNT(amd) && caps->vendor == CLATTN__VENDOR_AMD; i++) {
-        if (has_word(caps->name, amd[i].word)) return amd[i].engine;
-    }
-    return "";
 }
 
 /* AMD's driver calls its devices "gfx1030"; the name on the box is what people look for. */
@@ -319,7 +338,7 @@ clattn_status clattn__device_query(cl_platform_id platform, cl_device_id id, cla
     if ((status = get_numbers(id, caps))) goto fail;
     get_uuid(id, caps);
     get_pci(id, caps);
-    caps->matrix_engine = matrix_engine_of(id, caps);
+    get_matrix_engine(id, caps);
     caps->quirks = clattn__quirks_of(caps);
     clattn__device_rank(device);
     if (device->why) return CLATTN_OK;

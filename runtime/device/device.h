@@ -33,6 +33,14 @@ typedef enum clattn__quirk {
     CLATTN__QUIRK_LOG_NEVER_EMPTY = 1 << 3 /* the build log holds chatter although the build is clean */
 } clattn__quirk;
 
+/* What cl/attn_matrix.cl has to know of a matrix engine. */
+typedef struct clattn__matrix {
+    int engine;     /* MATRIX_* of cl/shared/matrix.h */
+    int arch;       /* NVIDIA: compute capability, 75 for 7.5 */
+    bool emulated;  /* asked for by clattn_context_options.matrix_engine */
+    bool subgroups; /* emulated: lanes meet in sub-group barriers */
+} clattn__matrix;
+
 /* caps.c: everything queried, once. Strings are owned here. */
 typedef struct clattn__caps {
     char *name, *vendor_text, *platform, *platform_version, *driver, *version, *extensions;
@@ -47,7 +55,8 @@ typedef struct clattn__caps {
     size_t max_item_sizes[3];
     uint32_t alignment_bytes; /* of sub-buffers and wrapped host memory */
     bool unified_memory, fp16, subgroups;
-    const char *matrix_engine;
+    const char *matrix_engine; /* "" without one */
+    clattn__matrix matrix;     /* how cl/attn_matrix.cl drives it */
     uint32_t quirks; /* clattn__quirk bits */
 } clattn__caps;
 
@@ -68,6 +77,9 @@ void clattn__device_info(const clattn__device *device, int index, clattn_device_
 void clattn__device_rank(clattn__device *device);                       /* sets rank and why */
 bool clattn__device_same(const clattn__caps *a, const clattn__caps *b); /* one piece of hardware seen twice */
 clattn_status clattn__device_select(const clattn__device *devices, int count, const char *selector, int *index);
+
+/* matrix.c: replaces the device's engine by what the context's option asks for; NULL leaves it as it is. */
+clattn_status clattn__matrix_override(clattn__caps *caps, const char *wanted);
 
 /* quirks.c: the table, applied to caps->quirks; reasons go to the log at debug level. */
 uint32_t clattn__quirks_of(const clattn__caps *caps);

@@ -66,6 +66,7 @@ clattn_status clattn__env_create(clattn__env *env, const clattn_context_options 
     clattn_status status = start(env, options);
     if (status) goto fail;
     if ((status = pick_device(env, options->selector))) goto fail;
+    if ((status = clattn__matrix_override(&env->device.caps, options->matrix_engine))) goto fail;
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)env->device.platform, 0};
     env->context = clCreateContext(properties, 1, &env->device.id, NULL, NULL, &code);
     if (code != CL_SUCCESS) {
@@ -129,6 +130,7 @@ clattn_status clattn__env_adopt(clattn__env *env, cl_context context, cl_device_
         goto fail;
     }
     if ((status = clattn__device_query(platform, device, &env->device))) goto fail;
+    if ((status = clattn__matrix_override(&env->device.caps, options->matrix_engine))) goto fail;
     /* Each member is set only once its object is held, so that clear releases exactly what was retained. */
     if ((code = clRetainContext(context)) == CL_SUCCESS) env->context = context;
     if (code == CL_SUCCESS && (code = clRetainCommandQueue(queue)) == CL_SUCCESS) env->queue = queue;

@@ -4,6 +4,10 @@
 
 #include "kernels/impl.h"
 
+/* Multiply-adds per launch: a second of work for an integrated GPU, far below the two seconds after which some systems
+ * reset a GPU, and enough to fill a large one for milliseconds. */
+#define MULTIPLY_ADDS_PER_LAUNCH ((int64_t)1 << 36)
+
 bool clattn__refuse(clattn__refusal *why, const char *format, ...) {
     va_list values;
     va_start(values, format);
@@ -65,5 +69,36 @@ clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__a
     clattn_status status = clattn__arg(env, kernel->kernel, ATTN_ARGS, sizeof call->args, &call->args);
     for (cl_uint slot = ATTN_ARGS + 1; slot < end && status == CLATTN_OK; slot++)
         status = clattn__arg_mem(env, kernel->kernel, slot, call->mem[slot]);
+    return status;
+}
+
+size_t clattn__most_items(const clattn__env *env, cl_kernel kernel) {
+    size_t items = 0;
+    cl_int code =
+        clGetKernelWorkGroupInfo(kernel, env->device.id, CL_KERNEL_WORK_GROUP_SIZE, sizeof items, &items, NULL);
+    return code == CL_SUCCESS && items > 0 ? items : SIZE_MAX;
+}
+
+static int64_t tiles_of(int64_t rows, int64_t block) { return (rows + block - 1) / block; }
+
+clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+    clattn__env *env = kernel->programs->env;
+    const clattn_attn_args *args = &call->args;
+    const int64_t tiles = (int64_t)args->batch * args->query_heads * (tiles_of(args->query_len, kernel->block_q));
+    const int64_t tile_cost = (int64_t)kernel->block_q *
+                              ((int64_t)kernel->block_kv * tiles_of(args->kv_len, kernel->block_kv) + 1) *
+                              (kernel->problem.head_dim + kernel->problem.value_dim);
+    const int64_t bound = MULTIPLY_ADDS_PER_LAUNCH / tile_cost;
+    const int64_t chunk = bound > 0 ? bound : 1;
+
+    clattn_status status = clattn__attn_set_args(kernel, call);
+    for (clattn_i64 first = 0; first < tiles && status == CLATTN_OK; first += chunk) {
+        const int64_t count = tiles - first < chunk ? tiles - first : chunk;
+        clattn__launch launch = {.kernel = kernel->kernel, .dims = 1, .global = {0, 1, 1}, .local = {0, 1, 1}};
+        launch.local[0] = kernel->local_items[0];
+        launch.global[0] = (size_t)count * kernel->local_items[0];
+        status = clattn__arg(env, kernel->kernel, ATTN_FIRST, sizeof first, &first);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
+    }
     return status;
 }

@@ -3,10 +3,6 @@
 
 #include "kernels/impl.h"
 
-/* Multiply-adds per launch: a second of work for an integrated GPU, far below the two seconds after which some systems
- * reset a GPU, and enough to fill a large one for milliseconds. */
-#define MULTIPLY_ADDS_PER_LAUNCH ((int64_t)1 << 36)
-
 #define KEYS_PER_ITEM 4
 /* An item holds rows x columns output values in registers; above this many, compilers begin to spill. */
 #define MOST_SUMS_PER_ITEM 64
@@ -102,15 +98,6 @@ static clattn_status build(clattn__attn_kernel *kernel, const tile_plan *plan) {
     return status;
 }
 
-/* How many work-items of the built kernel fit in a group: fewer than the device's limit when it needs many registers.
- * A driver that cannot tell is believed to have room. */
-static size_t most_items(const clattn__attn_kernel *kernel) {
-    size_t items = 0;
-    cl_int code = clGetKernelWorkGroupInfo(kernel->kernel, kernel->programs->env->device.id, CL_KERNEL_WORK_GROUP_SIZE,
-                                           sizeof items, &items, NULL);
-    return code == CL_SUCCESS && items > 0 ? items : SIZE_MAX;
-}
-
 static clattn_status prepare(clattn__attn_kernel *kernel) {
     clattn__env *env = kernel->programs->env;
     size_t items = 0, most = 0;
@@ -121,7 +108,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
         if (!fits(&plan, &env->device.caps) || (most && items > most)) continue;
         clattn_status status = build(kernel, &plan);
         if (status != CLATTN_OK) return status;
-        most = most_items(kernel);
+        most = clattn__most_items(env, kernel->kernel);
         if (items > most) { /* too many registers: try a smaller group */
             clReleaseKernel(kernel->kernel);
             kernel->kernel = NULL;
@@ -142,28 +129,6 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
                         most, env->device.caps.name, items);
 }
 
-static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
-    clattn__env *env = kernel->programs->env;
-    const clattn_attn_args *args = &call->args;
-    const int64_t tiles =
-        (int64_t)args->batch * args->query_heads * (round_up(args->query_len, kernel->block_q) / kernel->block_q);
-    const int64_t tile_cost = (int64_t)kernel->block_q * (round_up(args->kv_len, kernel->block_kv) + 1) *
-                              (kernel->problem.head_dim + kernel->problem.value_dim);
-    const int64_t bound = MULTIPLY_ADDS_PER_LAUNCH / tile_cost;
-    const int64_t chunk = bound > 0 ? bound : 1;
-
-    clattn_status status = clattn__attn_set_args(kernel, call);
-    for (clattn_i64 first = 0; first < tiles && status == CLATTN_OK; first += chunk) {
-        const int64_t count = tiles - first < chunk ? tiles - first : chunk;
-        clattn__launch launch = {.kernel = kernel->kernel, .dims = 1, .global = {0, 1, 1}, .local = {0, 1, 1}};
-        launch.local[0] = kernel->local_items[0];
-        launch.global[0] = (size_t)count * kernel->local_items[0];
-        status = clattn__arg(env, kernel->kernel, ATTN_FIRST, sizeof first, &first);
-        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
-    }
-    return status;
-}
-
 const clattn__attn_impl clattn__attn_tiled = {
     .name = "attn_tiled",
     .what = "tiles in local memory, OpenCL 1.2, for any GPU",
@@ -172,5 +137,5 @@ const clattn__attn_impl clattn__attn_tiled = {
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .supports = supports,
     .prepare = prepare,
-    .enqueue = enqueue,
+    .enqueue = clattn__attn_enqueue_tiles,
 };

@@ -91,6 +91,7 @@ struct clattn__attn_impl {
     const char *name; /* "attn_cpu" */
     const char *what; /* one line for explain and docs */
     uint32_t features;
+    bool rounds_weights; /* to the storage type, before they meet V: part of the error model */
     bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
     clattn_status (*prepare)(clattn__attn_kernel *kernel); /* problem and programs are set; fills the rest */
     clattn_status (*enqueue)(clattn__attn_kernel *kernel, const clattn__attn_call *call);
@@ -100,9 +101,15 @@ void clattn__attn_kernel_clear(clattn__attn_kernel *kernel); /* attn_common.c */
  * dims, types, quirks). */
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps);
+/* How many work-items of the built kernel fit in a group: fewer than the device's limit when it needs many registers.
+ * A driver that cannot tell is believed to have room. */
+size_t clattn__most_items(const clattn__env *env, cl_kernel kernel);
+/* One work-group of local_items[0] per tile of block_q rows, in launches that stay short. For kernels that end in
+ * ATTN_FIRST. */
+clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 
-extern const clattn__attn_impl clattn__attn_decode, clattn__attn_cpu, clattn__attn_tiled, clattn__attn_naive,
-    clattn__attn_host;
+extern const clattn__attn_impl clattn__attn_decode, clattn__attn_cpu, clattn__attn_matrix, clattn__attn_tiled,
+    clattn__attn_naive, clattn__attn_host;
 
 /* Projections. */
 typedef struct clattn__gemm_problem {

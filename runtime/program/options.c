@@ -26,6 +26,11 @@ void clattn__options_flag(clattn__options *options, const char *name) {
     add(options, name);
 }
 
+void clattn__options_raw(clattn__options *options, const char *text) {
+    add(options, " ");
+    add(options, text);
+}
+
 void clattn__options_int(clattn__options *options, const char *name, long long value) {
     char text[32];
     snprintf(text, sizeof text, "=%lld", value);

@@ -26,6 +26,7 @@ typedef struct clattn__options {
 void clattn__options_start(clattn__options *options); /* -cl-std=CL1.2 */
 void clattn__options_int(clattn__options *options, const char *name, long long value);
 void clattn__options_flag(clattn__options *options, const char *name);
+void clattn__options_raw(clattn__options *options, const char *text); /* as the compiler is to see it */
 
 /* build.c: one built program per (file, options) and context, kept until the context goes; thread-safe. A failed build
  * sends the whole log to the log callback and an excerpt to the last error. */

@@ -60,6 +60,7 @@ typedef struct clattn__ref_attention {
     /* What goes into the tolerances when query, key and value are themselves results of a device: how far each element
      * may be off there. Absent: they are exact. */
     clattn__ref_array query_error, key_error, value_error;
+    clattn_dtype weight_dtype; /* the device rounds weights to this type before they meet the values */
 } clattn__ref_attention;
 
 clattn_status clattn__ref_attention_run(const clattn__ref_attention *problem); /* fails only for lack of memory */

@@ -100,7 +100,7 @@ void clattn__ref_stored(clattn_dtype dtype, clattn__ref_values x, int64_t count)
 static double output_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums,
                            int64_t c) {
     const double o = row->output[c];
-    double moved = sums->sink * fabs(o), squares = 0, size = 0, largest = 0;
+    double moved = sums->sink * fabs(o), squares = 0, size = 0, largest = 0, by_weight = 0;
     for (int64_t j = 0; j < p->kv_len; j++) {
         if (!row->allowed[j]) continue;
         double v = row->dropout[j] * clattn__ref_get(&p->value, row->b, row->g, j, c);
@@ -110,11 +110,15 @@ static double output_error(const clattn__ref_attention *p, const clattn__ref_row
         squares += by_score * by_score + by_value * by_value;
         size += row->weight[j] * fabs(v);
         largest = fmax(largest, fabs(v));
+        /* once, not twice: the reference rounds no weight; the greatest exponential is 1, so their sum is no less */
+        if (p->weight_dtype != CLATTN_F32)
+            by_weight += 0.5 * clattn__ref_storage_rounding(p->weight_dtype, row->weight[j]) * fabs(v);
     }
     double sum = clattn__ref_rounding(p->kv_len, size, o) + clattn__ref_rounding(p->kv_len, fabs(o), o) + 16 * u * size;
     double vanished =
         FLT_MIN * (1 + largest * (double)p->kv_len); /* weights and results too small for a normal float */
-    return moved / sums->left + sqrt(squares) + sum + vanished + clattn__ref_storage_rounding(p->output.dtype, o);
+    return moved / sums->left + sqrt(squares) + by_weight + sum + vanished +
+           clattn__ref_storage_rounding(p->output.dtype, o);
 }
 
 static double weight_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums,

@@ -7,6 +7,7 @@
 const clattn__attn_impl *const clattn__attn_list[] = {
     &clattn__attn_decode, /* few query rows */
     &clattn__attn_cpu,    /* register tiles, for CPU devices */
+    &clattn__attn_matrix, /* matrix engines, 16-bit storage */
     &clattn__attn_tiled,  /* local-memory tiles, for everything else */
     &clattn__attn_naive,  /* every feature, any device */
     &clattn__attn_host,   /* the scalar reference on the host: when a driver gets everything wrong */

@@ -14,8 +14,9 @@
 
 #include "ref/ref.h"
 
-enum { CANARIES = 64 };                     /* elements before and behind every output */
-static const uint32_t CANARY = 0x7fc0beefu; /* a NaN that no arithmetic makes */
+enum { CANARIES = 64 }; /* elements before and behind every output */
+static const uint32_t CANARY =
+    0x7fed7fedu; /* a NaN that no arithmetic makes, as float32 and both halves as 16-bit types */
 
 typedef struct verify_case {
     int64_t query_len, kv_len;
@@ -73,6 +74,7 @@ typedef struct stage {
     const verify_case *c;
     int64_t Hq, Hkv;
     bool packed;
+    int64_t gap;             /* elements between rows */
     twin t[ATTN_SLOTS];      /* by clattn_attn_slot */
     float *want[ATTN_SLOTS]; /* outputs by the reference */
     float *tolerance;        /* of the output */
@@ -101,19 +103,20 @@ static int64_t row_of(const stage *s, int64_t longest, int64_t b, int64_t i) {
     return i + (s->packed ? packed_start(longest, b) : b * longest);
 }
 
-/* q, k, v as (B, S, H, D + gap): strided, with NaN in the gaps, and behind the last of packed sequences. */
-enum { GAP = 3 };
+/* q, k, v as (B, S, H, D + gap): strided, with NaN in the gaps, and behind the last of packed sequences. A gap of 8
+ * leaves rows on multiples of 16 bytes, which some kernels read in wider pieces than others. */
+enum { ODD_GAP = 3, EVEN_GAP = 8 };
 
 static bool fill_operand(stage *s, int which, int64_t heads, int64_t rows, int64_t width, double size,
                          clattn_place *place, clattn__ref_array *ref) {
-    const int64_t B = s->c->batch, row = heads * (width + GAP);
+    const int64_t B = s->c->batch, row = heads * (width + s->gap);
     if (!twin_make(s, which, B * rows * row, clattn_dtype_size(s->kernel->problem.dtype))) return false;
     const int64_t used = row_of(s, rows, B, 0) * heads, batch = s->packed ? 0 : rows * row;
     for (int64_t i = 0; i < B * rows * heads; i++)
-        for (int64_t d = 0; d < width + GAP; d++)
-            store(s, which, i * (width + GAP) + d, i < used && d < width ? size * uniform(&s->seed) : NAN);
-    *place = (clattn_place){.batch = batch, .head = width + GAP, .row = row};
-    *ref = (clattn__ref_array){s->t[which].host, s->kernel->problem.dtype, {batch, width + GAP, row, 1}};
+        for (int64_t d = 0; d < width + s->gap; d++)
+            store(s, which, i * (width + s->gap) + d, i < used && d < width ? size * uniform(&s->seed) : NAN);
+    *place = (clattn_place){.batch = batch, .head = width + s->gap, .row = row};
+    *ref = (clattn__ref_array){s->t[which].host, s->kernel->problem.dtype, {batch, width + s->gap, row, 1}};
     return true;
 }
 
@@ -123,8 +126,8 @@ static void poison_keys(stage *s, int64_t b, int64_t j) {
     if (j >= rows - s->call.args.always_keys) return; /* no mask hides those */
     if (row >= row_of(s, rows, b + 1, 0)) return;     /* a packed sequence is shorter than the mask */
     for (int64_t h = 0; h < s->Hkv; h++) {
-        for (int64_t d = 0; d < D; d++) store(s, ATTN_KEY, (row * s->Hkv + h) * (D + GAP) + d, NAN);
-        for (int64_t d = 0; d < Dv; d++) store(s, ATTN_VALUE, (row * s->Hkv + h) * (Dv + GAP) + d, NAN);
+        for (int64_t d = 0; d < D; d++) store(s, ATTN_KEY, (row * s->Hkv + h) * (D + s->gap) + d, NAN);
+        for (int64_t d = 0; d < Dv; d++) store(s, ATTN_VALUE, (row * s->Hkv + h) * (Dv + s->gap) + d, NAN);
     }
 }
 
@@ -318,7 +321,8 @@ static void set_options(stage *s) {
                                .inverse_temperature = 0.5f,
                                .softcap = features & CLATTN__SOFTCAP ? 2.0f : 0.0f,
                                .weights_factor = features & CLATTN__AVERAGED_WEIGHTS ? 1.0f / (float)s->Hq : 1.0f};
-    s->ref = (clattn__ref_attention){.batch = c->batch,
+    s->ref = (clattn__ref_attention){.weight_dtype = s->kernel->impl->rounds_weights ? p->dtype : CLATTN_F32,
+                                     .batch = c->batch,
                                      .query_heads = s->Hq,
                                      .kv_heads = s->Hkv,
                                      .query_len = c->query_len,
@@ -441,6 +445,7 @@ static clattn_status run_case(clattn__attn_kernel *kernel, const verify_case *c,
         .env = kernel->programs->env, .kernel = kernel, .c = c, .Hkv = 2, .seed = 20170612u + (uint64_t)c->kv_len};
     s.Hq = s.Hkv * c->group;
     s.packed = p->features & CLATTN__VARLEN;
+    s.gap = c->batch > 1 ? EVEN_GAP : ODD_GAP;
     set_options(&s);
     /* uniform entries of size a in q and k give logits of about a^2 / 3 * sqrt(D) before the scale of 1 / sqrt(D) */
     const double size = sqrt(3 * fabs(c->logits));

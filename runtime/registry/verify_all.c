@@ -60,8 +60,8 @@ static const uint32_t feature_sets[] = {
 static void verify_attention(sweep *w, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
     char features[224], variant[256];
     clattn__features_text(problem->features, features, sizeof features);
-    snprintf(variant, sizeof variant, "%s, head_dim %lld, value_dim %lld", features, (long long)problem->head_dim,
-             (long long)problem->value_dim);
+    snprintf(variant, sizeof variant, "%s, head_dim %lld, value_dim %lld, %s", features, (long long)problem->head_dim,
+             (long long)problem->value_dim, clattn_dtype_name(problem->dtype));
     clattn__verify_stats stats = {0};
     clattn__refusal why = {{0}};
     if (!clattn__refuse_features(&why, problem->features, impl->features) ||
@@ -76,6 +76,31 @@ static void verify_attention(sweep *w, const clattn__attn_impl *impl, const clat
     if (impl != &clattn__attn_host) record(w, impl->name, kernel.program, status);
     tell(w, impl->name, variant, &stats, status == CLATTN_OK ? "" : clattn_last_error(), false);
     clattn__attn_kernel_clear(&kernel);
+}
+
+/* Storage types share all code but loads and stores: the 16-bit ones meet the first feature sets at one width. */
+static void verify_attention_kernel(sweep *w, const clattn__attn_impl *impl) {
+    static const clattn_dtype dtypes[] = {CLATTN_F32, CLATTN_F16, CLATTN_BF16};
+    enum { SETS_OF_16_BITS = 7 };
+    const bool few = impl == &clattn__attn_decode;
+    for (size_t t = 0; t < CLATTN__COUNT(dtypes); t++)
+        for (size_t f = 0; f < CLATTN__COUNT(feature_sets); f++)
+            for (size_t d = 0; d < CLATTN__COUNT(dims); d++) {
+                if (f > 1 && d > 2) continue; /* odd sizes are about tiles, not about masks */
+                if (dtypes[t] != CLATTN_F32 && (d > 0 || f >= SETS_OF_16_BITS)) continue;
+                const clattn__attn_problem problem = {.features = feature_sets[f],
+                                                      .dtype = dtypes[t],
+                                                      .scores = feature_sets[f] & CLATTN__SCORES ? CLATTN_SCORES_MASKED
+                                                                                                 : CLATTN_SCORES_NONE,
+                                                      .batch = 2,
+                                                      .query_heads = 16,
+                                                      .kv_heads = 2,
+                                                      .query_len = few ? 2 : 257,
+                                                      .kv_len = 257,
+                                                      .head_dim = dims[d].head_dim,
+                                                      .value_dim = dims[d].value_dim};
+                verify_attention(w, impl, &problem);
+            }
 }
 
 static void verify_gemm(sweep *w, const clattn__gemm_impl *impl, clattn__gemm_problem problem) {
@@ -148,23 +173,7 @@ static void verify_op(sweep *w, const char *name, const clattn__op_variant *vari
 
 clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn report, void *user) {
     sweep w = {.context = context, .report = report, .user = user};
-    for (int i = 0; clattn__attn_list[i]; i++)
-        for (size_t f = 0; f < CLATTN__COUNT(feature_sets); f++)
-            for (size_t d = 0; d < CLATTN__COUNT(dims); d++) {
-                if (f > 1 && d > 2) continue; /* odd sizes are about tiles, not about masks */
-                const bool few = clattn__attn_list[i] == &clattn__attn_decode;
-                const clattn__attn_problem problem = {.features = feature_sets[f],
-                                                      .scores = feature_sets[f] & CLATTN__SCORES ? CLATTN_SCORES_MASKED
-                                                                                                 : CLATTN_SCORES_NONE,
-                                                      .batch = 2,
-                                                      .query_heads = 16,
-                                                      .kv_heads = 2,
-                                                      .query_len = few ? 2 : 257,
-                                                      .kv_len = 257,
-                                                      .head_dim = dims[d].head_dim,
-                                                      .value_dim = dims[d].value_dim};
-                verify_attention(&w, clattn__attn_list[i], &problem);
-            }
+    for (int i = 0; clattn__attn_list[i]; i++) verify_attention_kernel(&w, clattn__attn_list[i]);
     static const clattn__gemm_problem gemms[] = {
         {.m = 134, .n = 384, .k = 384, .width = 64, .split_heads = true, .bias = true},
         {.m = 134, .n = 384, .k = 384, .width = 384, .bias = true},

@@ -1,0 +1,368 @@
+/* Attention on matrix engines: 16-bit storage, products of 16-bit operands summed in float, softmax in float.
+ *
+ *             head_dim               keys ->
+ *           +----------+     +---------+---------+---------+   A work-group of WAVES waves owns BLOCK_Q query rows of
+ *   wave 0  | Q, in    |  x  | partial | full    | partial |   one head, QT tiles of MMA_M rows per wave, with their
+ *   wave 1  | registers|     | compare | nothing | compare |   running maximum, sum and output in registers, and
+ *   ...     +----------+     +---------+---------+---------+   walks the key blocks that causal order, window and
+ *                             BLOCK_KV each, through local     length leave. (Dao 2023, arXiv:2307.08691)
+ *                             memory
+ *
+ * Weights are rounded to the storage type before they meet V, as matrix engines want it; sums are not.
+ *
+ * Forbidden weights are 0, and 0 * NaN is NaN: a NaN or an infinity in a value that a row may not attend to would reach
+ * it. Outputs that come out finite prove that there was none. A tile with another output is computed once more with
+ * care: values that are not finite are staged as 0 and added by hand where they are allowed.
+ *
+ * Macros chosen by the host half, beside those of tile_mma.clh:
+ *   WAVES: waves per work-group.
+ *   QT: row tiles per wave; a tile of K or V is used that often.
+ *   BLOCK_KV: keys per step, a multiple of 16 and of MMA_N: the engine's columns.
+ *   PREFETCH: 1 when the next block travels through registers meanwhile.
+ *   QUERY_LOCAL: 1 when Q rests in local memory, for engines with few registers. */
+#include "inc/dropout.clh"
+#include "inc/tile_mma.clh"
+#include "inc/varlen.clh"
+
+#define WAVE_ROWS (MMA_M * QT)
+#define BLOCK_Q (WAVE_ROWS * WAVES)
+#define LOG2_E 1.44269504089f
+#define LN_2 0.69314718056f
+#define HAS_MASKS (MASK_BOOL || MASK_FLOAT || PADDING || DOCUMENTS) /* allowed keys are not a run */
+#define HAS_TERMS (SOFTCAP || MASK_FLOAT || ALIBI)                  /* scores change before the softmax */
+
+#if BLOCK_KV % MMA_N != 0 || BLOCK_KV % 16 != 0
+#error "BLOCK_KV must be a multiple of MMA_N and of 16"
+#endif
+
+/* What a lane knows of its rows. */
+typedef struct tile_rows {
+    mma_c acc[QT][VALUE_TILES];
+    float top[QT][MMA_SLOTS];    /* greatest logit so far, in units of log2 */
+    float total[QT][MMA_SLOTS];  /* this lane's part of the sum */
+    int attended[QT][MMA_SLOTS]; /* with masks: has this lane seen an allowed key? */
+} tile_rows;
+
+#if QUERY_LOCAL
+#define QUERY(t, step) queries[((x->wave * QT + (t)) * KEY_STEPS + (step)) * MMA_LANES + x->lane]
+typedef __local mma_a *query_tiles;
+#else
+#define QUERY(t, step) queries[t][step]
+typedef mma_a (*query_tiles)[KEY_STEPS];
+#endif
+
+static inline void start_rows(const mma_context *x, tile_rows *rows, float sink) {
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) {
+            rows->top[t][slot] = sink;
+            rows->total[t][slot] = mma_speaks(x) && sink != -INFINITY ? 1.0f : 0.0f;
+            rows->attended[t][slot] = 0;
+        }
+        MMA_UNROLL
+        for (int n = 0; n < VALUE_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++) rows->acc[t][n].v[i] = 0.0f;
+        }
+    }
+}
+
+/* S = Q K^T */
+static inline void add_products(mma_context *x, mma_c s[QT][KEY_TILES], query_tiles queries, int stage) {
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        MMA_UNROLL
+        for (int n = 0; n < KEY_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++) s[t][n].v[i] = 0.0f;
+        }
+    }
+    MMA_UNROLL
+    for (int step = 0; step < KEY_STEPS; step++) {
+        mma_a q[QT];
+        MMA_UNROLL
+        for (int t = 0; t < QT; t++) q[t] = QUERY(t, step);
+        MMA_UNROLL
+        for (int n = 0; n < KEY_TILES; n++) {
+            const mma_b k = mma_from_keys(x, stage, n, step);
+            MMA_UNROLL
+            for (int t = 0; t < QT; t++) mma(x, &s[t][n], &q[t], &k);
+        }
+    }
+}
+
+/* Softcap, masks and terms; forbidden scores become -inf. row0: of this wave. */
+static inline void change_scores(const mma_context *x, tile_rows *rows, mma_c s[QT][KEY_TILES], const attn_head *head,
+                                 int row0, int query_len, int k0, float scale, bool compare) {
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        int row[MMA_SLOTS];
+        int2 run[MMA_SLOTS];
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) { /* rows beyond the last repeat it, unseen */
+            row[slot] = min(row0 + t * MMA_M + mma_slot_row(x, slot), query_len - 1);
+            run[slot] = attn_range(head, row[slot]);
+        }
+        MMA_UNROLL
+        for (int n = 0; n < KEY_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++) {
+                const int slot = mma_slot(i), j = k0 + n * MMA_N + mma_column(x, i);
+                float value = s[t][n].v[i];
+                if (HAS_TERMS) value = attn_softcap(head, scale * value);
+                if (!compare || attn_allowed(head, run[slot], row[slot], j)) {
+                    if (HAS_TERMS) value = attn_terms(head, row[slot], j, value);
+                    if (HAS_MASKS) rows->attended[t][slot] = 1;
+                } else {
+                    value = -INFINITY;
+                }
+                s[t][n].v[i] = value;
+            }
+        }
+    }
+}
+
+/* Scores become weights against the running maximum; what was summed before is brought to the new one. */
+static inline void soften(mma_context *x, tile_rows *rows, mma_c s[QT][KEY_TILES], float to_log2) {
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        float base[MMA_SLOTS];
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) base[slot] = -INFINITY;
+        MMA_UNROLL
+        for (int n = 0; n < KEY_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++) base[mma_slot(i)] = fmax(base[mma_slot(i)], s[t][n].v[i]);
+        }
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) {
+            const float top = fmax(rows->top[t][slot], mma_row_max(x, base[slot]) * to_log2);
+            base[slot] = top == -INFINITY ? 0.0f : top; /* safe to subtract */
+            const float rescale = mma_exp2(rows->top[t][slot] - base[slot]);
+            rows->top[t][slot] = top;
+            if (rescale != 1.0f) { /* a branch, not a select: some compilers keep a second copy of acc otherwise */
+                rows->total[t][slot] *= rescale;
+                MMA_UNROLL
+                for (int n = 0; n < VALUE_TILES; n++) {
+                    MMA_UNROLL
+                    for (int i = 0; i < MMA_VALUES; i++)
+                        if (mma_slot(i) == slot) rows->acc[t][n].v[i] *= rescale;
+                }
+            }
+        }
+        mma_converge();
+        MMA_UNROLL
+        for (int n = 0; n < KEY_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++) {
+                const float weight = mma_exp2(fma(s[t][n].v[i], to_log2, -base[mma_slot(i)]));
+                s[t][n].v[i] = weight;
+                rows->total[t][mma_slot(i)] += weight;
+            }
+        }
+    }
+}
+
+static inline void drop_weights(const mma_context *x, mma_c s[QT][KEY_TILES], const clattn_attn_args *a, int b, int h,
+                                int row0, int k0) {
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        MMA_UNROLL
+        for (int n = 0; n < KEY_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++)
+                s[t][n].v[i] *= attn_dropout(a, b, h, row0 + t * MMA_M + mma_slot_row(x, mma_slot(i)),
+                                             k0 + n * MMA_N + mma_column(x, i));
+        }
+    }
+}
+
+/* O += P V */
+static inline void add_values(mma_context *x, tile_rows *rows, mma_c s[QT][KEY_TILES], int stage) {
+    MMA_UNROLL
+    for (int step = 0; step < BLOCK_KV / 16; step++) {
+        mma_a p[QT];
+        MMA_UNROLL
+        for (int t = 0; t < QT; t++) p[t] = mma_from_sums(x, s[t], step);
+        MMA_UNROLL
+        for (int n = 0; n < VALUE_TILES; n++) {
+            const mma_b v = mma_from_values(x, stage, step, n);
+            MMA_UNROLL
+            for (int t = 0; t < QT; t++) mma(x, &rows->acc[t][n], &p[t], &v);
+        }
+    }
+}
+
+/* With care: the values that were staged as 0. An infinity keeps its sign, as every allowed weight is above 0. */
+static inline void add_odd_values(const mma_context *x, tile_rows *rows, const mma_source *s, const attn_head *head,
+                                  const clattn_attn_args *a, int b, int h, int row0, int k0) {
+    for (int j = k0; j < k0 + BLOCK_KV; j++) {
+        if (!attn_exists(head, j)) continue;
+        MMA_UNROLL
+        for (int t = 0; t < QT; t++) {
+            MMA_UNROLL
+            for (int n = 0; n < VALUE_TILES; n++) {
+                MMA_UNROLL
+                for (int i = 0; i < MMA_VALUES; i++) {
+                    const int column = n * MMA_N + mma_column(x, i);
+                    if (column >= VALUE_DIM) continue;
+                    const ushort bits = s->values[(clattn_i64)j * s->value_row + column];
+                    if (bits == mma_finite(bits)) continue;
+                    const int row = min(row0 + t * MMA_M + mma_slot_row(x, mma_slot(i)), a->query_len - 1);
+                    if (attn_allowed(head, attn_range(head, row), row, j))
+                        rows->acc[t][n].v[i] += mma_widen(bits) * attn_dropout(a, b, h, row, j);
+                }
+            }
+        }
+    }
+}
+
+static inline bool all_finite(const tile_rows *rows) {
+    float sum = 0.0f; /* x - x is 0 for finite x, NaN else */
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        MMA_UNROLL
+        for (int n = 0; n < VALUE_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++) sum += rows->acc[t][n].v[i] - rows->acc[t][n].v[i];
+        }
+    }
+    return sum == 0.0f;
+}
+
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MMA_ATTRIBUTES void
+attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's tile: launches come in chunks */
+    __local __attribute__((aligned(128))) ushort tiles[MMA_STAGES * (KEY_TILE + VALUE_TILE)];
+    __local int odd;
+    mma_context context, *x = &context;
+#if MMA_EXCHANGE
+    __local __attribute__((aligned(16))) uint exchange[MMA_EXCHANGE * WAVES];
+    MMA_START(context, tiles, exchange);
+#else
+    MMA_START(context, tiles, 0);
+#endif
+
+    const int tile_count = (all.query_len + BLOCK_Q - 1) / BLOCK_Q, heads = all.batch * all.query_heads;
+    const clattn_i64 number = first + (clattn_i64)get_group_id(0);
+    /* With a causal mask the last tiles have the most keys: they start first, so that groups finish together. Otherwise
+     * neighbouring groups share their head's keys in the cache. */
+    const int tile = CAUSAL ? tile_count - 1 - (int)(number / heads) : (int)(number % tile_count);
+    const int bh = CAUSAL ? (int)(number % heads) : (int)(number / tile_count);
+    const int b = bh / all.query_heads, h = bh % all.query_heads, kv_head = h / (all.query_heads / all.kv_heads);
+    const int q0 = tile * BLOCK_Q, row0 = q0 + x->wave * WAVE_ROWS;
+    clattn_attn_args a = all;
+    attn_sequence_set(&a, b, query_starts, key_starts);
+    const __global ushort *q = (const __global ushort *)query + (a.query.offset + b * a.query.batch + h * a.query.head);
+    mma_source source;
+    source.keys = (const __global ushort *)key + (a.key.offset + b * a.key.batch + kv_head * a.key.head);
+    source.values = (const __global ushort *)value + (a.value.offset + b * a.value.batch + kv_head * a.value.head);
+    source.key_row = (int)a.key.row;
+    source.value_row = (int)a.value.row;
+    source.wide = mma_is_wide(source.keys, a.key.row) && mma_is_wide(source.values, a.value.row);
+    source.careful = false;
+    attn_head head;
+    attn_head_set(&head, &a, b, h, mask, padding, lengths, alibi);
+    attn_head_set_features(&head, &a, b, prefix, query_documents, key_documents);
+
+    /* Both ends of a row's run of keys grow with the row, so the tile's run goes from the first row's first key to the
+     * last row's end, and all rows have the keys between the last row's first and the first row's end. */
+    const int2 top_run = attn_range(&head, q0), bottom_run = attn_range(&head, min(q0 + BLOCK_Q, a.query_len) - 1);
+    const int run_end = bottom_run.y, always_block = head.always / BLOCK_KV * BLOCK_KV;
+    int stop = ALWAYS_KEYS && head.always < head.kv_len ? head.kv_len : run_end;
+    if (VARLEN && q0 >= a.query_len) stop = 0; /* this sequence is shorter than the longest: nothing to do */
+    int start = top_run.x / BLOCK_KV * BLOCK_KV;
+    if (ALWAYS_KEYS && start >= run_end) start = max(start, always_block);
+
+    /* The running maximum stays on raw scores, so their factor must be above 0: the sign goes to Q. */
+    const bool wide_query = mma_is_wide(q, a.query.row);
+    const float heat = a.inverse_temperature * LOG2_E;
+    const bool flat = !(fabs(a.scale) * heat >= FLT_MIN); /* all scores alike: Q counts as 0 */
+    const uint keep = flat ? 0u : 0xffffffffu, flip = a.scale < 0.0f ? 0x80008000u : 0u;
+    const float scale = flat ? 1.0f : fabs(a.scale);
+    const float to_log2 = HAS_TERMS ? heat : scale * heat;
+#if QUERY_LOCAL
+    __local mma_a queries[WAVES * QT * KEY_STEPS * MMA_LANES];
+#else
+    mma_a queries[QT][KEY_STEPS];
+#endif
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        MMA_UNROLL
+        for (int step = 0; step < KEY_STEPS; step++) {
+            mma_a part = mma_from_query(x, q, a.query.row, row0 + t * MMA_M, a.query_len, step, wide_query);
+            mma_change_sign(&part, keep, flip);
+            QUERY(t, step) = part;
+        }
+    }
+    if (x->item == 0) odd = 0;
+
+    tile_rows rows;
+    for (;;) {
+        start_rows(x, &rows, SINKS ? sinks[a.sinks_offset + h] * heat : -INFINITY);
+        mma_stage in_flight;
+        int k0 = start, stage = 0;
+        MMA_BARRIER(); /* of an earlier round nobody reads any more */
+        if (k0 < stop) mma_fetch(x, &in_flight, &source, &head, k0, stage);
+        while (k0 < stop) {
+            mma_c s[QT][KEY_TILES];
+            const bool compare = HAS_MASKS || k0 < bottom_run.x || k0 + BLOCK_KV > top_run.y;
+            int next = k0 + BLOCK_KV;
+            if (ALWAYS_KEYS && next >= run_end) next = max(next, always_block);
+
+            mma_settle(x, &in_flight, &source, &head, k0, stage);
+            if (next < stop) mma_fetch(x, &in_flight, &source, &head, next, (stage + 1) % MMA_STAGES);
+            add_products(x, s, queries, stage);
+            if (HAS_TERMS || compare) change_scores(x, &rows, s, &head, row0, a.query_len, k0, scale, compare);
+            mma_converge();
+            soften(x, &rows, s, to_log2);
+            if (DROPOUT) drop_weights(x, s, &a, b, h, row0, k0);
+            add_values(x, &rows, s, stage);
+            if (source.careful) add_odd_values(x, &rows, &source, &head, &a, b, h, row0, k0);
+            mma_converge();
+            stage = (stage + 1) % MMA_STAGES;
+            k0 = next;
+        }
+        if (source.careful) break;
+        if (!all_finite(&rows)) odd = 1; /* whoever writes, writes the same */
+        MMA_BARRIER();
+        source.careful = true;
+        if (!odd) break;
+    }
+
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        float inverse[MMA_SLOTS];
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) {
+            const int i = row0 + t * MMA_M + mma_slot_row(x, slot);
+            const float sum = mma_row_sum(x, rows.total[t][slot]);
+            bool any = ALWAYS_KEYS && head.always < head.kv_len;
+            if (HAS_MASKS) {
+                any = mma_row_max(x, (float)rows.attended[t][slot]) > 0.0f;
+            } else {
+                const int2 run = attn_range(&head, i);
+                any = any || run.y > run.x;
+            }
+            inverse[slot] = any ? 1.0f / sum : 0.0f;
+            if (LSE && mma_speaks(x) && i < a.query_len) {
+                const float base = rows.top[t][slot] == -INFINITY ? 0.0f : rows.top[t][slot];
+                lse[a.lse_offset + b * a.lse_batch + h * a.lse_head + i] = any ? (base + log2(sum)) * LN_2 : -INFINITY;
+            }
+        }
+        MMA_UNROLL
+        for (int n = 0; n < VALUE_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i += MMA_RUN) {
+                const int slot = mma_slot(i), row = row0 + t * MMA_M + mma_slot_row(x, slot);
+                const int column = n * MMA_N + mma_column(x, i);
+                __global storage *o =
+                    output + (a.output.offset + b * a.output.batch + h * a.output.head + row * a.output.row + column);
+                const float *v = rows.acc[t][n].v + i;
+                if (row >= a.query_len || column >= VALUE_DIM) continue;
+                MMA_UNROLL
+                for (int e = 0; e < MMA_RUN; e += 2) store2((float2)(v[e], v[e + 1]) * inverse[slot], o + e);
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+/* The context's wish about the matrix engine: none, or one emulated in OpenCL C 1.2 on any device. */
+#include "../../cl/shared/matrix.h"
+#include "device/device.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int engine;
+} engines[] = {
+    {"nv", MATRIX_NV},         {"wmma11", MATRIX_WMMA11}, {"wmma12", MATRIX_WMMA12},
+    {"mfma32", MATRIX_MFMA32}, {"dpas8", MATRIX_DPAS8},   {"dpas16", MATRIX_DPAS16},
+};
+
+static clattn_status unknown(const char *wanted) {
+    clattn__text names = {0};
+    for (size_t i = 0; i < CLATTN__COUNT(engines); i++)
+        clattn__text_add(&names, ", emulated:%s, emulated-subgroups:%s", engines[i].name, engines[i].name);
+    clattn_status status = clattn__fail(CLATTN_INVALID_ARGUMENT, "options.matrix_engine is \"%s\"; it must be none%s",
+                                        wanted, names.data ? names.data : "");
+    clattn__text_free(&names);
+    return status;
+}
+
+clattn_status clattn__matrix_override(clattn__caps *caps, const char *wanted) {
+    if (!wanted) return CLATTN_OK;
+    clattn__matrix matrix = {.engine = MATRIX_NONE};
+    if (strcmp(wanted, "none") == 0) {
+        caps->matrix = matrix;
+        caps->matrix_engine = "";
+        return CLATTN_OK;
+    }
+    const char *colon = strchr(wanted, ':');
+    if (!colon) return unknown(wanted);
+    const size_t length = (size_t)(colon - wanted);
+    matrix.emulated = true;
+    matrix.subgroups = length == strlen("emulated-subgroups") && strncmp(wanted, "emulated-subgroups", length) == 0;
+    if (!matrix.subgroups && !(length == strlen("emulated") && strncmp(wanted, "emulated", length) == 0))
+        return unknown(wanted);
+    for (size_t i = 0; i < CLATTN__COUNT(engines); i++)
+        if (strcmp(colon + 1, engines[i].name) == 0) matrix.engine = engines[i].engine;
+    if (matrix.engine == MATRIX_NONE) return unknown(wanted);
+    if (matrix.subgroups && !strstr(caps->extensions, "cl_intel_required_subgroup_size"))
+        return clattn__fail(CLATTN_UNSUPPORTED,
+                            "options.matrix_engine \"%s\" needs sub-groups of a fixed size "
+                            "(cl_intel_required_subgroup_size), which %s does not offer",
+                            wanted, caps->name);
+    caps->matrix = matrix;
+    caps->matrix_engine = "emulated";
+    return CLATTN_OK;
+}

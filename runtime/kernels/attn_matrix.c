@@ -1,0 +1,174 @@
+/* Host half of cl/attn_matrix.cl: which engine, and tiles that its registers and the local memory hold. */
+#include "../../cl/shared/matrix.h"
+
+#include <stdio.h>
+
+#include "kernels/impl.h"
+
+/* Left free in local memory: drivers keep launch arguments and their own words there. */
+#define LOCAL_RESERVE 128
+/* Offsets within a key block are 32-bit. */
+#define MOST_ROW_STRIDE ((int64_t)1 << 22)
+
+/* Tile shapes by engine, best first: the first that fits the device is taken. Rows were chosen by what the vendors'
+ * compilers make of them: no spills, and as many waves per multiprocessor as registers allow. */
+static const struct matrix_shape {
+    int engine;
+    int most_head_dim;
+    int waves, query_tiles, block_kv;
+    bool prefetch, query_local;
+    bool large_registers; /* Intel: 256 registers per thread */
+} shapes[] = {
+    {MATRIX_NV, 64, 4, 1, 64, false, false, false},      {MATRIX_NV, 128, 4, 1, 32, false, false, false},
+    {MATRIX_NV, 256, 4, 1, 16, false, true, false},      {MATRIX_WMMA11, 64, 4, 1, 64, true, false, false},
+    {MATRIX_WMMA11, 128, 8, 1, 64, false, false, false}, {MATRIX_WMMA11, 256, 8, 1, 32, false, true, false},
+    {MATRIX_WMMA12, 64, 4, 1, 64, true, false, false},   {MATRIX_WMMA12, 128, 8, 1, 64, false, false, false},
+    {MATRIX_WMMA12, 256, 8, 1, 32, false, true, false},  {MATRIX_MFMA32, 64, 8, 1, 128, false, false, false},
+    {MATRIX_MFMA32, 128, 8, 1, 64, false, false, false}, {MATRIX_MFMA32, 256, 8, 1, 32, false, false, false},
+    {MATRIX_DPAS8, 64, 16, 2, 32, false, true, true},    {MATRIX_DPAS8, 128, 16, 1, 32, false, true, true},
+    {MATRIX_DPAS8, 256, 8, 1, 16, false, true, true},    {MATRIX_DPAS16, 64, 16, 1, 64, false, false, true},
+    {MATRIX_DPAS16, 128, 8, 1, 32, false, true, true},   {MATRIX_DPAS16, 256, 8, 1, 16, false, true, true},
+};
+
+static const struct matrix_engine {
+    int m, n, lanes, stages;
+} engines[] = {
+    [MATRIX_NV] = {16, 16, 32, 2},     [MATRIX_WMMA11] = {16, 16, 32, 1}, [MATRIX_WMMA12] = {16, 16, 32, 1},
+    [MATRIX_MFMA32] = {32, 32, 64, 1}, [MATRIX_DPAS8] = {8, 8, 8, 1},     [MATRIX_DPAS16] = {16, 8, 16, 1},
+};
+
+typedef struct matrix_plan {
+    const struct matrix_shape *shape;
+    int waves, items, block_q;
+    size_t local_bytes;
+} matrix_plan;
+
+static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn__attn_problem *problem,
+                                 const clattn__caps *caps) {
+    const struct matrix_engine *engine = &engines[shape->engine];
+    matrix_plan plan = {.shape = shape, .waves = shape->waves};
+    if (caps->matrix.emulated && plan.waves > 2) plan.waves = 2; /* each lane costs a work-item's stack */
+    plan.items = plan.waves * engine->lanes;
+    plan.block_q = plan.waves * shape->query_tiles * engine->m;
+    const int64_t key_width = round_up(problem->head_dim, 16), value_width = round_up(problem->value_dim, engine->n);
+    const int64_t pad = 8; /* elements; an upper bound for engines that store fragments */
+    const int64_t staged = engine->stages * (shape->block_kv * (key_width + pad) +
+                                             (value_width + pad) * (shape->block_kv + (engine->stages == 1 ? pad : 0)));
+    const int64_t queries =
+        shape->query_local ? plan.block_q * key_width * (shape->engine == MATRIX_WMMA11 ? 2 : 1) : 0;
+    const int64_t exchange = caps->matrix.emulated ? plan.waves * (32 * 16 * 4 + engine->lanes * 8 * 4) : 0;
+    plan.local_bytes = (size_t)((staged + queries) * 2 + exchange + 16);
+    return plan;
+}
+
+static bool fits(const matrix_plan *plan, const clattn__caps *caps) {
+    return (uint64_t)plan->items <= caps->max_work_group && (uint64_t)plan->items <= caps->max_item_sizes[0] &&
+           plan->local_bytes + LOCAL_RESERVE <= caps->local_memory;
+}
+
+/* The first shape of the device's engine that is made for these widths and fits; NULL with the reason. */
+static const struct matrix_shape *choose(const clattn__attn_problem *problem, const clattn__caps *caps,
+                                         clattn__refusal *why) {
+    const int64_t widest = problem->head_dim > problem->value_dim ? problem->head_dim : problem->value_dim;
+    matrix_plan plan = {0};
+    for (size_t n = 0; n < CLATTN__COUNT(shapes); n++) {
+        if (shapes[n].engine != caps->matrix.engine || widest > shapes[n].most_head_dim) continue;
+        plan = plan_of_shape(&shapes[n], problem, caps);
+        if (fits(&plan, caps)) return &shapes[n];
+    }
+    clattn__refuse(
+        why,
+        "its tiles for head_dim %lld and value_dim %lld need %zu bytes of local memory and %d work-items per "
+        "group; the device has %llu (%d reserved) and %llu",
+        (long long)problem->head_dim, (long long)problem->value_dim, plan.local_bytes, plan.items,
+        (unsigned long long)caps->local_memory, LOCAL_RESERVE, (unsigned long long)caps->max_work_group);
+    return NULL;
+}
+
+static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
+    if (!clattn__refuse_features(why, problem->features, clattn__attn_matrix.features)) return false;
+    if (caps->matrix.engine == MATRIX_NONE)
+        return clattn__refuse(why, "the device has no matrix engine that it drives");
+    if (problem->dtype == CLATTN_F32)
+        return clattn__refuse(why, "matrix engines take 16-bit operands; the tensors are float32");
+    if (problem->dtype == CLATTN_BF16 && caps->matrix.engine == MATRIX_NV && !caps->matrix.emulated &&
+        caps->matrix.arch < 80)
+        return clattn__refuse(why, "bfloat16 needs compute capability 8.0; the device has %d.%d",
+                              caps->matrix.arch / 10, caps->matrix.arch % 10);
+    if (problem->head_dim % 8 != 0 || problem->value_dim % 8 != 0)
+        return clattn__refuse(why, "head_dim %lld and value_dim %lld must be multiples of 8",
+                              (long long)problem->head_dim, (long long)problem->value_dim);
+    return choose(problem, caps, why) != NULL;
+}
+
+static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan) {
+    const clattn__matrix *matrix = &kernel->programs->env->device.caps.matrix;
+    clattn__options options;
+    clattn__options_start(&options);
+    clattn__attn_options(&options, &kernel->problem, &kernel->programs->env->device.caps);
+    clattn__options_int(&options, "MATRIX_ENGINE", matrix->engine);
+    clattn__options_int(&options, "WAVES", plan->waves);
+    clattn__options_int(&options, "QT", plan->shape->query_tiles);
+    clattn__options_int(&options, "BLOCK_KV", plan->shape->block_kv);
+    clattn__options_int(&options, "PREFETCH", plan->shape->prefetch);
+    clattn__options_int(&options, "QUERY_LOCAL", plan->shape->query_local);
+    clattn__options_int(&options, "MMA_EMULATE", matrix->emulated);
+    if (matrix->emulated) {
+        clattn__options_int(&options, "MMA_EMULATE_SUBGROUPS", matrix->subgroups);
+        clattn__options_int(&options, "MMA_COPY_LATE", matrix->subgroups ? 0 : 1);
+    } else {
+        if (matrix->engine == MATRIX_NV) clattn__options_int(&options, "PTX_ARCH", matrix->arch);
+        if (plan->shape->large_registers) clattn__options_raw(&options, "-cl-intel-256-GRF-per-thread");
+    }
+    clattn_status status = clattn__program_get(kernel->programs, "attn_matrix.cl", &options, &kernel->program);
+    if (status == CLATTN_OK)
+        status = clattn__kernel_create(kernel->programs, kernel->program, "attn_matrix", &kernel->kernel);
+    return status;
+}
+
+static clattn_status prepare(clattn__attn_kernel *kernel) {
+    const clattn__caps *caps = &kernel->programs->env->device.caps;
+    clattn__refusal why = {{0}};
+    const struct matrix_shape *shape = choose(&kernel->problem, caps, &why);
+    if (!shape) return clattn__fail(CLATTN_UNSUPPORTED, "attn_matrix: %s", why.text);
+    const matrix_plan plan = plan_of_shape(shape, &kernel->problem, caps);
+    clattn_status status = build(kernel, &plan);
+    if (status != CLATTN_OK) return status;
+    const size_t most = clattn__most_items(kernel->programs->env, kernel->kernel);
+    if ((size_t)plan.items > most)
+        return clattn__fail(
+            CLATTN_UNSUPPORTED,
+            "attn_matrix: the built kernel runs with at most %zu work-items per group on %s; its tile needs %d", most,
+            caps->name, plan.items);
+    kernel->local_items[0] = (size_t)plan.items;
+    kernel->local_items[1] = kernel->local_items[2] = 1;
+    kernel->block_q = plan.block_q;
+    kernel->block_kv = shape->block_kv;
+    snprintf(kernel->tiles, sizeof kernel->tiles,
+             "%d query rows x %d keys, %d waves of %d lanes with %d row tiles each, %zu bytes of local memory%s",
+             plan.block_q, shape->block_kv, plan.waves, engines[shape->engine].lanes, shape->query_tiles,
+             plan.local_bytes, caps->matrix.emulated ? ", emulated" : "");
+    return CLATTN_OK;
+}
+
+static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+    if (call->args.key.row > MOST_ROW_STRIDE || call->args.value.row > MOST_ROW_STRIDE)
+        return clattn__fail(CLATTN_UNSUPPORTED,
+                            "attn_matrix: key and value rows are %lld and %lld elements apart; it takes at most %lld",
+                            (long long)call->args.key.row, (long long)call->args.value.row, (long long)MOST_ROW_STRIDE);
+    return clattn__attn_enqueue_tiles(kernel, call);
+}
+
+const clattn__attn_impl clattn__attn_matrix = {
+    .name = "attn_matrix",
+    .what = "matrix engines of NVIDIA, AMD and Intel GPUs, 16-bit storage",
+    .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
+                CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
+                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
+    .rounds_weights = true,
+    .supports = supports,
+    .prepare = prepare,
+    .enqueue = enqueue,
+};

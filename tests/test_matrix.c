@@ -1,0 +1,257 @@
+/* attn_matrix on emulated engines: every layout, both 16-bit types, both ways in which emulated lanes meet, and
+ * mistakes planted in them, all of which verification has to catch. */
+#define _DEFAULT_SOURCE
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../cl/shared/matrix.h"
+#include "clattn/clattn.h"
+#include "harness.h"
+#include "registry/registry.h"
+
+static const char *const engines[] = {"nv", "wmma11", "wmma12", "mfma32", "dpas8", "dpas16"};
+enum { ENGINES = sizeof engines / sizeof engines[0] };
+
+static const uint32_t plain = CLATTN__LSE;
+static const uint32_t everything = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_FLOAT | CLATTN__PADDING |
+                                   CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE |
+                                   CLATTN__ALWAYS_KEYS | CLATTN__DROPOUT | CLATTN__DOCUMENTS;
+
+static clattn_context *context_with(const char *engine, bool subgroups, const char *kernel_dir) {
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "emulated%s:%s", subgroups ? "-subgroups" : "", engine);
+    clattn_context_options options;
+    clattn_context_options_init(&options);
+    options.selector = getenv("CLATTN_DEVICE");
+    options.matrix_engine = wanted;
+    options.cache_dir = "";
+    options.kernel_dir = kernel_dir;
+    clattn_context *context = NULL;
+    clattn_status status = clattn_context_create(&context, &options);
+    if (status == CLATTN_UNSUPPORTED && subgroups) return NULL;
+    CHECK(status == CLATTN_OK, "%s: %s", wanted, clattn_last_error());
+    return context;
+}
+
+static clattn__attn_problem problem_of(uint32_t features, clattn_dtype dtype, int64_t head_dim, int64_t value_dim) {
+    return (clattn__attn_problem){.features = features,
+                                  .dtype = dtype,
+                                  .batch = 2,
+                                  .query_heads = 4,
+                                  .kv_heads = 2,
+                                  .query_len = 200,
+                                  .kv_len = 200,
+                                  .head_dim = head_dim,
+                                  .value_dim = value_dim};
+}
+
+/* The variant meets verification's cases: its own tile sizes, empty rows, NaN that must not matter, gaps, +-1e4. */
+static clattn_status verify(clattn_context *context, clattn__attn_problem problem, bool long_form,
+                            clattn__verify_stats *stats) {
+    clattn__attn_kernel kernel = {.impl = &clattn__attn_matrix, .programs = &context->programs, .problem = problem};
+    clattn__refusal why = {{0}};
+    if (!CHECK(clattn__attn_matrix.supports(&problem, &context->env.device.caps, &why), "refused: %s", why.text))
+        return CLATTN_UNSUPPORTED;
+    clattn_status status = clattn__attn_matrix.prepare(&kernel);
+    if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, long_form, stats);
+    clattn__attn_kernel_clear(&kernel);
+    return status;
+}
+
+static void try_variant(const char *engine, bool subgroups, uint32_t features, clattn_dtype dtype, int64_t head_dim,
+                        int64_t value_dim) {
+    clattn_context *context = context_with(engine, subgroups, NULL);
+    if (!context) return;
+    clattn__verify_stats stats = {0};
+    clattn_status status = verify(context, problem_of(features, dtype, head_dim, value_dim), true, &stats);
+    CHECK(status == CLATTN_OK, "%s, %s, %lld and %lld columns: %s", engine, clattn_dtype_name(dtype),
+          (long long)head_dim, (long long)value_dim, clattn_last_error());
+    clattn_test_note("%s%s %s %lld/%lld: %d cases, %.3f of the tolerance", engine, subgroups ? " (sub-groups)" : "",
+                     clattn_dtype_name(dtype), (long long)head_dim, (long long)value_dim, stats.cases, stats.worst);
+    clattn_context_destroy(&context);
+}
+
+static void test_layouts(void) {
+    for (int e = 0; e < ENGINES; e++) try_variant(engines[e], false, plain | CLATTN__CAUSAL, CLATTN_F16, 32, 32);
+    try_variant("nv", false, plain | CLATTN__CAUSAL, CLATTN_F16, 128, 64);
+}
+
+static void test_features(void) {
+    try_variant("nv", false, everything, CLATTN_BF16, 40, 72);
+    try_variant("mfma32", false, everything, CLATTN_BF16, 24, 40);
+    try_variant("dpas16", false, everything, CLATTN_BF16, 24, 40);
+    try_variant("nv", false, plain | CLATTN__VARLEN | CLATTN__CAUSAL | CLATTN__PREFIX, CLATTN_F16, 32, 32);
+    try_variant("wmma11", false, plain | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__LENGTHS | CLATTN__CAUSAL, CLATTN_F16, 32,
+                32);
+}
+
+static void test_subgroups(void) {
+    clattn_context *context = context_with("nv", true, NULL);
+    if (!context) {
+        clattn_test_skip("the device has no sub-groups of a fixed size (cl_intel_required_subgroup_size)");
+        return;
+    }
+    clattn_context_destroy(&context);
+    static const char *const exchanging[] = {"nv", "wmma11", "dpas8", "dpas16"}; /* 32, 32, 8 and 16 lanes */
+    for (size_t e = 0; e < sizeof exchanging / sizeof exchanging[0]; e++)
+        try_variant(exchanging[e], true, plain | CLATTN__CAUSAL, CLATTN_F16, 32, 32);
+}
+
+/* ---- planted mistakes ------------------------------------------------------------------------------------------ */
+
+typedef struct mistake {
+    const char *engine, *file, *right, *wrong;
+} mistake;
+
+static const mistake mistakes[] = {
+    {"wmma11", "inc/mma_rows.clh", "(((n) & ~15) | ((n)&7) << 1 | ((n) >> 3 & 1))", "(n)"},
+    {"mfma32", "inc/mma_rows.clh", "(((n) & ~12) | ((n)&4) << 1 | ((n)&8) >> 1)", "(n)"},
+    {"wmma11", "inc/mma_rows.clh", "upper ? other : own, upper ? own : other", "own, other"},
+    {"wmma12", "inc/mma_rows.clh", "return fmax(v, mma_swap(x, v));", "return v;"},
+    {"wmma12", "inc/mma_rows.clh", "return v + mma_swap(x, v);", "return v;"},
+    {"dpas16", "inc/mma_rows.clh", "mma_pack8(c[2 * j].x), mma_pack8(c[2 * j + 1].x)",
+     "mma_pack8(c[2 * j + 1].x), mma_pack8(c[2 * j].x)"},
+    {"dpas8", "inc/mma_rows.clh", "tile + TILE_AT(d + 1, j, BLOCK_KV)", "tile + TILE_AT(d, j, BLOCK_KV)"},
+    {"nv", "inc/mma_nv.clh", "(x->lane >> 3 & 1) * 8", "(x->lane >> 4) * 8"},
+    {"nv", "inc/mma_nv.clh", "mma_ldmatrix_transposed(x, stage", "mma_ldmatrix(x, stage"},
+    {"nv", "inc/mma_nv.clh", "c[j].v[2 * r], c[j].v[2 * r + 1]", "c[j].v[2 * r + 1], c[j].v[2 * r]"},
+    {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n", ""},
+    {"nv", "attn_matrix.cl", "next, (stage + 1) % MMA_STAGES", "next, stage"},
+    {"nv", "attn_matrix.cl", "k0 + BLOCK_KV > top_run.y", "k0 > top_run.y"},
+    {"wmma12", "attn_matrix.cl", "h / (all.query_heads / all.kv_heads)", "h % all.kv_heads"},
+    {"wmma12", "attn_matrix.cl", "mma_exp2(rows->top[t][slot] - base[slot])",
+     "mma_exp2(base[slot] - rows->top[t][slot])"},
+    {"wmma12", "attn_matrix.cl", "inverse[slot] = any ? 1.0f / sum : 0.0f", "inverse[slot] = 1.0f / sum"},
+    {"nv", "attn_matrix.cl", "if (!odd) break;", "break;"},
+    {"nv", "attn_matrix.cl", "a.scale < 0.0f ? 0x80008000u : 0u", "0u"},
+};
+/* The emulated instructions hold work-group barriers of their own, which hide these; sub-group barriers do not. */
+static const mistake missing_barriers[] = {
+    {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n    MMA_BARRIER();\n", "    mma_wait(x);\n"},
+    {"dpas16", "inc/mma_rows.clh", "    MMA_BARRIER();\n}", "}"},
+};
+
+static char folder[] = "/tmp/clattn-matrix-XXXXXX";
+
+/* All kernels, one of them with the mistake, in the folder. */
+static bool write_kernels(const mistake *planted) {
+    bool found = false;
+    for (const clattn__embedded_file *file = clattn__embedded_files; file->name; file++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", folder, file->name);
+        FILE *out = fopen(path, "wb");
+        if (!out) return false;
+        const char *text = (const char *)file->bytes, *end = text + file->count, *at = end;
+        if (strcmp(file->name, planted->file) == 0) {
+            const size_t length = strlen(planted->right);
+            for (at = text; at < end && !((size_t)(end - at) >= length && memcmp(at, planted->right, length) == 0);
+                 at++) {
+            }
+            found = at < end;
+        }
+        bool good = fwrite(text, 1, (size_t)(at - text), out) == (size_t)(at - text);
+        if (at < end) {
+            const char *rest = at + strlen(planted->right);
+            good = good && fputs(planted->wrong, out) >= 0 &&
+                   fwrite(rest, 1, (size_t)(end - rest), out) == (size_t)(end - rest);
+        }
+        if (fclose(out) != 0 || !good) return false;
+    }
+    return found;
+}
+
+static void remove_kernels(void) {
+    char path[512];
+    for (const clattn__embedded_file *file = clattn__embedded_files; file->name; file++) {
+        snprintf(path, sizeof path, "%s/%s", folder, file->name);
+        remove(path);
+    }
+    snprintf(path, sizeof path, "%s/inc", folder);
+    rmdir(path);
+    snprintf(path, sizeof path, "%s/shared", folder);
+    rmdir(path);
+    rmdir(folder);
+}
+
+static void must_catch(const mistake *planted, bool subgroups) {
+    REQUIRE(write_kernels(planted), "cannot plant \"%s\" in %s", planted->wrong, planted->file);
+    clattn_context *context = context_with(planted->engine, subgroups, folder);
+    if (!context) return;
+    const uint32_t causal = plain | CLATTN__CAUSAL;
+    clattn_status status = verify(context, problem_of(causal, CLATTN_F16, 32, 32), false, NULL);
+    if (status == CLATTN_OK) /* NaN that a padding mask hides */
+        status = verify(context, problem_of(causal | CLATTN__PADDING, CLATTN_F16, 32, 32), false, NULL);
+    if (status == CLATTN_OK) status = verify(context, problem_of(causal, CLATTN_F16, 32, 32), true, NULL);
+    CHECK(status == CLATTN_WRONG_RESULT, "%s, \"%s\" instead of \"%s\": %s", planted->engine, planted->wrong,
+          planted->right, status == CLATTN_OK ? "not noticed" : clattn_last_error());
+    clattn_context_destroy(&context);
+}
+
+static void test_mistakes(void) {
+    char path[512];
+    REQUIRE(mkdtemp(folder), "no folder %s", folder);
+    snprintf(path, sizeof path, "%s/inc", folder);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/shared", folder);
+    mkdir(path, 0700);
+    clattn_context *context = context_with("nv", true, NULL);
+    if (context) { /* mistakes that only show there; the others fail alike on every device */
+        clattn_context_destroy(&context);
+        for (size_t i = 0; i < sizeof missing_barriers / sizeof missing_barriers[0]; i++)
+            must_catch(&missing_barriers[i], true);
+        clattn_test_note("planted %zu missing barriers", sizeof missing_barriers / sizeof missing_barriers[0]);
+    } else {
+        for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i++) must_catch(&mistakes[i], false);
+        clattn_test_note("planted %zu mistakes", sizeof mistakes / sizeof mistakes[0]);
+    }
+    remove_kernels();
+}
+
+static void test_refusals(void) {
+    clattn_context_options options;
+    clattn_context_options_init(&options);
+    options.matrix_engine = "emulated:abacus";
+    clattn_context *context = NULL;
+    CHECK(clattn_context_create(&context, &options) == CLATTN_INVALID_ARGUMENT, "an unknown engine is taken");
+    CHECK(strstr(clattn_last_error(), "options.matrix_engine is \"emulated:abacus\"") != NULL, "%s",
+          clattn_last_error());
+    options.matrix_engine = "none";
+    REQUIRE(clattn_context_create(&context, &options) == CLATTN_OK, "%s", clattn_last_error());
+    clattn__attn_problem problem = problem_of(plain, CLATTN_F16, 64, 64);
+    clattn__refusal why = {{0}};
+    CHECK(!clattn__attn_matrix.supports(&problem, &context->env.device.caps, &why) &&
+              strstr(why.text, "no matrix engine"),
+          "%s", why.text);
+    clattn_context_destroy(&context);
+
+    context = context_with("nv", false, NULL);
+    if (!context) return;
+    const clattn__caps *caps = &context->env.device.caps;
+    problem = problem_of(plain, CLATTN_F32, 64, 64);
+    CHECK(!clattn__attn_matrix.supports(&problem, caps, &why) && strstr(why.text, "float32"), "%s", why.text);
+    problem = problem_of(plain, CLATTN_F16, 60, 64);
+    CHECK(!clattn__attn_matrix.supports(&problem, caps, &why) && strstr(why.text, "head_dim 60"), "%s", why.text);
+    clattn__caps small = *caps;
+    small.local_memory = 16384;
+    problem = problem_of(plain, CLATTN_F16, 64, 64);
+    CHECK(!clattn__attn_matrix.supports(&problem, &small, &why) && strstr(why.text, "bytes of local memory"), "%s",
+          why.text);
+    clattn__caps turing = *caps;
+    turing.matrix = (clattn__matrix){.engine = MATRIX_NV, .arch = 75};
+    problem = problem_of(plain, CLATTN_BF16, 64, 64);
+    CHECK(!clattn__attn_matrix.supports(&problem, &turing, &why) && strstr(why.text, "7.5"), "%s", why.text);
+    clattn_context_destroy(&context);
+}
+
+static const clattn_test matrix_tests[] = {
+    {"layouts", test_layouts},   {"features", test_features}, {"subgroups", test_subgroups},
+    {"mistakes", test_mistakes}, {"refusals", test_refusals}, {NULL, NULL},
+};
+
+int main(int argc, char **argv) {
+    static const clattn_test_suite suites[] = {{"matrix", matrix_tests}, {NULL, NULL}};
+    return clattn_test_main(suites, argc, argv);
+}
