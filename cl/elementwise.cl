@@ -8,9 +8,9 @@
 #include "shared/layer_args.h"
 
 __kernel void elementwise(const clattn_elementwise_args a, /* grid: (at least ceil(features / VW), batch * rows)  */
-                          const __global float *x,         /* (batch, rows, features) at a.x                      */
-                          const __global float *addend,    /* likewise at a.addend, read when a.has_addend        */
-                          __global float *y)               /* likewise at a.y                                     */
+                          const __global storage *x,       /* (batch, rows, features) at a.x                      */
+                          const __global storage *addend,  /* likewise at a.addend, read when a.has_addend        */
+                          __global storage *y)             /* likewise at a.y                                     */
 {
     const int c = (int)get_global_id(0) * VW, b = (int)get_global_id(1) / a.rows, r = (int)get_global_id(1) % a.rows;
     if (c >= a.features) return;
@@ -20,13 +20,16 @@ __kernel void elementwise(const clattn_elementwise_args a, /* grid: (at least ce
 
     const int count = min(VW, a.features - c);
     if (count == VW) {
-        const vec v = a.has_addend ? LOAD(x) + LOAD(addend) : LOAD(x);
-        STORE(activate(v), y);
+        const vec v = a.has_addend ? load_lanes(x) + load_lanes(addend) : load_lanes(x);
+        store_lanes(activate(v), y);
         return;
     }
     float part[VW];
-    for (int i = 0; i < VW; i++) part[i] = i >= count ? 0.0f : a.has_addend ? x[i] + addend[i] : x[i];
+    for (int i = 0; i < VW; i++) {
+        part[i] = i < count ? load1(x + i) : 0.0f;
+        if (i < count && a.has_addend) part[i] += load1(addend + i);
+    }
     const vec v = activate(LOAD(part));
     STORE(v, part);
-    for (int i = 0; i < count; i++) y[i] = part[i];
+    for (int i = 0; i < count; i++) store1(part[i], y + i);
 }

@@ -40,14 +40,14 @@ static inline float group_sum(float part, __local float *parts) {
     return sum;
 }
 
-static inline vec row_vector(const __global float *x, const __global float *residual, bool add, int c) {
-    vec v = LOAD(x + c);
-    if (add) v += LOAD(residual + c);
+static inline vec row_vector(const __global storage *x, const __global storage *residual, bool add, int c) {
+    vec v = load_lanes(x + c);
+    if (add) v += load_lanes(residual + c);
     return v;
 }
 
-static inline float row_element(const __global float *x, const __global float *residual, bool add, int c) {
-    return add ? x[c] + residual[c] : x[c];
+static inline float row_element(const __global storage *x, const __global storage *residual, bool add, int c) {
+    return add ? load1(x + c) + load1(residual + c) : load1(x + c);
 }
 
 static inline clattn_i64 row_at(clattn_place place, int b, int r) {
@@ -56,12 +56,12 @@ static inline clattn_i64 row_at(clattn_place place, int b, int r) {
 
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 layer_norm(const clattn_norm_args a,       /* grid: (ITEMS, batch * rows)                      */
-           const __global float *x,        /* (batch, rows, features) at a.x                   */
-           const __global float *residual, /* likewise at a.residual, read when a.has_residual */
+           const __global storage *x,      /* (batch, rows, features) at a.x                   */
+           const __global storage *residual, /* likewise at a.residual, read when a.has_residual */
            const __global float *weight,   /* (features)                                       */
            const __global float *bias,     /* (features)                                       */
-           __global float *sum,            /* like x at a.sum, written when a.has_sum          */
-           __global float *y)              /* like x at a.y; may be x or residual              */
+           __global storage *sum,          /* like x at a.sum, written when a.has_sum          */
+           __global storage *y)            /* like x at a.y; may be x or residual              */
 {
     __local float parts[ITEMS];
     const int item = (int)get_local_id(0), b = (int)get_group_id(1) / a.rows, r = (int)get_group_id(1) % a.rows;
@@ -78,12 +78,12 @@ layer_norm(const clattn_norm_args a,       /* grid: (ITEMS, batch * rows)       
     for (int c = item * VW; c < whole; c += ITEMS * VW) {
         const vec v = row_vector(x, residual, add, c);
         sums += v;
-        if (a.has_sum) STORE(v, sum + c);
+        if (a.has_sum) store_lanes(v, sum + c);
     }
     for (int c = whole + item; c < a.features; c += ITEMS) {
         const float v = row_element(x, residual, add, c);
         rest += v;
-        if (a.has_sum) sum[c] = v;
+        if (a.has_sum) store1(v, sum + c);
     }
     const float mean = group_sum(lane_sum(sums) + rest, parts) / (float)a.features;
 
@@ -103,9 +103,9 @@ layer_norm(const clattn_norm_args a,       /* grid: (ITEMS, batch * rows)       
 
     /* 3 */
     for (int c = item * VW; c < whole; c += ITEMS * VW)
-        STORE((row_vector(x, residual, add, c) - mean) * factor * LOAD(weight + c) + LOAD(bias + c), y + c);
+        store_lanes((row_vector(x, residual, add, c) - mean) * factor * LOAD(weight + c) + LOAD(bias + c), y + c);
     for (int c = whole + item; c < a.features; c += ITEMS)
-        y[c] = (row_element(x, residual, add, c) - mean) * factor * weight[c] + bias[c];
+        store1((row_element(x, residual, add, c) - mean) * factor * weight[c] + bias[c], y + c);
 }
 
 /* Mean and 1 / sqrt(variance + eps) of each feature over all rows. One work-item per feature: neighbours read
@@ -117,7 +117,7 @@ static inline void add_to(float *sum, float *lost, float term) {
 }
 
 __kernel void batch_statistics(const clattn_norm_args a,   /* grid: (at least features)        */
-                               const __global float *x,    /* (batch, rows, features) at a.x   */
+                               const __global storage *x,  /* (batch, rows, features) at a.x   */
                                __global float *statistics) /* (2, features) at a.statistics    */
 {
     const int c = (int)get_global_id(0);
@@ -125,13 +125,13 @@ __kernel void batch_statistics(const clattn_norm_args a,   /* grid: (at least fe
     const float count = (float)a.batch * (float)a.rows;
     float sum = 0.0f, lost = 0.0f;
     for (int b = 0; b < a.batch; b++)
-        for (int r = 0; r < a.rows; r++) add_to(&sum, &lost, x[row_at(a.x, b, r) + c]);
+        for (int r = 0; r < a.rows; r++) add_to(&sum, &lost, load1(x + row_at(a.x, b, r) + c));
     const float mean = sum / count;
     float squares = 0.0f;
     lost = 0.0f;
     for (int b = 0; b < a.batch; b++)
         for (int r = 0; r < a.rows; r++) {
-            const float v = x[row_at(a.x, b, r) + c] - mean;
+            const float v = load1(x + row_at(a.x, b, r) + c) - mean;
             add_to(&squares, &lost, v * v);
         }
     statistics[a.statistics + c] = mean;
@@ -139,14 +139,14 @@ __kernel void batch_statistics(const clattn_norm_args a,   /* grid: (at least fe
 }
 
 __kernel void batch_apply(const clattn_norm_args a,         /* grid: (at least features, batch * rows) */
-                          const __global float *x,          /* (batch, rows, features) at a.x          */
+                          const __global storage *x,        /* (batch, rows, features) at a.x          */
                           const __global float *statistics, /* (2, features) at a.statistics           */
                           const __global float *weight,     /* (features)                              */
                           const __global float *bias,       /* (features)                              */
-                          __global float *y)                /* like x at a.y                           */
+                          __global storage *y)              /* like x at a.y                           */
 {
     const int c = (int)get_global_id(0), b = (int)get_global_id(1) / a.rows, r = (int)get_global_id(1) % a.rows;
     if (c >= a.features) return;
     const float mean = statistics[a.statistics + c], factor = statistics[a.statistics + a.features + c];
-    y[row_at(a.y, b, r) + c] = (x[row_at(a.x, b, r) + c] - mean) * factor * weight[c] + bias[c];
+    store1((load1(x + row_at(a.x, b, r) + c) - mean) * factor * weight[c] + bias[c], y + row_at(a.y, b, r) + c);
 }

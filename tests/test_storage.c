@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clattn/layers.h"
 #include "clattn/reference.h"
 #include "harness.h"
 #include "ref/ref.h"
@@ -222,6 +223,187 @@ static void memory(void) {
     drop(&s);
 }
 
+/* ---- layers around attention ------------------------------------------------------------------------------------ */
+
+/* One layer, already described: its create and reference calls with everything but the outputs. */
+typedef struct layer_case {
+    clattn_linear_desc linear;
+    clattn_linear_weights linear_weights;
+    clattn_norm_desc norm;
+    clattn_norm_weights norm_weights;
+    clattn_activation_desc activation;
+    clattn_positions_desc positions;
+    clattn_tensor table;
+    clattn_stack_desc stack;
+    clattn_stack_weights stack_weights;
+    clattn_block_weights encoder[2], decoder[2];
+    clattn_layer_io io;
+} layer_case;
+
+enum kind { LINEAR, NORM, BATCH_NORM, ACTIVATION, SINUSOIDAL, LEARNED, POST_NORM, PRE_NORM, KINDS };
+static const char *const KIND_NAMES[KINDS] = {"linear",     "layer norm", "batch norm",       "activation",
+                                              "sinusoidal", "learned",    "post-norm blocks", "pre-norm blocks"};
+enum { B = 2, L = 11, S = 7, E = 36, F = 50, HEADS = 4 };
+
+static clattn_norm_weights norm_weights(stage *s) {
+    return (clattn_norm_weights){.weight = vector(s, E), .bias = vector(s, E)};
+}
+
+static clattn_linear_weights linear_weights(stage *s, int64_t n, int64_t k) {
+    return (clattn_linear_weights){.weight = matrix(s, n, k), .bias = vector(s, n)};
+}
+
+static clattn_mha_weights attention_weights(stage *s) {
+    return (clattn_mha_weights){.in_proj_weight = matrix(s, 3 * E, E),
+                                .in_proj_bias = vector(s, 3 * E),
+                                .out_proj_weight = matrix(s, E, E),
+                                .out_proj_bias = vector(s, E)};
+}
+
+static clattn_block_weights block_weights(stage *s, bool decoder) {
+    clattn_block_weights w = {.self_attention = attention_weights(s),
+                              .self_norm = norm_weights(s),
+                              .expand = linear_weights(s, F, E),
+                              .contract = linear_weights(s, E, F),
+                              .feed_forward_norm = norm_weights(s)};
+    if (!decoder) return w;
+    w.cross_attention = attention_weights(s);
+    w.cross_norm = norm_weights(s);
+    return w;
+}
+
+/* An encoder-decoder in post-norm order with everything around it, or a decoder in pre-norm order. */
+static void make_stack(stage *s, layer_case *c, bool pre_norm) {
+    clattn_stack_desc *d = &c->stack;
+    clattn_stack_desc_init(d);
+    d->batch = B, d->rows = L, d->memory_rows = S, d->features = E, d->heads = HEADS, d->feed_forward = F;
+    d->encoder_blocks = pre_norm ? 0 : 1, d->decoder_blocks = 2;
+    d->order = pre_norm ? CLATTN_PRE_NORM : CLATTN_POST_NORM;
+    d->activation = CLATTN_ACTIVATION_GELU;
+    d->causal = CLATTN_CAUSAL_TOP_LEFT;
+    d->dtype = s->types.tensors;
+    d->positions = pre_norm ? CLATTN_POSITIONS_SINUSOIDAL : CLATTN_POSITIONS_LEARNED;
+    d->hidden = 1;
+    c->io.memory = tokens(s, B, S, E);
+    c->io.hidden = new_tensor(s, s->types.tensors, 4, 3, B, L, E);
+    c->encoder[0] = block_weights(s, false);
+    for (int i = 0; i < 2; i++) c->decoder[i] = block_weights(s, true);
+    c->stack_weights.encoder = pre_norm ? NULL : c->encoder;
+    c->stack_weights.decoder = c->decoder;
+    c->stack_weights.decoder_norm = norm_weights(s);
+    if (pre_norm) return;
+    c->stack_weights.position_table = matrix(s, L, E);
+    c->stack_weights.input_norm = norm_weights(s);
+    c->stack_weights.encoder_norm = norm_weights(s);
+}
+
+static void make_layer(stage *s, enum kind kind, layer_case *c) {
+    const clattn_dtype dtype = s->types.tensors;
+    memset(c, 0, sizeof *c);
+    c->io.input = tokens(s, B, L, E);
+    c->io.output = new_tensor(s, dtype, 3, B, L, kind == LINEAR ? F : E, 0);
+    clattn_linear_desc_init(&c->linear);
+    c->linear.batch = B, c->linear.rows = L, c->linear.in_features = E, c->linear.out_features = F;
+    c->linear.activation = CLATTN_ACTIVATION_GELU, c->linear.dtype = dtype;
+    if (kind == LINEAR) c->linear_weights = linear_weights(s, F, E);
+    clattn_norm_desc_init(&c->norm);
+    c->norm.batch = B, c->norm.rows = L, c->norm.features = E, c->norm.dtype = dtype;
+    c->norm.kind = kind == BATCH_NORM ? CLATTN_NORM_BATCH : CLATTN_NORM_LAYER;
+    if (kind == NORM || kind == BATCH_NORM) c->norm_weights = norm_weights(s);
+    if (kind == NORM) {
+        c->norm.residual = c->norm.sum = 1;
+        c->io.residual = tokens(s, B, L, E);
+        c->io.sum = new_tensor(s, dtype, 3, B, L, E, 0);
+    }
+    clattn_activation_desc_init(&c->activation);
+    c->activation.batch = B, c->activation.rows = L, c->activation.features = E, c->activation.dtype = dtype;
+    c->activation.activation = CLATTN_ACTIVATION_GELU;
+    clattn_positions_desc_init(&c->positions);
+    c->positions.batch = B, c->positions.rows = L, c->positions.features = E, c->positions.dtype = dtype;
+    c->positions.add = 1;
+    c->positions.kind = kind == LEARNED ? CLATTN_POSITIONS_LEARNED : CLATTN_POSITIONS_SINUSOIDAL;
+    if (kind == LEARNED) c->table = matrix(s, L, E);
+    if (kind == POST_NORM || kind == PRE_NORM) make_stack(s, c, kind == PRE_NORM);
+}
+
+static clattn_status create_layer(clattn_layer **layer, enum kind kind, const layer_case *c) {
+    switch (kind) {
+    case LINEAR:
+        return clattn_linear_create(layer, context, &c->linear, &c->linear_weights);
+    case NORM:
+    case BATCH_NORM:
+        return clattn_norm_create(layer, context, &c->norm, &c->norm_weights);
+    case ACTIVATION:
+        return clattn_activation_create(layer, context, &c->activation);
+    case SINUSOIDAL:
+    case LEARNED:
+        return clattn_positions_create(layer, context, &c->positions, kind == LEARNED ? &c->table : NULL);
+    default:
+        return clattn_stack_create(layer, context, &c->stack, &c->stack_weights);
+    }
+}
+
+static clattn_status refer(enum kind kind, const layer_case *c, const clattn_layer_io *io, float *tolerance) {
+    switch (kind) {
+    case LINEAR:
+        return clattn_reference_linear(&c->linear, &c->linear_weights, io, tolerance);
+    case NORM:
+    case BATCH_NORM:
+        return clattn_reference_norm(&c->norm, &c->norm_weights, io, tolerance);
+    case ACTIVATION:
+        return clattn_reference_activation(&c->activation, io, tolerance);
+    case SINUSOIDAL:
+    case LEARNED:
+        return clattn_reference_positions(&c->positions, kind == LEARNED ? &c->table : NULL, io, tolerance);
+    default:
+        return clattn_reference_stack(&c->stack, &c->stack_weights, io, tolerance);
+    }
+}
+
+static void check_layer(stage *s, enum kind kind, layer_case *c) {
+    clattn_layer *layer = NULL;
+    clattn_layer_io want = c->io;
+    clattn_tensor *const outputs[][2] = {
+        {&c->io.output, &want.output}, {&c->io.sum, &want.sum}, {&c->io.hidden, &want.hidden}};
+    for (int i = 0; i < 3; i++) {
+        if (!outputs[i][0]->data) continue;
+        poison(outputs[i][0]);
+        const int64_t *n = outputs[i][0]->shape;
+        *outputs[i][1] = new_tensor(s, s->types.tensors, outputs[i][0]->rank, n[0], n[1], n[2], n[3]);
+    }
+    float *tolerance = new_memory(s, (size_t)count_of(&c->io.output) * sizeof *tolerance);
+    if (CHECK(refer(kind, c, &want, tolerance) == CLATTN_OK, "%s: %s", s->what, clattn_last_error()) &&
+        CHECK(create_layer(&layer, kind, c) == CLATTN_OK, "%s: %s", s->what, clattn_last_error()) &&
+        CHECK(clattn_layer_run(layer, &c->io) == CLATTN_OK, "%s: %s", s->what, clattn_last_error())) {
+        compare(s, &c->io.output, &want.output, tolerance);
+        for (int64_t i = 0; c->io.sum.data && i < count_of(&c->io.sum); i++) { /* one sum, one rounding */
+            const float got = element(&c->io.sum, i), right = element(&want.sum, i);
+            CHECK(got == right, "%s: sum %lld is %g, not %g", s->what, (long long)i, (double)got, (double)right);
+        }
+        if (c->io.hidden.data && c->stack.positions == CLATTN_POSITIONS_SINUSOIDAL) { /* one rounding behind the sum */
+            for (int64_t i = 0; i < B * L * E; i++) {
+                const double got = (double)element(&c->io.hidden, i), right = (double)element(&want.hidden, i);
+                CHECK(fabs(got - right) <= clattn__ref_storage_rounding(s->types.tensors, right) + 1e-6,
+                      "%s: hidden %lld is %g, not %g", s->what, (long long)i, got, right);
+            }
+        }
+    }
+    clattn_layer_destroy(&layer);
+}
+
+static void layers(void) {
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int t = 0; t < TYPE_COUNT; t++) {
+            stage s = {.types = TYPES[t], .random = {70 + (uint64_t)kind}};
+            layer_case c;
+            snprintf(s.what, sizeof s.what, "%s, %s with %s weights", KIND_NAMES[kind],
+                     clattn_dtype_name(TYPES[t].tensors), clattn_dtype_name(TYPES[t].weights));
+            make_layer(&s, (enum kind)kind, &c);
+            check_layer(&s, (enum kind)kind, &c);
+            drop(&s);
+        }
+}
+
 /* ---- what is refused -------------------------------------------------------------------------------------------- */
 
 #define REFUSED(call, text)                                                                                            \
@@ -244,6 +426,20 @@ static void mistakes(void) {
         REFUSED(clattn_mha_run(mha, &c.io), "query has element type float16; it must be bfloat16");
     clattn_mha_destroy(&mha);
     drop(&s);
+    for (int kind = 0; kind < KINDS; kind++) {
+        stage other = {.types = {CLATTN_BF16, CLATTN_BF16}, .random = {80}, .what = "mistakes"};
+        layer_case l;
+        clattn_layer *layer = NULL;
+        make_layer(&other, (enum kind)kind, &l);
+        if (CHECK(create_layer(&layer, (enum kind)kind, &l) == CLATTN_OK, "%s", clattn_last_error())) {
+            l.io.input.dtype = CLATTN_F16;
+            REFUSED(clattn_layer_run(layer, &l.io), "input has element type float16; it must be bfloat16");
+        }
+        clattn_layer_destroy(&layer);
+        l.linear.dtype = l.norm.dtype = l.activation.dtype = l.positions.dtype = l.stack.dtype = CLATTN_I8;
+        REFUSED(create_layer(&layer, (enum kind)kind, &l), "dtype is 6; it must be in 0..2");
+        drop(&other);
+    }
 }
 
 int main(int argc, char **argv) {
@@ -251,8 +447,11 @@ int main(int argc, char **argv) {
     clattn_context_options_init(&options);
     options.selector = getenv("CLATTN_DEVICE");
     if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
-    static const clattn_test tests[] = {
-        {"multi_head_attention", multi_head_attention}, {"memory", memory}, {"mistakes", mistakes}, {NULL, NULL}};
+    static const clattn_test tests[] = {{"multi_head_attention", multi_head_attention},
+                                        {"memory", memory},
+                                        {"layers", layers},
+                                        {"mistakes", mistakes},
+                                        {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"storage", tests}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);
     clattn_context_destroy(&context);

@@ -3,7 +3,8 @@
  *
  * One object serves them all: a clattn_layer is described and created once, with its weights uploaded, and run many
  * times. Letters: B batch, L rows (tokens of the input), S memory_rows, E features, F feed_forward, H heads.
- * All tensors are float32 unless said otherwise; inputs and outputs may have any strides with a contiguous last axis.
+ * Inputs and outputs have the element type that the description says, float32 by default, and any strides with a
+ * contiguous last axis; all arithmetic is float32.
  *
  *   linear       y = act(x W^T + b)                                       torch.nn.Linear
  *   norm         y = (x - mean) / sqrt(variance + eps) * weight + bias    torch.nn.LayerNorm, torch.nn.BatchNorm1d
@@ -25,7 +26,10 @@ typedef enum clattn_activation {
     CLATTN_ACTIVATION_GELU = 2 /* the exact one, by erf */
 } clattn_activation;
 
-/* ---- weights: host float32, dense rows; borrowed during create only ---------------------------------------------- */
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+/* Host tensors with dense rows, each of its own type, float32, float16 or bfloat16, whatever the description's dtype
+ * is: they are used exactly as they are. Borrowed during create only. */
 
 typedef struct clattn_linear_weights {
     clattn_tensor weight; /* (out_features, in_features) */
@@ -88,6 +92,7 @@ typedef struct clattn_linear_desc {
     int64_t in_features, out_features; /* >= 1 */
     clattn_activation activation;
     const char *gemm_kernel; /* default NULL: the first that fits; borrowed during create */
+    clattn_dtype dtype;      /* of input and output: default CLATTN_F32, or CLATTN_F16, CLATTN_BF16 */
 } clattn_linear_desc;
 CLATTN_API void clattn_linear_desc_init_sized(clattn_linear_desc *desc, size_t caller_size);
 #define clattn_linear_desc_init(d) clattn_linear_desc_init_sized((d), sizeof *(d))
@@ -113,6 +118,7 @@ typedef struct clattn_norm_desc {
     float eps;                     /* > 0; default 1e-5 */
     int residual;                  /* 1: x = input + residual is what gets normalised */
     int sum;                       /* 1: the run also writes input + residual; needs residual */
+    clattn_dtype dtype; /* of input, residual, sum and output: default CLATTN_F32, or CLATTN_F16, CLATTN_BF16 */
 } clattn_norm_desc;
 CLATTN_API void clattn_norm_desc_init_sized(clattn_norm_desc *desc, size_t caller_size);
 #define clattn_norm_desc_init(d) clattn_norm_desc_init_sized((d), sizeof *(d))
@@ -128,6 +134,7 @@ typedef struct clattn_activation_desc {
     size_t struct_size;
     int64_t batch, rows, features;
     clattn_activation activation;
+    clattn_dtype dtype; /* of input and output: default CLATTN_F32, or CLATTN_F16, CLATTN_BF16 */
 } clattn_activation_desc;
 CLATTN_API void clattn_activation_desc_init_sized(clattn_activation_desc *desc, size_t caller_size);
 #define clattn_activation_desc_init(d) clattn_activation_desc_init_sized((d), sizeof *(d))
@@ -151,12 +158,13 @@ typedef struct clattn_positions_desc {
     int64_t first;                 /* position of row 0, when the run gives no positions; |first| <= 2^28 */
     int positions;                 /* 1: the run gives a position for each row, |p| <= 2^31 - 1 */
     int add;                       /* 1: output = input + encoding; 0: the encoding alone */
+    clattn_dtype dtype;            /* of input and output: default CLATTN_F32, or CLATTN_F16, CLATTN_BF16 */
 } clattn_positions_desc;
 CLATTN_API void clattn_positions_desc_init_sized(clattn_positions_desc *desc, size_t caller_size);
 #define clattn_positions_desc_init(d) clattn_positions_desc_init_sized((d), sizeof *(d))
 
-/* table: (P, E) host float32 for learned ones, else NULL; positions are 0..P-1: host positions beyond it are an error,
- * those in a cl_mem are clamped to it. Angles are exact to float precision at any position. */
+/* table: (P, E) in host memory, of any float type, for learned ones, else NULL; positions are 0..P-1: host positions
+ * beyond it are an error, those in a cl_mem are clamped to it. Angles are exact to float precision at any position. */
 CLATTN_API clattn_status clattn_positions_create(clattn_layer **out, clattn_context *context,
                                                  const clattn_positions_desc *desc, const clattn_tensor *table);
 
@@ -202,6 +210,8 @@ typedef struct clattn_stack_desc {
                                         works on `input`: (1 + blocks, B, L, E), before the final norm */
     const char *attention_kernel; /* as clattn_attention_desc.kernel */
     const char *gemm_kernel;
+    clattn_dtype dtype; /* of input, memory, output, hidden and every intermediate buffer: default CLATTN_F32, or
+                              CLATTN_F16, CLATTN_BF16 */
 } clattn_stack_desc;
 CLATTN_API void clattn_stack_desc_init_sized(clattn_stack_desc *desc, size_t caller_size);
 #define clattn_stack_desc_init(d) clattn_stack_desc_init_sized((d), sizeof *(d))

@@ -30,24 +30,26 @@ clattn_status clattn__check_base(double base) {
     return CLATTN_OK;
 }
 
-static clattn__tensor_rule tokens_rule(const char *name, bool output, int64_t batch, int64_t rows, int64_t features) {
+static clattn__tensor_rule tokens_rule(const char *name, bool output, clattn_dtype dtype, int64_t batch, int64_t rows,
+                                       int64_t features) {
     return (clattn__tensor_rule){.name = name,
                                  .wanted = true,
                                  .output = output,
-                                 .dtype = CLATTN_F32,
+                                 .dtype = (int)dtype,
                                  .rank = 3,
                                  .shape = {batch, rows, features}};
 }
 
 /* Everything unwanted but input and output of (batch, rows, in) and (batch, rows, out). */
-static void start_rules(clattn__layer_rules *rules, int64_t batch, int64_t rows, int64_t in, int64_t out) {
+static void start_rules(clattn__layer_rules *rules, clattn_dtype dtype, int64_t batch, int64_t rows, int64_t in,
+                        int64_t out) {
     static const char *const names[CLATTN__LAYER_TENSORS] = {
         "input",  "residual", "positions", "mask", "padding_mask", "memory", "memory_mask", "memory_padding_mask",
         "output", "sum",      "hidden"};
     memset(rules, 0, sizeof *rules);
     for (int i = 0; i < CLATTN__LAYER_TENSORS; i++) rules->tensors[i].name = names[i];
-    rules->tensors[CLATTN__LAYER_INPUT] = tokens_rule("input", false, batch, rows, in);
-    rules->tensors[CLATTN__LAYER_OUTPUT] = tokens_rule("output", true, batch, rows, out);
+    rules->tensors[CLATTN__LAYER_INPUT] = tokens_rule("input", false, dtype, batch, rows, in);
+    rules->tensors[CLATTN__LAYER_OUTPUT] = tokens_rule("output", true, dtype, batch, rows, out);
     rules->position_low = -INT32_MAX;
     rules->position_high = INT32_MAX;
 }
@@ -126,9 +128,10 @@ clattn_status clattn__check_linear(const clattn_linear_desc *in, const clattn_li
     const int64_t weight[2] = {d->out_features, d->in_features};
     CLATTN__TRY(clattn__check_volume("weight", weight, 2));
     CLATTN__TRY(clattn__check_choice("activation", (int)d->activation, CLATTN_ACTIVATION_GELU));
+    CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
     if (!weights) return clattn__fail(CLATTN_INVALID_ARGUMENT, "weights is NULL");
     CLATTN__TRY(clattn__check_linear_weights("", weights, d->out_features, d->in_features, dense, copies));
-    start_rules(rules, d->batch, d->rows, d->in_features, d->out_features);
+    start_rules(rules, d->dtype, d->batch, d->rows, d->in_features, d->out_features);
     return CLATTN_OK;
 }
 
@@ -136,6 +139,7 @@ clattn_status clattn__check_norm(const clattn_norm_desc *in, const clattn_norm_w
                                  clattn_norm_weights *dense, clattn__widened *copies, clattn__layer_rules *rules) {
     TAKE(clattn_norm_desc, in, d, sum);
     CLATTN__TRY(clattn__check_choice("kind", (int)d->kind, CLATTN_NORM_BATCH_INFERENCE));
+    CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
     CLATTN__TRY(check_tokens(d->batch, d->rows, d->features));
     CLATTN__TRY(clattn__check_eps(d->eps));
     if (d->residual && d->kind != CLATTN_NORM_LAYER)
@@ -144,10 +148,11 @@ clattn_status clattn__check_norm(const clattn_norm_desc *in, const clattn_norm_w
     if (d->sum && !d->residual)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "sum is 1 and residual is 0; without a residual there is no sum");
     CLATTN__TRY(clattn__check_norm_weights("", weights, d->features, d->kind, dense, copies));
-    start_rules(rules, d->batch, d->rows, d->features, d->features);
+    start_rules(rules, d->dtype, d->batch, d->rows, d->features, d->features);
     if (d->residual)
-        rules->tensors[CLATTN__LAYER_RESIDUAL] = tokens_rule("residual", false, d->batch, d->rows, d->features);
-    if (d->sum) rules->tensors[CLATTN__LAYER_SUM] = tokens_rule("sum", true, d->batch, d->rows, d->features);
+        rules->tensors[CLATTN__LAYER_RESIDUAL] =
+            tokens_rule("residual", false, d->dtype, d->batch, d->rows, d->features);
+    if (d->sum) rules->tensors[CLATTN__LAYER_SUM] = tokens_rule("sum", true, d->dtype, d->batch, d->rows, d->features);
     return CLATTN_OK;
 }
 
@@ -155,8 +160,9 @@ clattn_status clattn__check_activation(const clattn_activation_desc *in, clattn_
                                        clattn__layer_rules *rules) {
     TAKE(clattn_activation_desc, in, d, activation);
     CLATTN__TRY(clattn__check_choice("activation", (int)d->activation, CLATTN_ACTIVATION_GELU));
+    CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
     CLATTN__TRY(check_tokens(d->batch, d->rows, d->features));
-    start_rules(rules, d->batch, d->rows, d->features, d->features);
+    start_rules(rules, d->dtype, d->batch, d->rows, d->features, d->features);
     return CLATTN_OK;
 }
 
@@ -184,12 +190,13 @@ clattn_status clattn__check_positions(const clattn_positions_desc *in, const cla
                                       clattn__layer_rules *rules) {
     TAKE(clattn_positions_desc, in, d, add);
     CLATTN__TRY(clattn__check_choice("kind", (int)d->kind, CLATTN_POSITIONS_LEARNED));
+    CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
     if (d->kind == CLATTN_POSITIONS_NONE)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "kind is 0; it must be sinusoidal (1) or learned (2)");
     CLATTN__TRY(check_tokens(d->batch, d->rows, d->features));
     CLATTN__TRY(clattn__check_extent("first", d->first, -CLATTN__MAX_EXTENT, CLATTN__MAX_EXTENT));
     memset(dense, 0, sizeof *dense);
-    start_rules(rules, d->batch, d->rows, d->features, d->features);
+    start_rules(rules, d->dtype, d->batch, d->rows, d->features, d->features);
     if (!d->add) rules->tensors[CLATTN__LAYER_INPUT].wanted = false;
     if (d->positions)
         rules->tensors[CLATTN__LAYER_POSITIONS] = (clattn__tensor_rule){

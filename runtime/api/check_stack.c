@@ -43,6 +43,7 @@ static clattn_status check_sizes(const clattn_stack_desc *d) {
 
 static clattn_status check_options(const clattn_stack_desc *d) {
     CLATTN__TRY(clattn__check_choice("order", (int)d->order, CLATTN_PRE_NORM));
+    CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
     CLATTN__TRY(clattn__check_choice("activation", (int)d->activation, CLATTN_ACTIVATION_GELU));
     CLATTN__TRY(clattn__check_eps(d->eps));
     CLATTN__TRY(clattn__check_choice("causal", (int)d->causal, CLATTN_CAUSAL_TOP_LEFT));
@@ -78,6 +79,7 @@ static clattn_status describe_attention(const clattn_stack_desc *d, clattn_mha_i
     mha.padding_mask = padding != 0;
     mha.attention_kernel = d->attention_kernel;
     mha.gemm_kernel = d->gemm_kernel;
+    mha.dtype = d->dtype;
     return clattn__check_mha_desc(&mha, resolved);
 }
 
@@ -199,21 +201,21 @@ static void set_rules(const clattn__stack *s, clattn__layer_rules *rules) {
     const int64_t *mask = s->decoder_self.mask_shape, *memory_mask = s->cross.mask_shape;
     const int64_t main_blocks = d->decoder_blocks > 0 ? d->decoder_blocks : d->encoder_blocks;
     memset(rules, 0, sizeof *rules);
-    set_rule(rules, CLATTN__LAYER_INPUT, "input", true, CLATTN_F32, 3, B, L, E, 0);
-    set_rule(rules, CLATTN__LAYER_RESIDUAL, "residual", false, CLATTN_F32, 3, B, L, E, 0);
+    set_rule(rules, CLATTN__LAYER_INPUT, "input", true, (int)d->dtype, 3, B, L, E, 0);
+    set_rule(rules, CLATTN__LAYER_RESIDUAL, "residual", false, (int)d->dtype, 3, B, L, E, 0);
     set_rule(rules, CLATTN__LAYER_POSITIONS, "positions", d->positions_given != 0, CLATTN__ANY_LENGTHS, 2, B, L, 0, 0);
     set_rule(rules, CLATTN__LAYER_MASK, "mask", d->mask != CLATTN_MASK_NONE,
              d->mask == CLATTN_MASK_BOOL ? CLATTN_BOOL : CLATTN_F32, 4, mask[0], mask[1], mask[2], mask[3]);
     set_rule(rules, CLATTN__LAYER_PADDING, "padding_mask", d->padding_mask != 0, CLATTN_BOOL, 2, B, L, 0, 0);
-    set_rule(rules, CLATTN__LAYER_MEMORY, "memory", d->decoder_blocks > 0, CLATTN_F32, 3, B, S, E, 0);
+    set_rule(rules, CLATTN__LAYER_MEMORY, "memory", d->decoder_blocks > 0, (int)d->dtype, 3, B, S, E, 0);
     set_rule(rules, CLATTN__LAYER_MEMORY_MASK, "memory_mask", d->memory_mask != CLATTN_MASK_NONE,
              d->memory_mask == CLATTN_MASK_BOOL ? CLATTN_BOOL : CLATTN_F32, 4, memory_mask[0], memory_mask[1],
              memory_mask[2], memory_mask[3]);
     set_rule(rules, CLATTN__LAYER_MEMORY_PADDING, "memory_padding_mask", d->memory_padding_mask != 0, CLATTN_BOOL, 2, B,
              S, 0, 0);
-    set_rule(rules, CLATTN__LAYER_OUTPUT, "output", true, CLATTN_F32, 3, B, L, E, 0);
-    set_rule(rules, CLATTN__LAYER_SUM, "sum", false, CLATTN_F32, 3, B, L, E, 0);
-    set_rule(rules, CLATTN__LAYER_HIDDEN, "hidden", d->hidden != 0, CLATTN_F32, 4, 1 + main_blocks, B, L, E);
+    set_rule(rules, CLATTN__LAYER_OUTPUT, "output", true, (int)d->dtype, 3, B, L, E, 0);
+    set_rule(rules, CLATTN__LAYER_SUM, "sum", false, (int)d->dtype, 3, B, L, E, 0);
+    set_rule(rules, CLATTN__LAYER_HIDDEN, "hidden", d->hidden != 0, (int)d->dtype, 4, 1 + main_blocks, B, L, E);
     const bool learned = d->positions == CLATTN_POSITIONS_LEARNED;
     rules->position_low = learned ? 0 : -INT32_MAX;
     rules->position_high = learned ? s->position_table.shape[0] - 1 : INT32_MAX;

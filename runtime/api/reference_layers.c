@@ -61,12 +61,12 @@ static void store(const clattn_tensor *tensor, const clattn__ref_values *values)
             for (int64_t c = 0; c < tensor->shape[2]; c++) clattn__ref_set(&array, b, 0, r, c, *from++);
 }
 
-/* The result is stored in float32: one more rounding on either side. */
+/* The result is stored: one more rounding on either side. */
 static void store_output(const clattn_tensor *tensor, const clattn__ref_values *values, float *tolerance) {
     store(tensor, values);
     for (int64_t i = 0; tolerance && i < count_of(tensor); i++) {
-        const double value = values->value[i] < 0 ? -values->value[i] : values->value[i];
-        tolerance[i] = (float)(values->error[i] + 2 * CLATTN__REF_ROUNDOFF * value + 0x1p-126);
+        const double rounding = clattn__ref_storage_rounding(tensor->dtype, values->value[i]);
+        tolerance[i] = (float)(values->error[i] + rounding + 0x1p-126);
     }
 }
 
@@ -75,7 +75,8 @@ static void activate(clattn_activation activation, clattn__ref_values x, int64_t
     if (activation == CLATTN_ACTIVATION_GELU) clattn__ref_gelu(x, count);
 }
 
-static void apply_linear(const clattn_linear_weights *w, clattn_activation activation, int64_t rows,
+/* The device keeps the product as dtype when an activation follows. */
+static void apply_linear(const clattn_linear_weights *w, clattn_activation activation, clattn_dtype dtype, int64_t rows,
                          clattn__ref_values x, clattn__ref_values y) {
     const clattn__ref_projection projection = {.m = rows,
                                                .n = w->weight.shape[0],
@@ -88,6 +89,7 @@ static void apply_linear(const clattn_linear_weights *w, clattn_activation activ
                                                .y = y.value,
                                                .y_error = y.error};
     clattn__ref_project(&projection);
+    if (activation != CLATTN_ACTIVATION_NONE) clattn__ref_stored(dtype, y, rows * projection.n);
     activate(activation, y, rows * projection.n);
 }
 
@@ -116,7 +118,7 @@ clattn_status clattn_reference_linear(const clattn_linear_desc *desc, const clat
     if (status == CLATTN_OK) status = load(&t[CLATTN__LAYER_INPUT], false, &x);
     if (status == CLATTN_OK) status = new_values(count_of(&t[CLATTN__LAYER_OUTPUT]), tolerance != NULL, &y);
     if (status == CLATTN_OK) {
-        apply_linear(&w, d.activation, d.batch * d.rows, x, y);
+        apply_linear(&w, d.activation, d.dtype, d.batch * d.rows, x, y);
         store_output(&t[CLATTN__LAYER_OUTPUT], &y, tolerance);
     }
     free_values(&x);
@@ -224,6 +226,11 @@ typedef struct stream {
 
 static int64_t stream_count(const stream *s) { return s->stack->desc.batch * s->rows * s->stack->desc.features; }
 
+/* (B, rows, E) as the device keeps it between two steps. */
+static void keep(const stream *s, clattn__ref_values x) {
+    clattn__ref_stored(s->stack->desc.dtype, x, stream_count(s));
+}
+
 /* As in reference.c: an axis of extent 1 is broadcast, and a mask without any element is not an absent one. */
 static clattn__ref_array view_mask(const clattn_tensor *t) {
     static float nothing;
@@ -245,6 +252,7 @@ static clattn_status attend(const clattn_mha_desc *d, const clattn_mha_weights *
                                .features = d->embed_dim,
                                .heads = d->heads,
                                .scale = d->scale,
+                               .stored = d->dtype,
                                .causal = d->causal != CLATTN_CAUSAL_NONE,
                                .mask_len = d->mask_shape[3] == 1 ? d->kv_len : d->mask_shape[3],
                                .query_in = query,
@@ -279,8 +287,9 @@ static clattn_status run_sublayer(stream *s, enum sublayer kind, const clattn_bl
     if (kind == CROSS)
         return attend(&s->stack->cross, &w->cross_attention, &t[CLATTN__LAYER_MEMORY_MASK],
                       &t[CLATTN__LAYER_MEMORY_PADDING], x, s->memory, y);
-    apply_linear(&w->expand, d->activation, d->batch * s->rows, x, s->wide);
-    apply_linear(&w->contract, CLATTN_ACTIVATION_NONE, d->batch * s->rows, s->wide, y);
+    apply_linear(&w->expand, d->activation, d->dtype, d->batch * s->rows, x, s->wide);
+    clattn__ref_stored(d->dtype, s->wide, d->batch * s->rows * d->feed_forward);
+    apply_linear(&w->contract, CLATTN_ACTIVATION_NONE, d->dtype, d->batch * s->rows, s->wide, y);
     return CLATTN_OK;
 }
 
@@ -294,9 +303,12 @@ static clattn_status add_sublayer(stream *s, enum sublayer kind, const clattn_bl
     if (status == CLATTN_OK) {
         const bool pre = s->stack->desc.order == CLATTN_PRE_NORM;
         if (pre) normalise(s, norm, s->x, normed);
+        if (pre) keep(s, normed);
         status = run_sublayer(s, kind, w, pre ? normed : s->x, s->side);
+        keep(s, s->side);
         clattn__ref_add(s->x, s->side, count);
         if (!pre) normalise(s, norm, s->x, s->x);
+        keep(s, s->x);
     }
     free_values(&normed);
     return status;
@@ -307,8 +319,13 @@ static void embed(stream *s, const clattn_tensor *positions) {
     const clattn_stack_desc *d = &s->stack->desc;
     const clattn_positions_desc where = {
         .kind = d->positions, .batch = d->batch, .rows = s->rows, .features = d->features, .base = d->position_base};
-    if (d->positions != CLATTN_POSITIONS_NONE) add_positions(&where, &s->stack->position_table, positions, s->x);
-    if (s->stack->has_input_norm) normalise(s, &s->stack->input_norm, s->x, s->x);
+    if (d->positions != CLATTN_POSITIONS_NONE) {
+        add_positions(&where, &s->stack->position_table, positions, s->x);
+        keep(s, s->x);
+    }
+    if (!s->stack->has_input_norm) return;
+    normalise(s, &s->stack->input_norm, s->x, s->x);
+    keep(s, s->x);
 }
 
 /* hidden[index] of (1 + blocks, B, L, E) */
@@ -361,8 +378,10 @@ static clattn_status run_encoder(const clattn__stack *stack, const clattn_tensor
     if (status != CLATTN_OK) return status;
     embed(s, main ? &t[CLATTN__LAYER_POSITIONS] : NULL);
     status = run_blocks(s, false, stack->desc.encoder_blocks, stack->encoder, main ? &t[CLATTN__LAYER_HIDDEN] : NULL);
-    if (status == CLATTN_OK && stack->has_encoder_norm) normalise(s, &stack->encoder_norm, s->x, s->x);
-    return status;
+    if (status != CLATTN_OK || !stack->has_encoder_norm) return status;
+    normalise(s, &stack->encoder_norm, s->x, s->x);
+    if (!main) keep(s, s->x);
+    return CLATTN_OK;
 }
 
 static clattn_status run_decoder(const clattn__stack *stack, const clattn_tensor *t, clattn__ref_values memory,

@@ -24,12 +24,14 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     return clattn__launch_enqueue(env, &launch);
 }
 
-clattn_status clattn__elementwise_create(clattn__op *op, clattn__programs *programs, int activation) {
+clattn_status clattn__elementwise_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                         int activation) {
     clattn__options options;
     clattn__options_start(&options);
     clattn__options_int(&options, "VW", clattn__lanes(&programs->env->device.caps));
     clattn__options_int(&options, "ACTIVATION", activation);
+    clattn__storage_options(&options, dtype);
     clattn_status status = clattn__op_create(op, programs, "elementwise.cl", "elementwise", &options, enqueue);
-    op->variant.kind = activation;
+    op->variant = (clattn__op_variant){.kind = activation, .dtype = dtype};
     return status;
 }

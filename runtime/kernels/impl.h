@@ -219,22 +219,24 @@ enum {
     CLATTN__NORM_Y,
     CLATTN__NORM_STATISTICS /* (2, features); from statistics_create, or given to apply_create and then no operand */
 };
-clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *programs, int64_t features,
-                                        const float *weight, const float *bias);
-clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs);
-clattn_status clattn__batch_apply_create(clattn__op *op, clattn__programs *programs, int64_t features,
-                                         const float *weight, const float *bias, const float *statistics);
+clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                        int64_t features, const float *weight, const float *bias);
+clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype);
+clattn_status clattn__batch_apply_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                         int64_t features, const float *weight, const float *bias,
+                                         const float *statistics);
 
 /* elementwise.c */
 enum { CLATTN__ELEMENTWISE_X = 0, CLATTN__ELEMENTWISE_ADDEND, CLATTN__ELEMENTWISE_Y };
-clattn_status clattn__elementwise_create(clattn__op *op, clattn__programs *programs, int activation);
+clattn_status clattn__elementwise_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                         int activation);
 
 /* posenc.c. turns: (features / 2) turns per position as fractions of 2^64; table: (rows, features). */
 enum { CLATTN__POSITIONS_X = 0, CLATTN__POSITIONS_POSITIONS, CLATTN__POSITIONS_Y };
-clattn_status clattn__sinusoidal_create(clattn__op *op, clattn__programs *programs, int64_t features,
-                                        const uint64_t *turns);
-clattn_status clattn__learned_create(clattn__op *op, clattn__programs *programs, const float *table, int64_t rows,
-                                     int64_t features);
+clattn_status clattn__sinusoidal_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                        int64_t features, const uint64_t *turns);
+clattn_status clattn__learned_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype, const float *table,
+                                     int64_t rows, int64_t features);
 
 /* rope.c. The description is resolved; cosine, sine: (table_rows, rotary_dim / 2) for tables that the op keeps, NULL
  * when each call brings them. The launch struct of a call is what rope_args gives. */

@@ -12,14 +12,17 @@ static int items_per_row(const clattn__caps *caps) {
     return caps->max_work_group < USUAL || caps->max_item_sizes[0] < USUAL ? 1 : USUAL;
 }
 
-static clattn_status create(clattn__op *op, clattn__programs *programs, const char *entry,
+static clattn_status create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype, const char *entry,
                             clattn_status (*enqueue)(clattn__op *op, const clattn__op_call *call)) {
     const clattn__caps *caps = &programs->env->device.caps;
     clattn__options options;
     clattn__options_start(&options);
     clattn__options_int(&options, "VW", clattn__lanes(caps));
     clattn__options_int(&options, "ITEMS", items_per_row(caps));
-    return clattn__op_create(op, programs, "norm.cl", entry, &options, enqueue);
+    clattn__storage_options(&options, dtype);
+    clattn_status status = clattn__op_create(op, programs, "norm.cl", entry, &options, enqueue);
+    op->variant.dtype = dtype;
+    return status;
 }
 
 /* values (features), or `otherwise` in each place. */
@@ -70,9 +73,9 @@ static clattn_status enqueue_layer_norm(clattn__op *op, const clattn__op_call *c
     return clattn__launch_enqueue(op->programs->env, &launch);
 }
 
-clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *programs, int64_t features,
-                                        const float *weight, const float *bias) {
-    clattn_status status = create(op, programs, "layer_norm", enqueue_layer_norm);
+clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                        int64_t features, const float *weight, const float *bias) {
+    clattn_status status = create(op, programs, dtype, "layer_norm", enqueue_layer_norm);
     if (status == CLATTN_OK) status = upload(op, WEIGHT, weight, features, 1);
     return status == CLATTN_OK ? upload(op, BIAS, bias, features, 0) : status;
 }
@@ -90,8 +93,8 @@ static clattn_status enqueue_statistics(clattn__op *op, const clattn__op_call *c
     return clattn__launch_enqueue(env, &launch);
 }
 
-clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs) {
-    return create(op, programs, "batch_statistics", enqueue_statistics);
+clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype) {
+    return create(op, programs, dtype, "batch_statistics", enqueue_statistics);
 }
 
 static clattn_status enqueue_apply(clattn__op *op, const clattn__op_call *call) {
@@ -110,9 +113,10 @@ static clattn_status enqueue_apply(clattn__op *op, const clattn__op_call *call) 
     return clattn__launch_enqueue(env, &launch);
 }
 
-clattn_status clattn__batch_apply_create(clattn__op *op, clattn__programs *programs, int64_t features,
-                                         const float *weight, const float *bias, const float *statistics) {
-    clattn_status status = create(op, programs, "batch_apply", enqueue_apply);
+clattn_status clattn__batch_apply_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                         int64_t features, const float *weight, const float *bias,
+                                         const float *statistics) {
+    clattn_status status = create(op, programs, dtype, "batch_apply", enqueue_apply);
     if (status == CLATTN_OK) status = upload(op, WEIGHT, weight, features, 1);
     if (status == CLATTN_OK) status = upload(op, BIAS, bias, features, 0);
     if (status == CLATTN_OK && statistics)

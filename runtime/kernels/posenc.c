@@ -33,21 +33,24 @@ static clattn_status enqueue_sinusoidal(clattn__op *op, const clattn__op_call *c
 
 static clattn_status enqueue_learned(clattn__op *op, const clattn__op_call *call) { return enqueue(op, call, false); }
 
-/* Elements of 4 bytes, whatever they are. */
-static clattn_status create(clattn__op *op, clattn__programs *programs, const char *entry, const void *table,
-                            size_t count, clattn_status (*enqueue_op)(clattn__op *op, const clattn__op_call *call)) {
+/* The table has elements of 4 bytes, whatever they are. */
+static clattn_status create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype, const char *entry,
+                            const void *table, size_t count,
+                            clattn_status (*enqueue_op)(clattn__op *op, const clattn__op_call *call)) {
     clattn__options options;
     clattn__options_start(&options);
+    clattn__storage_options(&options, dtype);
     clattn_status status = clattn__op_create(op, programs, "posenc.cl", entry, &options, enqueue_op);
+    op->variant.dtype = dtype;
     return status == CLATTN_OK ? clattn__op_constant(op, TABLE, table, count) : status;
 }
 
-clattn_status clattn__sinusoidal_create(clattn__op *op, clattn__programs *programs, int64_t features,
-                                        const uint64_t *turns) {
-    return create(op, programs, "sinusoidal", turns, (size_t)features, enqueue_sinusoidal);
+clattn_status clattn__sinusoidal_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                        int64_t features, const uint64_t *turns) {
+    return create(op, programs, dtype, "sinusoidal", turns, (size_t)features, enqueue_sinusoidal);
 }
 
-clattn_status clattn__learned_create(clattn__op *op, clattn__programs *programs, const float *table, int64_t rows,
-                                     int64_t features) {
-    return create(op, programs, "learned", table, (size_t)rows * (size_t)features, enqueue_learned);
+clattn_status clattn__learned_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype, const float *table,
+                                     int64_t rows, int64_t features) {
+    return create(op, programs, dtype, "learned", table, (size_t)rows * (size_t)features, enqueue_learned);
 }

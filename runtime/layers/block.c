@@ -18,11 +18,12 @@ typedef struct builder {
 static clattn_status new_port(const builder *b, const char *name, int64_t features, clattn__port *port) {
     size_t bytes;
     const int64_t extents[3] = {b->batch, b->rows, features};
-    if (!clattn__volume(extents, 3, sizeof(float), &bytes))
+    const clattn_dtype dtype = b->block->desc->dtype;
+    if (!clattn__volume(extents, 3, clattn_dtype_size(dtype), &bytes))
         return clattn__fail(CLATTN_INVALID_SHAPE,
-                            "a buffer of %lld x %lld x %lld floats does not fit the address space",
+                            "a buffer of %lld x %lld x %lld elements does not fit the address space",
                             (long long)extents[0], (long long)extents[1], (long long)extents[2]);
-    const int buffer = clattn__plan_add_buffer(b->plan, CLATTN_F32, bytes / sizeof(float), "%s", name);
+    const int buffer = clattn__plan_add_buffer(b->plan, dtype, bytes / clattn_dtype_size(dtype), "%s", name);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
     *port = clattn__arena_port(buffer, b->rows, features);
     return CLATTN_OK;
@@ -36,6 +37,7 @@ static clattn_status add_norm(const builder *b, const clattn_norm_weights *w, co
                                 .rows = b->rows,
                                 .features = b->features,
                                 .eps = b->block->desc->eps,
+                                .dtype = b->block->desc->dtype,
                                 .residual = residual != NULL,
                                 .sum = sum != NULL};
     clattn__norm_ports ports = {.x = *x, .y = *y};
@@ -70,12 +72,14 @@ static clattn_status add_feed_forward(const builder *b, const clattn__port *x, c
                                        .in_features = b->features,
                                        .out_features = d->feed_forward,
                                        .activation = d->activation,
-                                       .gemm_kernel = d->gemm_kernel};
+                                       .gemm_kernel = d->gemm_kernel,
+                                       .dtype = d->dtype};
     const clattn_linear_desc contract = {.batch = b->batch,
                                          .rows = b->rows,
                                          .in_features = d->feed_forward,
                                          .out_features = b->features,
-                                         .gemm_kernel = d->gemm_kernel};
+                                         .gemm_kernel = d->gemm_kernel,
+                                         .dtype = d->dtype};
     if (status == CLATTN_OK) status = clattn__add_linear(b->plan, &expand, &b->block->weights->expand, x, &wide);
     if (status == CLATTN_OK) status = clattn__add_linear(b->plan, &contract, &b->block->weights->contract, &wide, y);
     return status;
@@ -114,7 +118,8 @@ static clattn_status add_pre_norm(const builder *b, const clattn__port *x) {
         if (status == CLATTN_OK) stream = after;
     }
     if (status == CLATTN_OK) status = add_feed_forward(b, &normed, b->y);
-    const clattn_activation_desc sum = {.batch = b->batch, .rows = b->rows, .features = b->features};
+    const clattn_activation_desc sum = {
+        .batch = b->batch, .rows = b->rows, .features = b->features, .dtype = b->block->desc->dtype};
     return status == CLATTN_OK ? clattn__add_elementwise(b->plan, &sum, b->y, &stream, b->y) : status;
 }
 

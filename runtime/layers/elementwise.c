@@ -7,7 +7,8 @@ static clattn__step *add_step(clattn__plan *plan, const clattn_activation_desc *
                               const clattn__port *addend, const clattn__port *y, clattn_status *status) {
     const int index = plan->op_count;
     clattn__op *op = clattn__plan_add_op(plan);
-    *status = op ? clattn__elementwise_create(op, &plan->context->programs, (int)d->activation) : CLATTN_OUT_OF_MEMORY;
+    *status = op ? clattn__elementwise_create(op, &plan->context->programs, d->dtype, (int)d->activation)
+                 : CLATTN_OUT_OF_MEMORY;
     clattn__step *step = *status == CLATTN_OK ? clattn__plan_add_step(plan, CLATTN__STEP_OP, index) : NULL;
     if (!step) {
         if (*status == CLATTN_OK) *status = CLATTN_OUT_OF_MEMORY;

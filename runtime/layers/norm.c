@@ -34,8 +34,8 @@ static clattn_status add_layer_norm(clattn__plan *plan, const clattn_norm_desc *
     clattn__op *op = clattn__plan_add_op(plan);
     if (!op) return CLATTN_OUT_OF_MEMORY;
     clattn__step *step;
-    clattn_status status =
-        clattn__layer_norm_create(op, &plan->context->programs, d->features, floats(&w->weight), floats(&w->bias));
+    clattn_status status = clattn__layer_norm_create(op, &plan->context->programs, d->dtype, d->features,
+                                                     floats(&w->weight), floats(&w->bias));
     status = add_step(plan, index, status, d, &step);
     if (status != CLATTN_OK) return status;
     set_operand(step, CLATTN__NORM_X, &ports->x);
@@ -61,7 +61,7 @@ static clattn_status add_statistics(clattn__plan *plan, const clattn_norm_desc *
     if (!op) return CLATTN_OUT_OF_MEMORY;
     clattn__step *step;
     clattn_status status =
-        add_step(plan, index, clattn__batch_statistics_create(op, &plan->context->programs), d, &step);
+        add_step(plan, index, clattn__batch_statistics_create(op, &plan->context->programs, d->dtype), d, &step);
     if (status != CLATTN_OK) return status;
     set_operand(step, CLATTN__NORM_X, x);
     clattn__plan_operand(step, CLATTN__NORM_STATISTICS, CLATTN__ROLE_COUNT + buffer, 0, 0, 0);
@@ -82,8 +82,8 @@ static clattn_status add_batch_norm(clattn__plan *plan, const clattn_norm_desc *
     const int index = plan->op_count;
     clattn__op *op = status == CLATTN_OK ? clattn__plan_add_op(plan) : NULL;
     if (status == CLATTN_OK)
-        status = op ? clattn__batch_apply_create(op, &plan->context->programs, d->features, floats(&w->weight),
-                                                 floats(&w->bias), given)
+        status = op ? clattn__batch_apply_create(op, &plan->context->programs, d->dtype, d->features,
+                                                 floats(&w->weight), floats(&w->bias), given)
                     : CLATTN_OUT_OF_MEMORY;
     clattn__free(given);
     clattn__step *step;

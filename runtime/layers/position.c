@@ -7,11 +7,11 @@ static clattn_status create(clattn__plan *plan, const clattn_positions_desc *d, 
     clattn__op *op = clattn__plan_add_op(plan);
     if (!op) return CLATTN_OUT_OF_MEMORY;
     if (d->kind == CLATTN_POSITIONS_LEARNED)
-        return clattn__learned_create(op, &plan->context->programs, (const float *)table->data + table->offset,
-                                      table->shape[0], d->features);
+        return clattn__learned_create(op, &plan->context->programs, d->dtype,
+                                      (const float *)table->data + table->offset, table->shape[0], d->features);
     uint64_t *turns = clattn__turns(d->features, d->base);
-    clattn_status status =
-        turns ? clattn__sinusoidal_create(op, &plan->context->programs, d->features, turns) : CLATTN_OUT_OF_MEMORY;
+    clattn_status status = turns ? clattn__sinusoidal_create(op, &plan->context->programs, d->dtype, d->features, turns)
+                                 : CLATTN_OUT_OF_MEMORY;
     clattn__free(turns);
     return status;
 }

@@ -22,7 +22,7 @@ typedef struct stream {
 static clattn_status new_port(clattn__plan *plan, const stream *s, const char *name, clattn__port *port) {
     const clattn_stack_desc *d = &s->stack->desc;
     const size_t count = (size_t)(d->batch * s->rows * d->features); /* checked with the input */
-    const int buffer = clattn__plan_add_buffer(plan, CLATTN_F32, count, "%s", name);
+    const int buffer = clattn__plan_add_buffer(plan, d->dtype, count, "%s", name);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
     *port = clattn__arena_port(buffer, s->rows, d->features);
     return CLATTN_OK;
@@ -31,8 +31,12 @@ static clattn_status new_port(clattn__plan *plan, const stream *s, const char *n
 static clattn_status add_norm(clattn__plan *plan, const stream *s, const clattn_norm_weights *w, const clattn__port *x,
                               const clattn__port *y) {
     const clattn_stack_desc *d = &s->stack->desc;
-    const clattn_norm_desc norm = {
-        .kind = CLATTN_NORM_LAYER, .batch = d->batch, .rows = s->rows, .features = d->features, .eps = d->eps};
+    const clattn_norm_desc norm = {.kind = CLATTN_NORM_LAYER,
+                                   .batch = d->batch,
+                                   .rows = s->rows,
+                                   .features = d->features,
+                                   .eps = d->eps,
+                                   .dtype = d->dtype};
     const clattn__norm_ports ports = {.x = *x, .y = *y};
     return clattn__add_norm(plan, &norm, w, &ports);
 }
@@ -52,7 +56,8 @@ static clattn_status add_embedding(clattn__plan *plan, const stream *s, clattn__
                                              .features = d->features,
                                              .base = d->position_base,
                                              .positions = s->main && d->positions_given,
-                                             .add = 1};
+                                             .add = 1,
+                                             .dtype = d->dtype};
         const bool learned = d->positions == CLATTN_POSITIONS_LEARNED;
         status = clattn__add_positions(plan, &where, learned ? &s->stack->position_table : NULL, port, &embedding);
         *port = embedding;
@@ -66,7 +71,8 @@ static clattn_status add_embedding(clattn__plan *plan, const stream *s, clattn__
 static clattn_status add_hidden(clattn__plan *plan, const stream *s, const clattn__port *port, int64_t index) {
     const clattn_stack_desc *d = &s->stack->desc;
     if (!s->main || !d->hidden) return CLATTN_OK;
-    const clattn_activation_desc copy = {.batch = d->batch, .rows = s->rows, .features = d->features};
+    const clattn_activation_desc copy = {
+        .batch = d->batch, .rows = s->rows, .features = d->features, .dtype = d->dtype};
     return clattn__add_copy(plan, &copy, port, CLATTN__ROLE_HIDDEN, index);
 }
 

@@ -58,8 +58,8 @@ typedef struct norm_case {
 /* Weights, x and what follows from them. */
 static norm_case *make_norm(clattn__bench *b) {
     norm_case *c = clattn__alloc(1, sizeof *c);
-    if (!c ||
-        !clattn__bench_add_filled(b, CLATTN__NORM_X, CLATTN_F32, 1, CLATTN__BENCH_ROWS, b->width, SIZES[b->which])) {
+    if (!c || !clattn__bench_add_filled(b, CLATTN__NORM_X, b->variant->dtype, 1, CLATTN__BENCH_ROWS, b->width,
+                                        SIZES[b->which])) {
         clattn__free(c);
         return NULL;
     }
@@ -79,9 +79,9 @@ static norm_case *make_norm(clattn__bench *b) {
 }
 
 static bool add_residual(clattn__bench *b, norm_case *c) {
-    if (!clattn__bench_add_filled(b, CLATTN__NORM_RESIDUAL, CLATTN_F32, 1, CLATTN__BENCH_ROWS, b->width,
+    if (!clattn__bench_add_filled(b, CLATTN__NORM_RESIDUAL, b->variant->dtype, 1, CLATTN__BENCH_ROWS, b->width,
                                   SIZES[b->which]) ||
-        !clattn__bench_add_output(b, CLATTN__NORM_SUM, CLATTN_F32, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS,
+        !clattn__bench_add_output(b, CLATTN__NORM_SUM, b->variant->dtype, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS,
                                   b->width))
         return false;
     clattn__bench_take(b, CLATTN__NORM_RESIDUAL, &c->y);
@@ -96,10 +96,12 @@ static clattn_status verify_layer_norm(clattn__bench *b) {
     norm_case *c = make_norm(b);
     clattn_status status = CLATTN_OUT_OF_MEMORY;
     if (c && (b->which == 0 || add_residual(b, c)) &&
-        clattn__bench_add_output(b, CLATTN__NORM_Y, CLATTN_F32, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS, b->width)) {
+        clattn__bench_add_output(b, CLATTN__NORM_Y, b->variant->dtype, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS,
+                                 b->width)) {
         clattn__ref_layer_norm(&c->ref, clattn__bench_values_of(&c->x), clattn__bench_values_of(&c->y));
         clattn__bench_expect(b, CLATTN__NORM_Y, &c->y);
-        status = clattn__layer_norm_create(&b->op, &b->context->programs, b->width, c->weight, c->bias);
+        status =
+            clattn__layer_norm_create(&b->op, &b->context->programs, b->variant->dtype, b->width, c->weight, c->bias);
         status = clattn__bench_finish(b, status, &c->args, sizeof c->args);
     }
     clattn__free(c);
@@ -118,7 +120,7 @@ static clattn_status verify_batch_statistics(clattn__bench *b) {
     if (c && place_statistics(b, clattn__bench_add_output(b, CLATTN__NORM_STATISTICS, CLATTN_F32, 1, 1, 2, b->width))) {
         clattn__ref_batch_statistics(&c->ref, clattn__bench_values_of(&c->x), clattn__bench_values_of(&c->y));
         clattn__bench_expect(b, CLATTN__NORM_STATISTICS, &c->y);
-        status = clattn__batch_statistics_create(&b->op, &b->context->programs);
+        status = clattn__batch_statistics_create(&b->op, &b->context->programs, b->variant->dtype);
         status = clattn__bench_finish(b, status, &c->args, sizeof c->args);
     }
     clattn__free(c);
@@ -129,7 +131,8 @@ static clattn_status verify_batch_apply(clattn__bench *b) {
     norm_case *c = make_norm(b);
     clattn_status status = CLATTN_OUT_OF_MEMORY;
     if (c && place_statistics(b, clattn__bench_add(b, CLATTN__NORM_STATISTICS, CLATTN_F32, 1, 1, 2, b->width)) &&
-        clattn__bench_add_output(b, CLATTN__NORM_Y, CLATTN_F32, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS, b->width)) {
+        clattn__bench_add_output(b, CLATTN__NORM_Y, b->variant->dtype, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS,
+                                 b->width)) {
         for (int i = 0; i < b->width; i++) {
             clattn__bench_set(b, CLATTN__NORM_STATISTICS, i, (double)c->mean[i]);
             clattn__bench_set(b, CLATTN__NORM_STATISTICS, b->width + i, 1 / sqrt((double)c->variance[i] + c->ref.eps));
@@ -138,7 +141,8 @@ static clattn_status verify_batch_apply(clattn__bench *b) {
         c->ref.variance = c->variance;
         clattn__ref_batch_norm(&c->ref, clattn__bench_values_of(&c->x), clattn__bench_values_of(&c->y));
         clattn__bench_expect(b, CLATTN__NORM_Y, &c->y);
-        status = clattn__batch_apply_create(&b->op, &b->context->programs, b->width, c->weight, c->bias, NULL);
+        status = clattn__batch_apply_create(&b->op, &b->context->programs, b->variant->dtype, b->width, c->weight,
+                                            c->bias, NULL);
         status = clattn__bench_finish(b, status, &c->args, sizeof c->args);
     }
     clattn__free(c);
@@ -153,9 +157,10 @@ static clattn_status verify_elementwise(clattn__bench *b) {
     clattn__bench_dense x, addend;
     const clattn_elementwise_args args = {
         .batch = CLATTN__BENCH_BATCH, .rows = CLATTN__BENCH_ROWS, .features = b->width, .has_addend = b->which > 0};
-    if (!clattn__bench_add_filled(b, X, CLATTN_F32, 1, CLATTN__BENCH_ROWS, b->width, 3 * SIZES[b->which]) ||
-        (args.has_addend && !clattn__bench_add_filled(b, ADDEND, CLATTN_F32, 1, CLATTN__BENCH_ROWS, b->width, 3)) ||
-        !clattn__bench_add_output(b, Y, CLATTN_F32, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS, b->width))
+    if (!clattn__bench_add_filled(b, X, b->variant->dtype, 1, CLATTN__BENCH_ROWS, b->width, 3 * SIZES[b->which]) ||
+        (args.has_addend &&
+         !clattn__bench_add_filled(b, ADDEND, b->variant->dtype, 1, CLATTN__BENCH_ROWS, b->width, 3)) ||
+        !clattn__bench_add_output(b, Y, b->variant->dtype, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS, b->width))
         return CLATTN_OUT_OF_MEMORY;
     clattn__bench_take(b, X, &x);
     clattn__bench_take(b, ADDEND, &addend);
@@ -163,7 +168,8 @@ static clattn_status verify_elementwise(clattn__bench *b) {
     if (b->variant->kind == CLATTN_ACTIVATION_RELU) clattn__ref_relu(clattn__bench_values_of(&x), count);
     if (b->variant->kind == CLATTN_ACTIVATION_GELU) clattn__ref_gelu(clattn__bench_values_of(&x), count);
     clattn__bench_expect(b, Y, &x);
-    clattn_status status = clattn__elementwise_create(&b->op, &b->context->programs, b->variant->kind);
+    clattn_status status =
+        clattn__elementwise_create(&b->op, &b->context->programs, b->variant->dtype, b->variant->kind);
     return clattn__bench_finish(b, status, &args, sizeof args);
 }
 
@@ -193,9 +199,10 @@ static clattn_status verify_positions(clattn__bench *b) {
                                         .has_x = given,
                                         .has_positions = given};
     for (int i = 0; i < TABLE_ROWS * features; i++) table[i] = (float)clattn__bench_noise(b);
-    if ((given && !clattn__bench_add_filled(b, X, CLATTN_F32, 1, CLATTN__BENCH_ROWS, features, SIZES[b->which])) ||
+    if ((given &&
+         !clattn__bench_add_filled(b, X, b->variant->dtype, 1, CLATTN__BENCH_ROWS, features, SIZES[b->which])) ||
         (given && !add_positions(b, POSITIONS, !learned)) ||
-        !clattn__bench_add_output(b, Y, CLATTN_F32, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS, features))
+        !clattn__bench_add_output(b, Y, b->variant->dtype, CLATTN__BENCH_BATCH, 1, CLATTN__BENCH_ROWS, features))
         return CLATTN_OUT_OF_MEMORY;
     clattn__bench_take(b, X, &y);
     clattn__bench_take(b, POSITIONS, &positions);
@@ -211,8 +218,9 @@ static clattn_status verify_positions(clattn__bench *b) {
     clattn__bench_expect(b, Y, &y);
     uint64_t *turns = clattn__turns(features + features % 2, base);
     if (!turns) return CLATTN_OUT_OF_MEMORY;
-    clattn_status status = learned ? clattn__learned_create(&b->op, &b->context->programs, table, TABLE_ROWS, features)
-                                   : clattn__sinusoidal_create(&b->op, &b->context->programs, features, turns);
+    clattn_status status =
+        learned ? clattn__learned_create(&b->op, &b->context->programs, b->variant->dtype, table, TABLE_ROWS, features)
+                : clattn__sinusoidal_create(&b->op, &b->context->programs, b->variant->dtype, features, turns);
     clattn__free(turns);
     return clattn__bench_finish(b, status, &args, sizeof args);
 }
