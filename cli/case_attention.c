@@ -42,34 +42,19 @@ static case_result layout_view(cli_case *c, const char *role, const cli_array *a
                       (long long)heads);
 }
 
-/* Element (b, h, i, d) of a view as bytes. */
-static char *place(const clattn_tensor *t, int64_t b, int64_t h, int64_t i) {
-    bool dense = t->stride[3] == 0;
-    int64_t row = dense ? t->shape[3] : t->stride[2], head = dense ? t->shape[2] * row : t->stride[1];
-    int64_t batch = dense ? t->shape[1] * head : t->stride[0];
-    return (char *)t->data + (b * batch + h * head + i * row) * (int64_t)clattn_dtype_size(t->dtype);
-}
-
-/* past (B, G, P, D) and the new rows behind it; the whole also answers what `present` expects. */
-static case_result append_to_past(cli_case *c, const char *present, const cli_array *past, clattn_tensor *view) {
-    const int64_t *n = past->shape, *m = view->shape;
-    cli_array *joined, *expected;
-    if (past->rank != 4 || past->dtype != view->dtype || n[0] != m[0] || n[1] != m[1] || n[3] != m[3])
-        return case_error(c, "the past and the new rows of '%s' do not fit together", present);
-    int64_t shape[4] = {m[0], m[1], n[2] + m[2], m[3]};
-    CASE_TRY(case_scratch(c, view->dtype, 4, shape, &joined));
-    clattn_tensor whole = cli_array_tensor(joined), old = cli_array_tensor(past);
-    size_t row = (size_t)m[3] * clattn_dtype_size(view->dtype);
-    for (int64_t b = 0; b < shape[0]; b++)
-        for (int64_t h = 0; h < shape[1]; h++)
-            for (int64_t j = 0; j < shape[2]; j++)
-                memcpy(place(&whole, b, h, j), j < n[2] ? place(&old, b, h, j) : place(view, b, h, j - n[2]), row);
-    CASE_TRY(case_output(c, present, view->dtype, &expected));
-    if (expected && expected->bytes != joined->bytes)
-        return case_error(c, "'%s' has another size than past and new rows", present);
-    if (expected) memcpy(expected->data, joined->data, joined->bytes);
-    *view = whole;
-    return CASE_DONE;
+/* (B, G, P, D) before `fresh`; and room for all of them, which the case may want to see. */
+static case_result past_view(cli_case *c, const char *role, const char *present, const clattn_tensor *fresh,
+                             clattn_tensor *past, clattn_tensor *whole) {
+    cli_array *given, *joined;
+    const int64_t *m = fresh->shape;
+    CASE_TRY(case_input(c, role, &given));
+    CASE_TRY(case_output(c, present, fresh->dtype, &joined));
+    if (!given || given->rank != 4 || given->dtype != fresh->dtype)
+        return case_error(c, "'%s' is not (B, H, P, D) of the type of the new rows", role);
+    *past = cli_array_tensor(given);
+    const int64_t shape[4] = {m[0], m[1], given->shape[2] + m[2], m[3]};
+    if (!joined) CASE_TRY(case_scratch(c, fresh->dtype, 4, shape, &joined));
+    return case_view(c, joined, 4, shape, whole);
 }
 
 /* ---- masks ---------------------------------------------------------------------------------------------------- */
@@ -87,10 +72,15 @@ static bool in_reach(const cli_case *c, int64_t p, int64_t j) {
     return (left < 0 || j >= p - left) && (right < 0 || j <= p + right);
 }
 
+/* A window without a causal mask that begins behind the past, or at a length. */
+static bool counts_from_end(const cli_case *c, const attention_case *a) {
+    const bool window = case_number(c, "window_left", -1) >= 0 || case_number(c, "window_right", -1) >= 0;
+    return window && !case_flag(c, "is_causal") && (a->past || a->lengths);
+}
+
 /* True when positions need what the description cannot say. */
 static bool needs_built_mask(const cli_case *c, const attention_case *a, const cli_array *dead) {
-    bool window = case_number(c, "window_left", -1) >= 0 || case_number(c, "window_right", -1) >= 0;
-    return dead || (window && !case_flag(c, "is_causal") && (a->past || a->lengths));
+    return dead || (counts_from_end(c, a) && !a->lengths && a->io.key.shape[2] != a->desc.query_len);
 }
 
 static case_result check_documents(cli_case *c, const attention_case *a, const cli_array *documents) {
@@ -161,6 +151,7 @@ static case_result describe_causal(cli_case *c, attention_case *a) {
     clattn_attention_desc *d = &a->desc;
     d->window_left = (int64_t)case_number(c, "window_left", -1);
     d->window_right = (int64_t)case_number(c, "window_right", -1);
+    d->align_end = counts_from_end(c, a);
     if (!case_flag(c, "is_causal")) return CASE_DONE;
     const char *alignment = case_text(c, "causal_alignment");
     d->causal_offset = a->past;
@@ -232,8 +223,10 @@ static case_result load_inputs(cli_case *c, attention_case *a) {
     CASE_TRY(layout_view(c, "value", a->value, groups, &a->io.value));
     a->past = a->past_key && a->past_key->rank == 4 ? a->past_key->shape[2] : 0;
     if (!a->past_key) return CASE_DONE;
-    CASE_TRY(append_to_past(c, "present_key", a->past_key, &a->io.key));
-    return append_to_past(c, "present_value", a->past_value, &a->io.value);
+    a->desc.past_len = a->past;
+    a->desc.present = 1;
+    CASE_TRY(past_view(c, "past_key", "present_key", &a->io.key, &a->io.past_key, &a->io.present_key));
+    return past_view(c, "past_value", "present_value", &a->io.value, &a->io.past_value, &a->io.present_value);
 }
 
 static case_result describe_sizes(cli_case *c, attention_case *a) {
@@ -242,7 +235,7 @@ static case_result describe_sizes(cli_case *c, attention_case *a) {
     d->query_heads = a->io.query.shape[1];
     d->kv_heads = a->io.key.shape[1];
     d->query_len = a->io.query.shape[2];
-    d->kv_len = a->io.key.shape[2];
+    d->kv_len = a->past + a->io.key.shape[2];
     d->head_dim = a->io.query.shape[3];
     d->value_dim = a->io.value.shape[3];
     d->dtype = a->query->dtype;

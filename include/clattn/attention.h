@@ -65,7 +65,7 @@ typedef struct clattn_attention_desc {
     int64_t query_heads; /* Hq >= 1, a multiple of kv_heads */
     int64_t kv_heads;    /* Hkv >= 1; 0 means query_heads */
     int64_t query_len;   /* Sq >= 0 */
-    int64_t kv_len;      /* Sk >= 0; 0 gives zero rows */
+    int64_t kv_len;      /* Sk >= 0; 0 gives zero rows; with past_len it counts the past too */
     int64_t head_dim;    /* D  1..512 */
     int64_t value_dim;   /* Dv 1..512; 0 means head_dim */
     clattn_dtype dtype;  /* of query, key, value, output: default CLATTN_F32 */
@@ -109,6 +109,9 @@ typedef struct clattn_attention_desc {
                               -inf */
     int align_end; /* 1, with causal off: row i stands at i + Sk - Sq all the same (with kv_lengths i + length[b] - Sq),
                       so that windows and ALiBi count from the end, as with CLATTN_CAUSAL_BOTTOM_RIGHT */
+    int64_t past_len; /* P, 0..Sk, default 0: the first P keys and values come from past_key and past_value, key and
+                         value hold the Sk - P behind them (past and present of ONNX Attention). Not with varlen */
+    int present;      /* 1: the run also writes all keys and values, past and new, to present_key and present_value */
 } clattn_attention_desc;
 
 CLATTN_API void clattn_attention_desc_init_sized(clattn_attention_desc *desc, size_t caller_size);
@@ -139,6 +142,9 @@ typedef struct clattn_attention_io {
                                       at most query_len long; rows behind the last sequence are left alone */
     clattn_tensor key_starts;      /* (B + 1) int32, likewise for keys (cu_seqlens_k). What host memory holds is
                                       checked; a cl_mem that breaks these rules gives wrong results, no wild access */
+    clattn_tensor past_key, past_value;       /* (B, Hkv, P, D), (B, Hkv, P, Dv) of dtype, with past_len > 0 */
+    clattn_tensor present_key, present_value; /* (B, Hkv, Sk, D), (B, Hkv, Sk, Dv) of dtype, with present: what the next
+                                                 call may bring as its past */
 } clattn_attention_io;
 
 /* A plan. Creation compiles, verifies and allocates; a run only enqueues. One thread at a time per plan. */

@@ -51,6 +51,17 @@ static clattn_status check_score(clattn_attention_desc *d) {
     return CLATTN_OK;
 }
 
+static clattn_status check_past(const clattn_attention_desc *d) {
+    if (d->past_len < 0 || d->past_len > d->kv_len)
+        return clattn__fail(CLATTN_INVALID_SHAPE, "past_len is %lld; it must be in 0..kv_len (%lld), which counts it",
+                            (long long)d->past_len, (long long)d->kv_len);
+    if (d->varlen && (d->past_len > 0 || d->present))
+        return clattn__fail(CLATTN_INVALID_ARGUMENT,
+                            "varlen and %s are both given; packed sequences have no past of their own",
+                            d->past_len > 0 ? "past_len" : "present");
+    return CLATTN_OK;
+}
+
 /* Dropout, prefixes and alignment, and what does not go together. */
 static clattn_status check_extras(const clattn_attention_desc *d) {
     if (!(d->dropout >= 0 && d->dropout < 1))
@@ -59,6 +70,7 @@ static clattn_status check_extras(const clattn_attention_desc *d) {
         return clattn__fail(CLATTN_INVALID_ARGUMENT,
                             "prefix is %d, but causal is off; a prefix is what the causal mask does not hide",
                             d->prefix);
+    CLATTN__TRY(check_past(d));
     if (d->align_end && (d->causal == CLATTN_CAUSAL_TOP_LEFT || d->causal == CLATTN_CAUSAL_OFFSET))
         return clattn__fail(CLATTN_INVALID_ARGUMENT,
                             "align_end is %d, but causal is %d; only without a causal mask, or with "
@@ -228,9 +240,11 @@ clattn_status clattn__check_attention_io(const clattn_attention_desc *d, const c
     if (!io) return clattn__fail(CLATTN_INVALID_ARGUMENT, "io is NULL");
     const int64_t B = d->batch, Hq = d->query_heads, Hkv = d->kv_heads, Sq = d->query_len, Sk = d->kv_len;
     const bool averaged = d->weights == CLATTN_WEIGHTS_AVERAGED, packed = d->varlen != 0;
+    const bool past = d->past_len > 0, present = d->present != 0;
+    const int64_t P = d->past_len;
     /* how many rows there are in all, only a packed tensor itself can say */
     const int64_t Tq = packed && io->query.rank > 0 ? io->query.shape[0] : Sq;
-    const int64_t Tk = packed && io->key.rank > 0 ? io->key.shape[0] : Sk;
+    const int64_t Tk = packed && io->key.rank > 0 ? io->key.shape[0] : Sk - P;
     if (packed) CLATTN__TRY(clattn__check_extent("query.shape[0]", Tq, 0, CLATTN__MAX_EXTENT));
     if (packed) CLATTN__TRY(clattn__check_extent("key.shape[0]", Tk, 0, CLATTN__MAX_EXTENT));
     const struct {
@@ -241,6 +255,14 @@ clattn_status clattn__check_attention_io(const clattn_attention_desc *d, const c
         {token_rule(d, "query", false, Hq, Tq, d->head_dim), &io->query, &out->query},
         {token_rule(d, "key", false, Hkv, Tk, d->head_dim), &io->key, &out->key},
         {token_rule(d, "value", false, Hkv, Tk, d->value_dim), &io->value, &out->value},
+        {{"past_key", past, false, (int)d->dtype, 4, {B, Hkv, P, d->head_dim}}, &io->past_key, &out->past_key},
+        {{"past_value", past, false, (int)d->dtype, 4, {B, Hkv, P, d->value_dim}}, &io->past_value, &out->past_value},
+        {{"present_key", present, true, (int)d->dtype, 4, {B, Hkv, Sk, d->head_dim}},
+         &io->present_key,
+         &out->present_key},
+        {{"present_value", present, true, (int)d->dtype, 4, {B, Hkv, Sk, d->value_dim}},
+         &io->present_value,
+         &out->present_value},
         {{"mask",
           d->mask != CLATTN_MASK_NONE,
           false,

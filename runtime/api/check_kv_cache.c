@@ -140,7 +140,9 @@ static clattn_status check_options(const clattn_attention_desc *a) {
                    {"prefix", a->prefix != 0},
                    {"documents", a->documents != 0},
                    {"varlen", a->varlen != 0},
-                   {"align_end", a->align_end != 0}};
+                   {"align_end", a->align_end != 0},
+                   {"past_len", a->past_len != 0},
+                   {"present", a->present != 0}};
     for (size_t i = 0; i < CLATTN__COUNT(options); i++)
         if (options[i].given)
             return clattn__fail(CLATTN_INVALID_ARGUMENT, "attention->%s is given; a cache does not serve it",

@@ -155,6 +155,10 @@ clattn_status clattn__reference_attention(const clattn_attention_desc *desc, con
     const named_tensor tensors[] = {{"query", &all.query},
                                     {"key", &all.key},
                                     {"value", &all.value},
+                                    {"past_key", &all.past_key},
+                                    {"past_value", &all.past_value},
+                                    {"present_key", &all.present_key},
+                                    {"present_value", &all.present_value},
                                     {"mask", &all.mask},
                                     {"padding_mask", &all.padding_mask},
                                     {"kv_lengths", &all.kv_lengths},
@@ -174,9 +178,16 @@ clattn_status clattn__reference_attention(const clattn_attention_desc *desc, con
     status = check_on_host(tensors, CLATTN__COUNT(tensors));
     if (status != CLATTN_OK) return status;
 
-    clattn__ref_attention problem = problem_of(&d, &all);
-    set_tolerances(&problem, tolerances);
-    return clattn__ref_attention_run(&problem);
+    void *joined[2];
+    status = clattn__reference_join_past(&d, &all, joined);
+    if (status == CLATTN_OK) {
+        clattn__ref_attention problem = problem_of(&d, &all);
+        set_tolerances(&problem, tolerances);
+        status = clattn__ref_attention_run(&problem);
+    }
+    clattn__free(joined[0]);
+    clattn__free(joined[1]);
+    return status;
 }
 
 clattn_status clattn_reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,

@@ -11,6 +11,9 @@ typedef struct clattn__tolerances {
 
 clattn_status clattn__reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
                                           const clattn__tolerances *tolerances);
+/* reference_past.c: io->key and io->value become those of all tokens: io's present ones, or memory in `owned`, which
+ * the caller frees whatever the status is. Host tensors, checked. */
+clattn_status clattn__reference_join_past(const clattn_attention_desc *desc, clattn_attention_io *io, void *owned[2]);
 /* Here only output and weights are looked at. */
 clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
                                     const clattn_mha_io *io, const clattn__tolerances *tolerances);

@@ -254,6 +254,8 @@ enum {
     CLATTN__CACHE_CELLS,
     CLATTN__CACHE_SCALES
 };
+/* For a cache without tokens: calls bring no lengths. */
+clattn_status clattn__cache_starts_empty(clattn__op *op);
 clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, const char *kernel, clattn_dtype tokens,
                                    clattn_dtype cells);
 

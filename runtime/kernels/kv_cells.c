@@ -4,6 +4,8 @@
 
 #include "kernels/impl.h"
 
+enum { NO_TOKENS = 0 }; /* constant: the length of every batch entry of a cache that starts empty */
+
 static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     clattn__env *env = op->programs->env;
     clattn_cache_args args;
@@ -22,6 +24,8 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
         *tensors[i].place = call->place[tensors[i].operand];
         status = clattn__arg_mem(env, op->kernel, tensors[i].slot, call->mem[tensors[i].operand]);
     }
+    if (status == CLATTN_OK && op->constants[NO_TOKENS].mem)
+        status = clattn__arg_mem(env, op->kernel, CACHE_LENGTHS, op->constants[NO_TOKENS].mem);
     if (status == CLATTN_OK) status = clattn__arg(env, op->kernel, CACHE_ARGS, sizeof args, &args);
     if (status != CLATTN_OK) return status;
     const bool by_row = args.items == 1;
@@ -29,6 +33,12 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
                                                 (size_t)args.batch * (size_t)args.heads * (size_t)args.rows);
     if (by_row) launch.global[0] = launch.local[0] = 1;
     return clattn__launch_enqueue(env, &launch);
+}
+
+/* The bits of 0.0f are those of 0; the stride of absent lengths is 0 too. */
+clattn_status clattn__cache_starts_empty(clattn__op *op) {
+    const float none = 0;
+    return clattn__op_constant(op, NO_TOKENS, &none, 1);
 }
 
 clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, const char *kernel, clattn_dtype tokens,

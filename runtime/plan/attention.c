@@ -143,6 +143,7 @@ clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_d
 clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context, const clattn_attention_desc *d) {
     plan->context = context;
     plan->what = "attention";
-    clattn_status status = clattn__add_attention(plan, d);
+    const bool joins = d->past_len > 0 || d->present;
+    clattn_status status = joins ? clattn__add_attention_with_past(plan, d) : clattn__add_attention(plan, d);
     return status == CLATTN_OK ? clattn__plan_finish(plan) : status;
 }

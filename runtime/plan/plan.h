@@ -37,6 +37,9 @@
     X(TABLE, "block_table")                                                                                            \
     X(KEY_SCALES, "key_scales")                                                                                        \
     X(VALUE_SCALES, "value_scales")                                                                                    \
+    /* of earlier calls, which go before the new ones */                                                               \
+    X(PAST_KEY, "past_key")                                                                                            \
+    X(PAST_VALUE, "past_value")                                                                                        \
     X(OUTPUT, "output")                                                                                                \
     X(LSE, "logsumexp")                                                                                                \
     X(WEIGHTS, "weights")                                                                                              \
@@ -48,7 +51,10 @@
     X(KEY_CACHE, "key_cache")                                                                                          \
     X(VALUE_CACHE, "value_cache")                                                                                      \
     X(KEY_CACHE_SCALES, "key_cache_scales")                                                                            \
-    X(VALUE_CACHE_SCALES, "value_cache_scales")
+    X(VALUE_CACHE_SCALES, "value_cache_scales")                                                                        \
+    /* past and new: written before attention reads them */                                                            \
+    X(PRESENT_KEY, "present_key")                                                                                      \
+    X(PRESENT_VALUE, "present_value")
 typedef enum clattn__role {
     CLATTN__ROLE_NONE = -1,
 #define CLATTN__ROLE_ENUM(name, text) CLATTN__ROLE_##name,
@@ -148,6 +154,8 @@ void clattn__attention_args(const clattn_attention_desc *resolved, clattn_attn_a
 /* A kernel for the description and one step with outside tensors for all operands: the plan's last. plan->context is
  * set. */
 clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_desc *resolved);
+/* past.c: the same on past and new keys and values, which copies put one behind the other. */
+clattn_status clattn__add_attention_with_past(clattn__plan *plan, const clattn_attention_desc *resolved);
 clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context,
                                      const clattn_attention_desc *resolved);
 /* (query, key) pairs that causal order and window allow, per head and batch. */
