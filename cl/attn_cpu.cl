@@ -16,12 +16,14 @@
  *
  * The query is loaded as query * scale * log2(e) / temperature: scores are exponents of 2, any scale will do. Blocks
  * begin at multiples of BLOCK_KV: a row's result has the same bits whatever tile, batch or chunk of the query it is
- * computed in. Blocks without an allowed key are skipped; only blocks with a forbidden one (partial) compare. What is
- * forbidden has the score -inf and weighs exactly 0; where V holds an infinity or NaN, 0 would still spoil the sum, so
- * partial blocks look for one first and then go row by row.
+ * computed in. Blocks without an allowed key are skipped; only blocks with a forbidden one (partial) compare. Where the
+ * rows' ranges end within a block (the diagonal, the edges of a window), each vector of rows goes over its own keys.
+ * What is forbidden has the score -inf and weighs exactly 0; where V holds an infinity or NaN, 0 would still spoil the
+ * sum, so partial blocks look for one first and then go row by row.
  *
  * Tails. Keys: the last register tile repeats the last key and nobody reads the copies. Rows: lanes without a row have
- * a query of zeros. Columns of V that are no whole vectors: V is copied to a padded tile.
+ * a query of zeros, vectors without a row are left out. Columns of V that are no whole vectors: V is copied to
+ * a padded tile.
  *
  * Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and the tile sizes below. */
 #include "inc/dropout.clh"
@@ -38,20 +40,24 @@
 #if MR < 1 || MR > 16
 #error "MR must be in 1..16"
 #endif
-/* BLOCK_KV: keys of a block, multiple of MR and VW, VW..256. Private: BLOCK_KV * (2 * BLOCK_Q + NC * VW) floats. */
+/* BLOCK_KV: keys of a block, multiple of MR and VW, VW..256.
+ * Private: 2 * (BLOCK_KV + 16) * BLOCK_Q + BLOCK_KV * NC * VW floats. */
 #if BLOCK_KV % MR != 0 || BLOCK_KV % VW != 0 || BLOCK_KV < VW || BLOCK_KV > 256
 #error "BLOCK_KV must be a multiple of MR and VW in VW..256"
 #endif
-/* NC: vectors of columns of a value tile, 1..8. MV: its rows, a divisor of BLOCK_Q, 1..16. MV * NC sums and NC values
+/* NC: vectors of columns of a value tile, 1..8. MV: its rows, a divisor of VW, 1..16. MV * NC sums and NC values
  * are live. TILE_COLUMNS: columns of a value tile, NC * VW; unless V is copied, at most VALUE_DIM: columns of V. */
 #if NC < 1 || NC > 8
 #error "NC must be in 1..8"
 #endif
-#if MV < 1 || MV > 16 || BLOCK_Q % MV != 0
-#error "MV must divide NV * VW and be in 1..16"
+#if MV < 1 || MV > 16 || VW % MV != 0
+#error "MV must divide VW and be in 1..16"
 #endif
 #define TILE_COLUMNS (NC * VW)
 #define VALUE_TILES ((VALUE_DIM + TILE_COLUMNS - 1) / TILE_COLUMNS)
+
+#define SINGLE_MR 8               /* keys of a score tile of one vector */
+#define QUERY_ROWS (HEAD_DIM + 1) /* of Q^T per vector: one more keeps the vectors out of the same cache sets */
 
 #define CONVERT (STORAGE_F16 || STORAGE_BF16) /* K and V become floats on the way */
 #define COPY_VALUE (CONVERT || VALUE_DIM % VW != 0)
@@ -83,19 +89,24 @@ typedef const __global float *value_row;
 
 /* Q^T. Rows that do not exist become zeros. */
 static inline void load_query(const __global storage *q, /* (rows, D) */
-                              clattn_i64 stride, const query_tile *tile, float *qt) /* (D, BLOCK_Q) */ {
-    for (int r = 0; r < BLOCK_Q; r += VW) {
+                              clattn_i64 stride, const query_tile *tile, float *qt) /* (NV, QUERY_ROWS, VW) */ {
+    for (int r = 0; r < tile->vectors * VW; r += VW, qt += QUERY_ROWS * VW) {
         int d = 0;
         for (; d + VW <= HEAD_DIM; d += VW) {
             vec lanes[VW];
-            UNROLL for (int i = 0; i < VW; i++) lanes[i] =
-                r + i < tile->rows ? load_lanes(q + (r + i) * stride + d) * tile->scale * tile->exponent : (vec)(0.0f);
+            if (r + VW <= tile->rows)
+                UNROLL for (int i = 0; i < VW; i++) lanes[i] = load_lanes(q + (r + i) * stride + d);
+            else
+                UNROLL for (int i = 0; i < VW; i++) lanes[i] =
+                    r + i < tile->rows ? load_lanes(q + (r + i) * stride + d) : (vec)(0.0f);
+            UNROLL for (int i = 0; i < VW; i++) lanes[i] *= tile->scale * tile->exponent;
             transpose(lanes);
-            UNROLL for (int i = 0; i < VW; i++) VEC_AT(qt + (d + i) * BLOCK_Q + r) = lanes[i];
+            UNROLL for (int i = 0; i < VW; i++) VEC_AT(qt + (d + i) * VW) = lanes[i];
         }
         for (; d < HEAD_DIM; d++)
-            for (int i = r; i < r + VW; i++)
-                qt[d * BLOCK_Q + i] = i < tile->rows ? load1(q + i * stride + d) * tile->scale * tile->exponent : 0.0f;
+            for (int i = 0; i < VW; i++)
+                qt[d * VW + i] =
+                    r + i < tile->rows ? load1(q + (r + i) * stride + d) * tile->scale * tile->exponent : 0.0f;
     }
 }
 
@@ -113,42 +124,100 @@ static inline key_row key_row_of(const __global storage *k, float *converted) {
 static inline key_row key_row_of(const __global storage *k, float *converted) { return k; }
 #endif
 
-/* Masked scores of the block go to p, their maximum to top. */
-static inline void score_block(const __global storage *k, /* (Sk, D) */
-                               clattn_i64 stride, const attn_head *head, const query_tile *tile, const key_block *block,
-                               const float *qt, /* (D, BLOCK_Q) */
-                               float *p,        /* (BLOCK_KV, BLOCK_Q) */
+/* Where the tile of keys from c on is read; keys behind the last one repeat it. */
+static inline void set_key_rows(const __global storage *k, /* (Sk, D) */
+                                clattn_i64 stride, const key_block *block, int c, int end, int count,
+                                float *converted, /* (count, KEY_STRIDE), with CONVERT */
+                                key_row *rows) /* (count) */ {
+    UNROLL for (int i = 0; i < count; i++) rows[i] =
+        key_row_of(k + key_at(block, min(c + i, end - 1)) * stride, converted + (CONVERT ? i * KEY_STRIDE : 0));
+}
+
+/* All keys of a block for all vectors, MR keys at a time; they are in the range of every row. Masked scores go to p,
+ * their maximum to top. */
+static inline void score_whole(const __global storage *k, clattn_i64 stride, const attn_head *head,
+                               const query_tile *tile, const key_block *block, const float *qt, float *p,
                                vec *top) /* (NV) */ {
+    const int end = block->count;
     float converted[CONVERT ? MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
-    UNROLL for (int j = 0; j < NV; j++) top[j] = (vec)(-INFINITY);
-    for (int c = 0; c < block->count; c += MR) {
+    vec highest[NV];
+    UNROLL for (int j = 0; j < NV; j++) highest[j] = (vec)(-INFINITY);
+    for (int c = 0; c < end; c += MR) {
         key_row rows[MR];
         vec s[MR][NV];
-        UNROLL for (int i = 0; i < MR; i++) {
-            const int key = key_at(block, min(c + i, block->count - 1));
-            rows[i] = key_row_of(k + key * stride, converted + (CONVERT ? i * KEY_STRIDE : 0));
-            UNROLL for (int j = 0; j < NV; j++) s[i][j] = (vec)(0.0f);
-        }
+        set_key_rows(k, stride, block, c, end, MR, converted, rows);
+        UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] = (vec)(0.0f);
         for (int d = 0; d < HEAD_DIM; d++) {
             vec q[NV];
-            UNROLL for (int j = 0; j < NV; j++) q[j] = VEC_AT(qt + d * BLOCK_Q + j * VW);
+            UNROLL for (int j = 0; j < NV; j++) q[j] = VEC_AT(qt + (j * QUERY_ROWS + d) * VW);
             UNROLL for (int i = 0; i < MR; i++) {
                 const vec x = (vec)(rows[i][d]);
                 UNROLL for (int j = 0; j < NV; j++) s[i][j] = muladd(x, q[j], s[i][j]);
             }
         }
-        if (TERMS)
-            UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] =
-                with_terms(head, tile, block, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
-        if (RANGES && block->ranged)
-            UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] =
-                within_range(tile, key_at(block, min(c + i, block->count - 1)), j, s[i][j]);
+        if (SOFTCAP && head->softcap > 0.0f) {
+            vec largest = (vec)(0.0f);
+            UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) largest =
+                vec_max(s[i][j] * s[i][j], largest);
+            const float cap = head->softcap * tile->exponent_of_term;
+            if (any(largest >= TANH_SERIES_END))
+                UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] =
+                    vec_tanh(s[i][j]) * cap;
+            else
+                UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] =
+                    vec_tanh_series(s[i][j]) * cap;
+        }
         UNROLL for (int i = 0; i < MR; i++) {
             UNROLL for (int j = 0; j < NV; j++) {
-                top[j] = vec_max(s[i][j], top[j]);
-                VEC_AT(p + (c + i) * BLOCK_Q + j * VW) = s[i][j];
+                if (TERMS) s[i][j] = with_terms(head, tile, block, key_at(block, min(c + i, end - 1)), j, s[i][j]);
+                highest[j] = vec_max(s[i][j], highest[j]);
+                VEC_AT(LANES_AT(p, j, c + i)) = s[i][j];
             }
         }
+    }
+    UNROLL for (int j = 0; j < NV; j++) top[j] = highest[j];
+}
+
+/* The keys begin..end-1 of a block for vector j alone, SINGLE_MR keys at a time; some rows' range may end there. */
+static inline void score_vector(const __global storage *k, clattn_i64 stride, const attn_head *head,
+                                const query_tile *tile, const key_block *block, int j, int begin, int end,
+                                const float *qt, float *p, vec *top) /* (NV) */ {
+    float converted[CONVERT ? SINGLE_MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
+    vec highest = (vec)(-INFINITY);
+    for (int c = begin; c < end; c += SINGLE_MR) {
+        key_row rows[SINGLE_MR];
+        vec s[SINGLE_MR];
+        set_key_rows(k, stride, block, c, end, SINGLE_MR, converted, rows);
+        UNROLL for (int i = 0; i < SINGLE_MR; i++) s[i] = (vec)(0.0f);
+        for (int d = 0; d < HEAD_DIM; d++) {
+            const vec q = VEC_AT(qt + (j * QUERY_ROWS + d) * VW);
+            UNROLL for (int i = 0; i < SINGLE_MR; i++) s[i] = muladd((vec)(rows[i][d]), q, s[i]);
+        }
+        UNROLL for (int i = 0; i < SINGLE_MR; i++) {
+            const int key = key_at(block, min(c + i, end - 1));
+            if (SOFTCAP && head->softcap > 0.0f) s[i] = vec_tanh(s[i]) * (head->softcap * tile->exponent_of_term);
+            if (TERMS) s[i] = with_terms(head, tile, block, key, j, s[i]);
+            if (RANGES && block->ranged) s[i] = within_range(tile, key, j, s[i]);
+            highest = vec_max(s[i], highest);
+            VEC_AT(LANES_AT(p, j, c + i)) = s[i];
+        }
+    }
+    top[j] = highest;
+}
+
+/* All vectors at once, or, where they differ in their keys or some have no rows, one after the other. */
+static inline void score_block(const __global storage *k, clattn_i64 stride, const attn_head *head,
+                               const query_tile *tile, const key_block *block,
+                               const float *qt, /* (NV, QUERY_ROWS, VW) */
+                               float *p,        /* (NV, KEY_ROWS, VW) */
+                               vec *top) /* (NV) */ {
+    if (tile->vectors == NV && !block->ranged) {
+        score_whole(k, stride, head, tile, block, qt, p, top);
+        return;
+    }
+    for (int j = 0; j < tile->vectors; j++) {
+        const int2 run = keys_of_rows(head, tile, block, j * VW, VW);
+        score_vector(k, stride, head, tile, block, j, run.x, run.y, qt, p, top);
     }
 }
 
@@ -156,25 +225,23 @@ static inline void score_block(const __global storage *k, /* (Sk, D) */
 
 /* Scores in p become weights 2^(score - m); m and l move on; what was summed before has to be multiplied by rescale.
  * While a row's maximum is -inf, 0 is subtracted instead: its weights are 2^-inf = 0. */
-static inline void weigh_block(const key_block *block, const vec *top, float *p, vec *m, vec *l, float *rescale) {
-    vec base[NV], sum[NV];
-    UNROLL for (int j = 0; j < NV; j++) {
+static inline void weigh_block(const attn_head *head, const query_tile *tile, const key_block *block, const vec *top,
+                               float *p, vec *m, vec *l, float *rescale) {
+    for (int j = 0; j < tile->vectors; j++) {
+        const int2 run = keys_of_rows(head, tile, block, j * VW, VW);
         const vec highest = vec_max(top[j], m[j]);
-        base[j] = highest == -INFINITY ? (vec)(0.0f) : highest;
-        const vec factor = vec_exp2(m[j] - base[j]);
+        const vec base = highest == -INFINITY ? (vec)(0.0f) : highest;
+        const vec factor = vec_exp2(m[j] - base);
+        vec sum = (vec)(0.0f);
+        for (int c = run.x; c < run.y; c++) {
+            const vec weight = vec_exp2(VEC_AT(LANES_AT(p, j, c)) - base);
+            sum += weight;
+            VEC_AT(LANES_AT(p, j, c)) = weight;
+        }
         VEC_AT(rescale + j * VW) = factor;
         m[j] = highest;
-        l[j] *= factor;
-        sum[j] = (vec)(0.0f);
+        l[j] = l[j] * factor + sum;
     }
-    for (int c = 0; c < block->count; c++) {
-        UNROLL for (int j = 0; j < NV; j++) {
-            const vec weight = vec_exp2(VEC_AT(p + c * BLOCK_Q + j * VW) - base[j]);
-            sum[j] += weight;
-            VEC_AT(p + c * BLOCK_Q + j * VW) = weight;
-        }
-    }
-    UNROLL for (int j = 0; j < NV; j++) l[j] += sum[j];
 }
 
 /* Dropout comes after the softmax: the sums are those of all weights. */
@@ -182,7 +249,7 @@ static inline void drop_weights(const clattn_attn_args *a, int b, int h, const q
                                 float *p) {
     for (int c = 0; c < block->count; c++)
         for (int i = 0; i < tile->rows; i++)
-            p[c * BLOCK_Q + i] *= attn_dropout(a, b, h, tile->row + i, key_at(block, c));
+            LANES_AT(p, i / VW, c)[i % VW] *= attn_dropout(a, b, h, tile->row + i, key_at(block, c));
 }
 
 /* ---- pass 4 ------------------------------------------------------------------------------------------------------ */
@@ -215,11 +282,13 @@ static inline void copy_values(const value_source *source, const key_block *bloc
     }
 }
 
-/* Whether V holds an infinity or NaN, which a weight of 0 does not silence. */
+/* Whether V holds an infinity or NaN, which a weight of 0 does not silence, at a key that some row must not see. */
 static inline bool is_poisoned(const value_source *source, const key_block *block) {
     vec sums[NC];
     UNROLL for (int j = 0; j < NC; j++) sums[j] = (vec)(0.0f);
     for (int c = 0; c < block->count; c++) {
+        if (!block->masked && c == block->common.x) c = block->common.y;
+        if (c == block->count) break;
         const value_row row = value_row_of(source, block, c);
         UNROLL for (int j = 0; j < NC; j++) sums[j] = muladd(LOAD(row + j * VW), (vec)(0.0f), sums[j]);
     }
@@ -232,17 +301,17 @@ static inline void add_values(const value_source *source, const attn_head *head,
                               const key_block *block, const float *p, const float *rescale,
                               float *acc) /* (BLOCK_Q, TILE_COLUMNS) */ {
     for (int r = 0; r < tile->rows; r += MV) {
-        int count = block->count; /* without keys behind the last row's range: the diagonal of a causal tile */
-        if (CUT_ROWS && block->ranged) count = min(count, attn_range(head, tile->row + r + MV - 1).y - block->first);
+        const int2 run = keys_of_rows(head, tile, block, r, MV);
+        const float *weights = LANES_AT(p, r / VW, 0) + r % VW;
         vec o[MV][NC];
         UNROLL for (int i = 0; i < MV; i++) UNROLL for (int j = 0; j < NC; j++) o[i][j] =
             VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) * rescale[r + i];
-        for (int c = 0; c < count; c++) {
+        for (int c = run.x; c < run.y; c++) {
             const value_row row = value_row_of(source, block, c);
             vec x[NC];
             UNROLL for (int j = 0; j < NC; j++) x[j] = LOAD(row + j * VW);
             UNROLL for (int i = 0; i < MV; i++) {
-                const vec weight = (vec)(p[c * BLOCK_Q + r + i]);
+                const vec weight = (vec)(weights[c * VW + i]);
                 UNROLL for (int j = 0; j < NC; j++) o[i][j] = muladd(weight, x[j], o[i][j]);
             }
         }
@@ -261,7 +330,7 @@ static inline void add_allowed_values(const value_source *source, const attn_hea
         for (int c = 0; c < block->count; c++) {
             if (!attn_allowed(head, range, tile->row + r, key_at(block, c))) continue;
             const value_row row = value_row_of(source, block, c);
-            const vec weight = (vec)(p[c * BLOCK_Q + r]);
+            const vec weight = (vec)(LANES_AT(p, r / VW, c)[r % VW]);
             for (int d = 0; d < TILE_COLUMNS; d += VW) VEC_AT(o + d) = muladd(weight, LOAD(row + d), VEC_AT(o + d));
         }
     }
@@ -311,12 +380,15 @@ static inline void close_rows(const attn_head *head, const query_tile *tile, flo
 static inline void write_output(const query_tile *tile, const float *acc, const float *factors,
                                 __global storage *o, /* (rows, Dv) */
                                 clattn_i64 stride) {
+    const bool aligned = lanes_aligned(o, stride) && VALUE_DIM % VW == 0;
     for (int t = 0; t < VALUE_TILES; t++) {
         const int column = tile_column(t), columns = min(TILE_COLUMNS, VALUE_DIM - column);
         for (int i = 0; i < tile->rows; i++) {
             const float *from = acc + (t * BLOCK_Q + i) * TILE_COLUMNS;
             __global storage *to = o + i * stride + column;
             int d = 0;
+            if (aligned)
+                for (; d < columns; d += VW) store_aligned_lanes(VEC_AT(from + d) * factors[i], to + d);
             for (; d + VW <= columns; d += VW) store_lanes(VEC_AT(from + d) * factors[i], to + d);
             for (; d < columns; d++) store1(from[d] * factors[i], to + d);
         }
@@ -328,9 +400,9 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
                    const __global mask_element *mask, const __global uchar *padding, const __global int *lengths,
                    const __global float *alibi, const __global float *sinks, __global float *lse,
                    const __global int *prefix, const __global int *query_documents, const __global int *key_documents) {
-    float qt[HEAD_DIM * BLOCK_Q] __attribute__((aligned(64)));                    /* (D, BLOCK_Q) */
-    float p[BLOCK_KV * BLOCK_Q] __attribute__((aligned(64)));                     /* (BLOCK_KV, BLOCK_Q) */
-    float bias[BIAS ? BLOCK_KV * BLOCK_Q : 1] __attribute__((aligned(64)));       /* (BLOCK_KV, BLOCK_Q) */
+    float qt[NV * QUERY_ROWS * VW] __attribute__((aligned(64))); /* Q^T */
+    float p[NV * KEY_ROWS * VW] __attribute__((aligned(64)));    /* scores, then weights */
+    float bias[BIAS ? NV * KEY_ROWS * VW : 1] __attribute__((aligned(64)));
     float acc[VALUE_TILES * BLOCK_Q * TILE_COLUMNS] __attribute__((aligned(64))); /* sums of weight * value */
     float factors[BLOCK_Q] __attribute__((aligned(64)));                          /* rescale, at last 1 / l */
     int list[KEY_LIST ? BLOCK_KV : 1];
@@ -372,7 +444,7 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
         at = block_end;
         if (block.count == 0) continue;
         score_block(k, a->key.row, &head, &tile, &block, qt, p, top);
-        weigh_block(&block, top, p, m, l, factors);
+        weigh_block(&head, &tile, &block, top, p, m, l, factors);
         if (DROPOUT) drop_weights(a, b, h, &tile, &block, p);
         add_block(v, a->value.row, &head, &tile, &block, p, factors, acc);
     }

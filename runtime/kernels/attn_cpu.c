@@ -44,8 +44,8 @@ static int lanes_of(const clattn__caps *caps) {
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/* Expected time of a score tile: rows and keys that are computed, with the triangle that a causal tile computes beyond
- * the diagonal (in passes 1 to 3), and cores that wait for the last tiles. Infinite when the tile does not fit. */
+/* Expected time of a score tile: rows and keys that are computed (by whole vectors of rows, also at the diagonal), and
+ * cores that wait for the last tiles. Infinite when the tile does not fit. */
 static double expected_time(const score_tile *t, int lanes, const clattn__attn_problem *problem,
                             const clattn__caps *caps) {
     const int64_t block_q = (int64_t)t->vectors * lanes, tiles = ceil_div(problem->query_len, block_q);
@@ -53,10 +53,9 @@ static double expected_time(const score_tile *t, int lanes, const clattn__attn_p
     if (private_floats > PRIVATE_FLOATS && t->vectors > 1) return INFINITY;
     const int64_t items = tiles * problem->query_heads * problem->batch,
                   cores = caps->compute_units > 0 ? caps->compute_units : 1;
-    double keys = (double)problem->kv_len;
-    if (problem->features & CLATTN__CAUSAL) keys = keys / 2 + (double)block_q / 4;
     const double waste = items > 0 ? (double)(ceil_div(items, cores) * cores) / (double)items : 1;
-    return (double)(tiles * block_q) * keys * waste * (problem->head_dim <= NARROW_HEAD ? t->narrow_cost : t->cost);
+    return (double)(ceil_div(problem->query_len, lanes) * lanes) * waste *
+           (problem->head_dim <= NARROW_HEAD ? t->narrow_cost : t->cost);
 }
 
 /* How many vectors of columns a value tile takes of `vectors`, at most `most`: as few as possible are computed twice,
