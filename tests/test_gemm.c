@@ -42,14 +42,15 @@ typedef struct stage {
     int64_t w_row;
     float *y, *start; /* y after and before; on the device x and y are of dtype, which all of them fit */
     clattn_dtype dtype;
+    clattn_activation activation;
     double *want, *tolerance; /* as y; tolerance < 0: no element of y lies here */
     int64_t x_count, y_count;
 } stage;
 
-static void describe(const product *p, clattn_dtype dtype, char text[160]) {
-    snprintf(text, 160, "m %d (%d x %d) n %d k %d width %d parts %d bias %d accumulate %d gap %d %s",
+static void describe(const product *p, const stage *s, char text[160]) {
+    snprintf(text, 160, "m %d (%d x %d) n %d k %d width %d parts %d bias %d accumulate %d gap %d %s activation %d",
              p->batch * p->rows, p->batch, p->rows, p->n, p->k, p->width, p->parts, !p->no_bias, p->accumulate, p->gap,
-             clattn_dtype_name(dtype));
+             clattn_dtype_name(s->dtype), (int)s->activation);
 }
 
 static int64_t place_in_y(const clattn_gemm_args *a, int m, int n) {
@@ -123,6 +124,7 @@ static void fill(stage *s, const product *p, uint64_t seed) {
                 size += fabs((double)s->start[at]);
             }
             s->tolerance[at] = u * growth * size + u * fabs(s->want[at]);
+            clattn__ref_activate(s->activation, (clattn__ref_values){&s->want[at], &s->tolerance[at]}, 1);
             if (s->dtype != CLATTN_F32) s->tolerance[at] += clattn__ref_storage_rounding(s->dtype, s->want[at]);
         }
     }
@@ -145,7 +147,8 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const clattn__gemm_imp
                                                 .width = s->args.width,
                                                 .dtype = s->dtype,
                                                 .split_heads = p->width != 0,
-                                                .bias = !p->no_bias}};
+                                                .bias = !p->no_bias,
+                                                .activation = s->activation}};
     return impl->prepare(kernel, s->w, s->w_row, p->no_bias ? NULL : s->bias);
 }
 
@@ -210,11 +213,12 @@ static void check_result(const stage *s, const char *name, const char *what) {
     CHECK(touched == 0, "%s, %s: %lld elements beside the output were written", name, what, (long long)touched);
 }
 
-static void check_stored(const clattn__gemm_impl *impl, const product *p, clattn_dtype dtype, uint64_t seed) {
+static void check_variant(const clattn__gemm_impl *impl, const product *p, clattn_dtype dtype,
+                          clattn_activation activation, uint64_t seed) {
     char what[160];
-    stage s = {.dtype = dtype};
+    stage s = {.dtype = dtype, .activation = activation};
     clattn__gemm_kernel kernel;
-    describe(p, dtype, what);
+    describe(p, &s, what);
     set_layout(&s, p);
     fill(&s, p, seed);
     clattn_status status = prepare(&kernel, impl, p, &s);
@@ -235,7 +239,7 @@ static void check_stored(const clattn__gemm_impl *impl, const product *p, clattn
 }
 
 static void check_product(const clattn__gemm_impl *impl, const product *p, uint64_t seed) {
-    check_stored(impl, p, CLATTN_F32, seed);
+    check_variant(impl, p, CLATTN_F32, CLATTN_ACTIVATION_NONE, seed);
 }
 
 /* ---- cases ------------------------------------------------------------------------------------------------------- */
@@ -248,7 +252,8 @@ static const product plain_products[] = {
     {5, 77, 384, 64, 0, 0, false, false, 0},  {3, 15, 384, 385, 0, 0, false, false, 0},
     {2, 1, 129, 1, 0, 0, true, false, 4},     {1, 3, 1, 513, 0, 0, false, false, 0},
     {2, 65, 64, 1030, 0, 0, false, true, 1},  {1, 5, 1153, 512, 0, 0, false, false, 0},
-    {2, 4, 23, 24, 0, 0, false, true, 1},
+    {2, 4, 23, 24, 0, 0, false, true, 1},     {1, 70, 200, 1100, 0, 0, false, false, 1},
+    {2, 37, 210, 1025, 0, 0, true, true, 2},
 };
 
 static const product split_products[] = {
@@ -264,9 +269,20 @@ static void check_narrow(const clattn__gemm_impl *impl) {
     static const size_t plain[] = {3, 5, 12, 14}, split[] = {1, 4, 7, 9};
     for (clattn_dtype dtype = CLATTN_F16; dtype <= CLATTN_BF16; dtype++)
         for (size_t i = 0; i < CLATTN__COUNT(plain); i++) {
-            check_stored(impl, &plain_products[plain[i]], dtype, 900 + i);
-            check_stored(impl, &split_products[split[i]], dtype, 950 + i);
+            check_variant(impl, &plain_products[plain[i]], dtype, CLATTN_ACTIVATION_NONE, 900 + i);
+            check_variant(impl, &split_products[split[i]], dtype, CLATTN_ACTIVATION_NONE, 950 + i);
         }
+}
+
+/* Ragged ones, k beyond one block, heads and parts, storage of 16 bits. */
+static void check_activations(const clattn__gemm_impl *impl) {
+    if (!impl->activates) return;
+    for (clattn_activation a = CLATTN_ACTIVATION_RELU; a <= CLATTN_ACTIVATION_GELU; a++) {
+        check_variant(impl, &plain_products[9], CLATTN_F32, a, 970);
+        check_variant(impl, &plain_products[15], CLATTN_F32, a, 971);
+        check_variant(impl, &split_products[4], CLATTN_F32, a, 972);
+        check_variant(impl, &plain_products[3], CLATTN_BF16, a, 973);
+    }
 }
 
 static void check_products(const clattn__gemm_impl *impl, bool split) {
@@ -275,6 +291,7 @@ static void check_products(const clattn__gemm_impl *impl, bool split) {
     for (size_t i = 0; i < CLATTN__COUNT(split_products) && split; i++)
         check_product(impl, &split_products[i], 200 + i);
     check_narrow(impl);
+    check_activations(impl);
     close_device();
 }
 
@@ -293,6 +310,7 @@ static void test_cpu_vector_widths(void) {
         for (size_t i = 0; i < CLATTN__COUNT(split_products); i += 2)
             check_product(&clattn__gemm_cpu, &split_products[i], 400 + i);
         check_narrow(&clattn__gemm_cpu);
+        check_activations(&clattn__gemm_cpu);
     }
     close_device();
 }

@@ -70,12 +70,7 @@ static void store_output(const clattn_tensor *tensor, const clattn__ref_values *
     }
 }
 
-static void activate(clattn_activation activation, clattn__ref_values x, int64_t count) {
-    if (activation == CLATTN_ACTIVATION_RELU) clattn__ref_relu(x, count);
-    if (activation == CLATTN_ACTIVATION_GELU) clattn__ref_gelu(x, count);
-}
-
-/* The device keeps the product as dtype when an activation follows. */
+/* A device may keep the product as dtype when an activation follows. */
 static void apply_linear(const clattn_linear_weights *w, clattn_activation activation, clattn_dtype dtype, int64_t rows,
                          clattn__ref_values x, clattn__ref_values y) {
     const clattn__ref_projection projection = {.m = rows,
@@ -90,7 +85,7 @@ static void apply_linear(const clattn_linear_weights *w, clattn_activation activ
                                                .y_error = y.error};
     clattn__ref_project(&projection);
     if (activation != CLATTN_ACTIVATION_NONE) clattn__ref_stored(dtype, y, rows * projection.n);
-    activate(activation, y, rows * projection.n);
+    clattn__ref_activate(activation, y, rows * projection.n);
 }
 
 static clattn__ref_norm norm_of(const clattn_norm_weights *w, int64_t rows, int64_t features, double eps) {
@@ -165,7 +160,7 @@ clattn_status clattn_reference_activation(const clattn_activation_desc *desc, co
     clattn__ref_values x = {0};
     clattn_status status = load(&t[CLATTN__LAYER_INPUT], tolerance != NULL, &x);
     if (status == CLATTN_OK) {
-        activate(d.activation, x, count_of(&t[CLATTN__LAYER_INPUT]));
+        clattn__ref_activate(d.activation, x, count_of(&t[CLATTN__LAYER_INPUT]));
         store_output(&t[CLATTN__LAYER_OUTPUT], &x, tolerance);
     }
     free_values(&x);

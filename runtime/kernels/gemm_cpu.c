@@ -68,7 +68,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
     clattn__options_int(&options, "MAX_COLUMNS", COLUMNS_LIMIT / panel * panel);
     clattn__storage_options(&options, kernel->problem.dtype);
     clattn__options_int(&options, "PARKED", PARKED);
-    clattn__options_int(&options, "ACTIVATION", 0);
+    clattn__options_int(&options, "ACTIVATION", (int)kernel->problem.activation);
     if (caps->quirks & CLATTN__QUIRK_NOINLINE_BODY) clattn__options_flag(&options, "BODY_NOINLINE");
     clattn_status status = clattn__program_get(kernel->programs, "gemm_cpu.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
@@ -132,6 +132,7 @@ const clattn__gemm_impl clattn__gemm_cpu = {
     .name = "gemm_cpu",
     .what = "register tiles of explicit vectors on packed weights, for CPUs",
     .splits_heads = true,
+    .activates = true,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

@@ -7,6 +7,7 @@
 #include "../../cl/shared/layer_args.h"
 #include "clattn/attention.h"
 #include "clattn/kv_cache.h"
+#include "clattn/layers.h"
 #include "clattn/softmax.h"
 #include "program/program.h"
 
@@ -118,6 +119,7 @@ typedef struct clattn__gemm_problem {
     clattn_dtype dtype; /* of x and y; the weight is kept in float32 */
     bool split_heads;   /* the output is written per head (y.head != width) or in parts */
     bool bias;
+    clattn_activation activation; /* of the sums before they are stored; not together with accumulate */
 } clattn__gemm_problem;
 
 typedef struct clattn__gemm_call {
@@ -143,6 +145,7 @@ struct clattn__gemm_impl {
     const char *name;
     const char *what;
     bool splits_heads; /* can write per-head or per-part outputs directly */
+    bool activates;    /* can apply the activation; one that cannot is given a problem without it */
     bool (*supports)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why);
     /* w (n, k) with row stride w_row, bias (n) or NULL: host floats, borrowed during the call. */
     clattn_status (*prepare)(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias);

@@ -1,4 +1,4 @@
-/* Linear layers: one product, then the activation in place. */
+/* Linear layers: one product that applies the activation, or else the activation in place behind it. */
 #include "layers/layers.h"
 
 clattn__port clattn__arena_port(int buffer, int64_t rows, int64_t features) {
@@ -12,7 +12,13 @@ clattn_status clattn__add_linear(clattn__plan *plan, const clattn_linear_desc *d
     const int64_t m = d->batch * d->rows, n = d->out_features, k = d->in_features;
     if (m == 0) return CLATTN_OK;
     const float *bias = w->bias.data ? (const float *)w->bias.data + w->bias.offset : NULL;
-    const clattn__gemm_problem problem = {.m = m, .n = n, .k = k, .width = n, .dtype = d->dtype, .bias = bias != NULL};
+    const clattn__gemm_problem problem = {.m = m,
+                                          .n = n,
+                                          .k = k,
+                                          .width = n,
+                                          .dtype = d->dtype,
+                                          .bias = bias != NULL,
+                                          .activation = d->activation};
     const int index = plan->gemm_count;
     clattn__gemm_kernel *gemm = clattn__plan_add_gemm(plan);
     if (!gemm) return CLATTN_OUT_OF_MEMORY;
@@ -34,7 +40,7 @@ clattn_status clattn__add_linear(clattn__plan *plan, const clattn_linear_desc *d
     clattn__plan_operand(step, CLATTN__GEMM_X, x->id, 0, 0, 0);
     clattn__plan_operand(step, CLATTN__GEMM_Y, y->id, 0, 0, 0);
     plan->flops += 2.0 * (double)m * (double)n * (double)k;
-    if (d->activation == CLATTN_ACTIVATION_NONE) return CLATTN_OK;
+    if (gemm->problem.activation == d->activation) return CLATTN_OK;
     const clattn_activation_desc activation = {
         .batch = d->batch, .rows = d->rows, .features = n, .activation = d->activation, .dtype = d->dtype};
     return clattn__add_elementwise(plan, &activation, y, NULL, y);

@@ -113,17 +113,22 @@ void clattn__ref_batch_statistics(const clattn__ref_norm *p, clattn__ref_values 
 
 /* ---- element by element ------------------------------------------------------------------------------------------ */
 
-void clattn__ref_relu(clattn__ref_values x, int64_t count) {
+static void relu(clattn__ref_values x, int64_t count) {
     for (int64_t i = 0; i < count; i++)
         if (x.value[i] < 0) x.value[i] = 0; /* its slope is 1 at most: the error stays */
 }
 
-void clattn__ref_gelu(clattn__ref_values x, int64_t count) {
+static void gelu(clattn__ref_values x, int64_t count) {
     const double steepest = 1.13; /* slope */
     for (int64_t i = 0; i < count; i++) {
         if (x.error) x.error[i] = steepest * x.error[i] + 8 * u * fabs(x.value[i]);
         x.value[i] *= erfc(-x.value[i] / sqrt(2)) / 2;
     }
+}
+
+void clattn__ref_activate(clattn_activation activation, clattn__ref_values x, int64_t count) {
+    if (activation == CLATTN_ACTIVATION_RELU) relu(x, count);
+    if (activation == CLATTN_ACTIVATION_GELU) gelu(x, count);
 }
 
 void clattn__ref_add(clattn__ref_values x, clattn__ref_values y, int64_t count) {

@@ -4,7 +4,7 @@
 
 #include "base/base.h"
 #include "clattn/kv_cache.h"
-#include "clattn/mha.h"
+#include "clattn/layers.h"
 #include "clattn/softmax.h"
 
 /* Unit roundoff of float32, and an element type for intermediate results that stay double (runtime only). */
@@ -118,8 +118,7 @@ void clattn__ref_layer_norm(const clattn__ref_norm *norm, clattn__ref_values x, 
 void clattn__ref_batch_norm(const clattn__ref_norm *norm, clattn__ref_values x, clattn__ref_values y); /* y may be x */
 /* (2, features) of x (rows, features): mean, then 1 / sqrt(variance + eps). */
 void clattn__ref_batch_statistics(const clattn__ref_norm *norm, clattn__ref_values x, clattn__ref_values statistics);
-void clattn__ref_relu(clattn__ref_values x, int64_t count);
-void clattn__ref_gelu(clattn__ref_values x, int64_t count);
+void clattn__ref_activate(clattn_activation activation, clattn__ref_values x, int64_t count);
 void clattn__ref_add(clattn__ref_values x, clattn__ref_values y, int64_t count); /* x += y */
 /* Adds the encoding of position p to one row. */
 void clattn__ref_add_sinusoidal(clattn__ref_values row, int64_t features, double base, int64_t p);

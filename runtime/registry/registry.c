@@ -143,6 +143,16 @@ static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_im
     return status;
 }
 
+clattn__gemm_problem clattn__gemm_fitted(const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
+    clattn__gemm_problem fitted = *problem;
+    if (!impl->splits_heads) {
+        fitted.split_heads = false;
+        fitted.width = problem->n;
+    }
+    if (!impl->activates) fitted.activation = CLATTN_ACTIVATION_NONE;
+    return fitted;
+}
+
 clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
                                   const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
                                   clattn__text *notes) {
@@ -150,11 +160,7 @@ clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_pr
     for (int i = 0; clattn__gemm_list[i]; i++) {
         const clattn__gemm_impl *impl = clattn__gemm_list[i];
         if (forced && strcmp(forced, impl->name) != 0) continue;
-        clattn__gemm_problem fitting = *problem;
-        if (!impl->splits_heads) { /* it leaves the heads side by side; the layer reads them through strides */
-            fitting.split_heads = false;
-            fitting.width = problem->n;
-        }
+        const clattn__gemm_problem fitting = clattn__gemm_fitted(impl, problem);
         clattn__refusal why = {{0}};
         if (!impl->supports(&fitting, &context->env.device.caps, &why)) {
             pass_over(context, notes, CLATTN_LOG_DEBUG, impl->name, why.text);

@@ -33,6 +33,9 @@ extern const clattn__gemm_impl *const clattn__gemm_list[];
  * that was passed over. kernel is ready to enqueue on success. */
 clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
                                   clattn__attn_kernel *kernel, clattn__text *notes);
+/* The problem as far as the kernel can serve it: the layer reads heads that are left side by side through strides, and
+ * adds a step for an activation that is left out. */
+clattn__gemm_problem clattn__gemm_fitted(const clattn__gemm_impl *impl, const clattn__gemm_problem *problem);
 clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
                                   const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
                                   clattn__text *notes);

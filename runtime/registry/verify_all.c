@@ -103,15 +103,12 @@ static void verify_attention_kernel(sweep *w, const clattn__attn_impl *impl) {
             }
 }
 
-static void verify_gemm(sweep *w, const clattn__gemm_impl *impl, clattn__gemm_problem problem) {
-    if (!impl->splits_heads) {
-        problem.split_heads = false;
-        problem.width = problem.n;
-    }
+static void verify_gemm(sweep *w, const clattn__gemm_impl *impl, const clattn__gemm_problem *asked) {
+    const clattn__gemm_problem problem = clattn__gemm_fitted(impl, asked);
     char variant[128];
-    snprintf(variant, sizeof variant, "%lld columns from %lld, %s%s%s", (long long)problem.n, (long long)problem.k,
+    snprintf(variant, sizeof variant, "%lld columns from %lld, %s%s%s%s", (long long)problem.n, (long long)problem.k,
              clattn_dtype_name(problem.dtype), problem.split_heads ? ", split into heads" : "",
-             problem.bias ? ", bias" : "");
+             problem.bias ? ", bias" : "", problem.activation ? ", activation" : "");
     clattn__verify_stats stats = {0};
     clattn__refusal why = {{0}};
     if (!impl->supports(&problem, &w->context->env.device.caps, &why)) {
@@ -189,9 +186,11 @@ clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn repor
         {.m = 134, .n = 99, .k = 1030, .width = 33, .dtype = CLATTN_F16, .split_heads = true, .bias = true},
         {.m = 134, .n = 99, .k = 1030, .width = 99, .dtype = CLATTN_BF16, .bias = true},
         {.m = 134, .n = 1, .k = 1, .width = 1},
+        {.m = 134, .n = 77, .k = 520, .width = 77, .activation = CLATTN_ACTIVATION_RELU},
+        {.m = 134, .n = 384, .k = 65, .width = 384, .bias = true, .activation = CLATTN_ACTIVATION_GELU},
         {.m = 134, .n = 65, .k = 1030, .width = 65, .bias = true}};
     for (int i = 0; clattn__gemm_list[i]; i++)
-        for (size_t g = 0; g < CLATTN__COUNT(gemms); g++) verify_gemm(&w, clattn__gemm_list[i], gemms[g]);
+        for (size_t g = 0; g < CLATTN__COUNT(gemms); g++) verify_gemm(&w, clattn__gemm_list[i], &gemms[g]);
     for (size_t i = 0; i < CLATTN__COUNT(ops); i++) verify_op(&w, ops[i].name, &ops[i].variant);
     return w.failed ? clattn__fail(CLATTN_WRONG_RESULT, "%s differs from the scalar reference; see the report",
                                    context->env.device.caps.name)

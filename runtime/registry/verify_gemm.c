@@ -17,7 +17,7 @@ typedef struct gemm_stage {
     clattn_dtype dtype;
     void *x, *y, *first, *start; /* of dtype */
     float *w, *bias;
-    double *want;
+    double *want, *tolerance;
     float *x_plain; /* (m, k) without gaps */
     clattn__buffer x_device, y_device;
     clattn__gemm_call call;
@@ -50,7 +50,9 @@ static bool make(gemm_stage *s, const clattn__gemm_problem *p) {
     s->first = clattn__alloc(s->y_count, unit);
     s->start = clattn__alloc(s->y_count, unit);
     s->want = clattn__alloc((size_t)(m * p->n), sizeof *s->want);
-    if (!s->x || !s->x_plain || !s->w || !s->bias || !s->y || !s->first || !s->start || !s->want) return false;
+    s->tolerance = clattn__alloc((size_t)(m * p->n), sizeof *s->tolerance);
+    if (!s->x || !s->x_plain || !s->w || !s->bias || !s->y || !s->first || !s->start || !s->want || !s->tolerance)
+        return false;
     uint64_t seed = 20170612;
     const float size = (float)(1.0 / sqrt((double)p->k));
     for (int64_t i = 0; i < m; i++)
@@ -95,17 +97,24 @@ static int64_t place_in_y(const clattn_gemm_args *a, int64_t i, int64_t c) {
     return a->y.offset + i / a->rows * a->y.batch + i % a->rows * a->y.row + c / a->width * a->y.head + c % a->width;
 }
 
+/* Products of all rows and columns, and how far a device may be from them. */
+static void set_expected(gemm_stage *s, const clattn__gemm_problem *p) {
+    const int64_t m = s->call.args.m, count = m * p->n;
+    const double unit = 0x1p-24, terms = fmin((double)p->k, 8 + 4 * sqrt((double)p->k));
+    clattn__ref_linear(s->x_plain, p->k, s->w, p->bias ? s->bias : NULL, s->want, p->n, m, p->n, p->k);
+    /* sum |x||w| <= k * 1/sqrt(k); entries are uniform, so a quarter of that is typical */
+    for (int64_t i = 0; i < count; i++) s->tolerance[i] = unit * terms * (sqrt((double)p->k) + 2);
+    clattn__ref_activate(p->activation, (clattn__ref_values){s->want, s->tolerance}, count);
+}
+
 static clattn_status compare(gemm_stage *s, const clattn__gemm_problem *p, bool accumulate, double *worst) {
     const clattn_gemm_args *a = &s->call.args;
-    const double unit = 0x1p-24, terms = fmin((double)p->k, 8 + 4 * sqrt((double)p->k));
     for (int64_t i = 0; i < a->m; i++) {
         for (int64_t c = 0; c < p->n; c++) {
             const int64_t at = place_in_y(a, i, c);
             const double before = accumulate ? clattn__ref_load(s->start, s->dtype, at) : 0;
             const double want = s->want[i * p->n + c] + before, got = clattn__ref_load(s->y, s->dtype, at);
-            /* sum |x||w| <= k * 1/sqrt(k); entries are uniform, so a quarter of that is typical */
-            const double tolerance =
-                unit * terms * (sqrt((double)p->k) + 2) + clattn__ref_storage_rounding(s->dtype, want);
+            const double tolerance = s->tolerance[i * p->n + c] + clattn__ref_storage_rounding(s->dtype, want);
             const double ratio = fabs(got - want) / tolerance;
             if (!(ratio <= *worst)) *worst = ratio;
             if (!(fabs(got - want) <= tolerance))
@@ -149,10 +158,9 @@ clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_im
     s.kernel = (clattn__gemm_kernel){.impl = impl, .programs = &context->programs, .problem = *problem};
     clattn_status status = make(&s, problem) ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
     if (status == CLATTN_OK) status = impl->prepare(&s.kernel, s.w, problem->k, problem->bias ? s.bias : NULL);
-    if (status == CLATTN_OK)
-        clattn__ref_linear(s.x_plain, problem->k, s.w, problem->bias ? s.bias : NULL, s.want, problem->n, s.call.args.m,
-                           problem->n, problem->k);
-    for (int accumulate = 0; accumulate <= 1 && status == CLATTN_OK; accumulate++) {
+    if (status == CLATTN_OK) set_expected(&s, problem);
+    const int kinds = problem->activation == CLATTN_ACTIVATION_NONE ? 2 : 1;
+    for (int accumulate = 0; accumulate < kinds && status == CLATTN_OK; accumulate++) {
         status = run_case(&s, problem, accumulate != 0, &own.worst);
         own.cases++;
         own.failures += status != CLATTN_OK;
@@ -160,7 +168,7 @@ clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_im
     clattn__gemm_kernel_clear(&s.kernel);
     clattn__buffer_clear(&context->env, &s.x_device);
     clattn__buffer_clear(&context->env, &s.y_device);
-    void *const owned[] = {s.x, s.x_plain, s.w, s.bias, s.y, s.first, s.start, s.want};
+    void *const owned[] = {s.x, s.x_plain, s.w, s.bias, s.y, s.first, s.start, s.want, s.tolerance};
     for (size_t i = 0; i < CLATTN__COUNT(owned); i++) clattn__free(owned[i]);
     if (stats) *stats = own;
     return status;

@@ -165,8 +165,7 @@ static clattn_status verify_elementwise(clattn__bench *b) {
     clattn__bench_take(b, X, &x);
     clattn__bench_take(b, ADDEND, &addend);
     if (args.has_addend) clattn__ref_add(clattn__bench_values_of(&x), clattn__bench_values_of(&addend), count);
-    if (b->variant->kind == CLATTN_ACTIVATION_RELU) clattn__ref_relu(clattn__bench_values_of(&x), count);
-    if (b->variant->kind == CLATTN_ACTIVATION_GELU) clattn__ref_gelu(clattn__bench_values_of(&x), count);
+    clattn__ref_activate((clattn_activation)b->variant->kind, clattn__bench_values_of(&x), count);
     clattn__bench_expect(b, Y, &x);
     clattn_status status =
         clattn__elementwise_create(&b->op, &b->context->programs, b->variant->dtype, b->variant->kind);
