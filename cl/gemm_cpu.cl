@@ -7,7 +7,8 @@
  *   rows | (a copy)  |        | | (k, NR)    |            |     walks the panels of its columns from left to right with
  *        +-----------+        v |            |            |     that tile, then takes the next MR rows. The row tile
  *        | next tile |          +------------+------------+     stays in the first-level cache, the item's part of W in
- *        +-----------+                                          the second, MR x NV vectors of sums in registers.
+ *        +-----------+                                          the second, MR x NV vectors of sums in registers. Each
+ *                                                               panel's pass asks for one row of the next row tile.
  *
  * Tails. Rows: the last tile repeats the last row and does not store the copies. Columns: W is padded with zeros to
  * whole panels; a panel that passes the end of y, or in which a vector crosses the end of a head, is stored lane by
@@ -96,6 +97,10 @@ static inline void place_columns(const clattn_gemm_args *a, int first, int end, 
     }
 }
 
+static inline long row_offset(const clattn_place *place, int rows, int row) {
+    return place->offset + row / rows * place->batch + row % rows * place->row;
+}
+
 /* k_count elements of one row of x; `to` is aligned. */
 static inline void copy_row(const __global storage *from, float *to, int k_count) {
     int k = 0;
@@ -156,9 +161,9 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
         for (int m = row_first; m < row_end; m += MR) {
             long row_at[MR]; /* offset in y of each row */
             for (int i = 0; i < MR; i++) {
-                const int row = min(m + i, row_end - 1), b = row / a.rows, s = row % a.rows;
-                row_at[i] = a.y.offset + b * a.y.batch + s * a.y.row;
-                copy_row(x + a.x.offset + b * a.x.batch + s * a.x.row + k_first, tile + i * TILE_STRIDE, k_count);
+                const int row = min(m + i, row_end - 1);
+                row_at[i] = row_offset(&a.y, a.rows, row);
+                copy_row(x + row_offset(&a.x, a.rows, row) + k_first, tile + i * TILE_STRIDE, k_count);
             }
 
             for (int c = column_first; c < column_end; c += NR) {
@@ -172,8 +177,11 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
                     for (int i = 0; i < MR; i++) sum[i][j] = k_first == 0 ? start : VEC_AT(park + i * NR + j * VW);
                 }
 
+                const int ahead = min(m + MR + (c - column_first) / NR % MR, row_end - 1);
+                const __global storage *next = x + row_offset(&a.x, a.rows, ahead) + k_first;
                 for (int k = 0; k < k_count; k++) {
                     vec weight[NV];
+                    fetch_ahead(next + k);
                     UNROLL
                     for (int j = 0; j < NV; j++) weight[j] = LOAD(panel + k * NR + j * VW);
                     UNROLL
