@@ -8,6 +8,10 @@
  * Pass 1: greatest allowed element. Pass 2: sum of exponentials (or of g p). Pass 3: outputs.
  *
  * GROUP: work-items per row, a power of two; 1 on CPUs, where a work-item has the vectors for itself; 64 elsewhere. */
+/* Vectors of eight, whatever the device likes best. */
+#define VW 8
+#include "inc/lanes.clh"
+#include "inc/types.clh"
 #include "inc/vendor.clh"
 #include "shared/args.h"
 
@@ -23,21 +27,21 @@ static inline long start_of(const clattn_softmax_view *v, const clattn_softmax_s
     return v->offset + rest / s->outer[1] * v->outer[0] + rest % s->outer[1] * v->outer[1] + last * v->outer[2];
 }
 
-static inline float8 load8(const __global float *x, long along, int left) {
-    if (along == 1 && left >= LANES) return vload8(0, x);
+static inline float8 load8(const __global storage *x, long along, int left) {
+    if (along == 1 && left >= LANES) return load_lanes(x);
     float lanes[LANES];
-    for (int k = 0; k < LANES; k++) lanes[k] = k < left ? x[k * along] : 0.0f;
+    for (int k = 0; k < LANES; k++) lanes[k] = k < left ? load1(x + k * along) : 0.0f;
     return vload8(0, lanes);
 }
 
-static inline void store8(float8 value, __global float *x, long along, int left) {
+static inline void store8(float8 value, __global storage *x, long along, int left) {
     if (along == 1 && left >= LANES) {
-        vstore8(value, 0, x);
+        store_lanes(value, x);
         return;
     }
     float lanes[LANES];
     vstore8(value, 0, lanes);
-    for (int k = 0; k < LANES && k < left; k++) x[k * along] = lanes[k];
+    for (int k = 0; k < LANES && k < left; k++) store1(lanes[k], x + k * along);
 }
 
 /* -1 in the lanes that take part: inside the row and not forbidden. */
@@ -95,7 +99,7 @@ static inline float8 power8(float8 x, float greatest, float factor, int8 allowed
 
 /* Where one row begins in x and its mask. */
 typedef struct source {
-    const __global float *x;
+    const __global storage *x;
     const __global uchar *mask;
     long along, mask_along;
 } source;
@@ -127,9 +131,9 @@ static inline float sum_of(const source *from, const clattn_softmax_shape *s, fl
 static inline float inverse_of(float sum) { return sum == 0.0f ? 0.0f : 1.0f / sum; }
 
 __kernel void softmax_forward(const clattn_softmax_args a, /* grid: (GROUP * groups)                        */
-                              const __global float *x,     /* (outer, n) at a.view[SOFTMAX_X]               */
+                              const __global storage *x,   /* (outer, n) at a.view[SOFTMAX_X]               */
                               const __global uchar *mask,  /* (outer, n) true = allowed; when has_mask      */
-                              __global float *probability) /* (outer, n) at a.view[SOFTMAX_PROBABILITY]     */
+                              __global storage *probability) /* (outer, n) at a.view[SOFTMAX_PROBABILITY]     */
 {
     __local float scratch[GROUP];
     const clattn_softmax_shape s = a.shape;
@@ -137,7 +141,7 @@ __kernel void softmax_forward(const clattn_softmax_args a, /* grid: (GROUP * gro
     const int lane = (int)get_local_id(0);
     for (long row = get_group_id(0); row < s.rows; row += get_num_groups(0)) {
         const source from = {x + start_of(&vx, &s, row), mask + start_of(&vm, &s, row), vx.along, vm.along};
-        __global float *to = probability + start_of(&vp, &s, row);
+        __global storage *to = probability + start_of(&vp, &s, row);
         const float greatest = greatest_of(&from, &s, lane, scratch);
         const float inverse = inverse_of(sum_of(&from, &s, greatest, lane, scratch));
         for (int i = lane * LANES; i < s.n; i += LANES * GROUP) {
@@ -151,10 +155,10 @@ __kernel void softmax_forward(const clattn_softmax_args a, /* grid: (GROUP * gro
 }
 
 __kernel void softmax_backward(const clattn_softmax_args a,       /* grid: (GROUP * groups)                       */
-                               const __global float *probability, /* (outer, n) at a.view[SOFTMAX_X]              */
+                               const __global storage *probability, /* (outer, n) at a.view[SOFTMAX_X]              */
                                const __global uchar *mask,        /* (outer, n) true = allowed; when has_mask     */
-                               const __global float *grad_output, /* (outer, n) at a.view[SOFTMAX_SECOND]         */
-                               __global float *grad_x)            /* (outer, n) at a.view[SOFTMAX_GRAD]           */
+                               const __global storage *grad_output, /* (outer, n) at a.view[SOFTMAX_SECOND]         */
+                               __global storage *grad_x)          /* (outer, n) at a.view[SOFTMAX_GRAD]           */
 {
     __local float scratch[GROUP];
     const clattn_softmax_shape s = a.shape;
@@ -162,9 +166,9 @@ __kernel void softmax_backward(const clattn_softmax_args a,       /* grid: (GROU
                               vx = a.view[SOFTMAX_GRAD];
     const int lane = (int)get_local_id(0);
     for (long row = get_group_id(0); row < s.rows; row += get_num_groups(0)) {
-        const __global float *p = probability + start_of(&vp, &s, row), *g = grad_output + start_of(&vg, &s, row);
+        const __global storage *p = probability + start_of(&vp, &s, row), *g = grad_output + start_of(&vg, &s, row);
         const __global uchar *m = mask + start_of(&vm, &s, row);
-        __global float *to = grad_x + start_of(&vx, &s, row);
+        __global storage *to = grad_x + start_of(&vx, &s, row);
         float8 sum = (float8)(0.0f), lost = (float8)(0.0f);
         for (int i = lane * LANES; i < s.n; i += LANES * GROUP) {
             const int left = s.n - i;
@@ -184,12 +188,12 @@ __kernel void softmax_backward(const clattn_softmax_args a,       /* grid: (GROU
 }
 
 __kernel void softmax_cross_entropy(const clattn_softmax_args a, /* grid: (GROUP * groups)                        */
-                                    const __global float *x,     /* (outer, n) at a.view[SOFTMAX_X]               */
+                                    const __global storage *x,   /* (outer, n) at a.view[SOFTMAX_X]               */
                                     const __global uchar *mask,  /* (outer, n) true = allowed; when has_mask      */
                                     const __global int *labels,  /* (outer)    at a.view[SOFTMAX_SECOND]          */
-                                    __global float *probability, /* (outer, n) when writes_probability            */
+                                    __global storage *probability, /* (outer, n) when writes_probability            */
                                     __global float *loss,        /* (outer)    at a.view[SOFTMAX_LOSS]            */
-                                    __global float *grad_x)      /* (outer, n) when writes_gradient               */
+                                    __global storage *grad_x)    /* (outer, n) when writes_gradient               */
 {
     __local float scratch[GROUP];
     const clattn_softmax_shape s = a.shape;
@@ -205,7 +209,7 @@ __kernel void softmax_cross_entropy(const clattn_softmax_args a, /* grid: (GROUP
         if (lane == 0) {
             const int forbidden = counts && s.has_mask && !from.mask[label * vm.along];
             float value = 0.0f;
-            if (counts) value = log(sum) + (greatest - from.x[label * vx.along]) * s.inverse_temperature;
+            if (counts) value = log(sum) + (greatest - load1(from.x + label * vx.along)) * s.inverse_temperature;
             loss[start_of(&vo, &s, row)] = forbidden ? INFINITY : value;
         }
         for (int i = lane * LANES; i < s.n; i += LANES * GROUP) {

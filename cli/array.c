@@ -164,6 +164,8 @@ static bool convert(cli_array *array, clattn_dtype dtype, char why[256]) {
     return true;
 }
 
+bool cli_array_to_float(cli_array *array, clattn_dtype dtype, char why[256]) { return convert(array, dtype, why); }
+
 bool cli_array_to_f32(cli_array *array, char why[256]) { return convert(array, CLATTN_F32, why); }
 
 bool cli_array_to_bool(cli_array *array, char why[256]) { return convert(array, CLATTN_BOOL, why); }

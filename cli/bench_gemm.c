@@ -14,14 +14,15 @@ typedef struct gemm_state {
     clattn_layer *layer;
 } gemm_state;
 
-static bool no_words(void *user, const char *name, const char *value) {
-    (void)user, (void)name, (void)value;
-    return false;
+static bool take_word(void *user, const char *name, const char *value) {
+    gemm_state *s = user;
+    return !value && cli_parse_dtype(name, &s->desc.dtype);
 }
 
 static bool parse(bench_case *c, const char *text) {
     gemm_state *s = c->state;
-    if (!cli_parse_shape("gemm", "M,N,K", text, 3, s->sizes, no_words, NULL, c->shape)) return false;
+    clattn_linear_desc_init(&s->desc);
+    if (!cli_parse_shape("gemm", "M,N,K[,TYPE]", text, 3, s->sizes, take_word, s, c->shape)) return false;
     c->flops = 2.0 * (double)s->sizes[0] * (double)s->sizes[1] * (double)s->sizes[2];
     return true;
 }
@@ -31,11 +32,10 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     const int64_t m = s->sizes[0], n = s->sizes[1], k = s->sizes[2];
     const int64_t input[3] = {1, m, k}, weight[2] = {n, k}, output[3] = {1, m, n};
     uint64_t random = settings->seed;
-    if (!bench_array(&s->input, CLATTN_F32, 3, input, &random) ||
+    if (!bench_array(&s->input, s->desc.dtype, 3, input, &random) ||
         !bench_array(&s->weight, CLATTN_F32, 2, weight, &random) ||
-        !bench_array(&s->bias, CLATTN_F32, 1, &n, &random) || !bench_array(&s->output, CLATTN_F32, 3, output, NULL))
+        !bench_array(&s->bias, CLATTN_F32, 1, &n, &random) || !bench_array(&s->output, s->desc.dtype, 3, output, NULL))
         return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);
-    clattn_linear_desc_init(&s->desc);
     s->desc.batch = 1;
     s->desc.rows = m;
     s->desc.in_features = k;
@@ -69,9 +69,9 @@ static clattn_status check(bench_case *c) {
     part.rows = rows;
     cli_array want = {0};
     float *tolerance = malloc((size_t)(rows * n) * sizeof *tolerance);
-    bool good = bench_array(&want, CLATTN_F32, 3, shape, NULL) && tolerance;
+    bool good = bench_array(&want, part.dtype, 3, shape, NULL) && tolerance;
     clattn_status status = good ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
-    clattn_layer_io io = {.input = clattn_host(s->input.data, CLATTN_F32, 3, 1, rows, k, 0),
+    clattn_layer_io io = {.input = clattn_host(s->input.data, part.dtype, 3, 1, rows, k, 0),
                           .output = cli_array_tensor(&want)};
     io.input.offset = first * k;
     io.input.stride[0] = m * k;

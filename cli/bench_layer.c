@@ -31,8 +31,8 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     const int64_t shape[3] = {desc.batch, desc.query_len, desc.embed_dim};
     desc.attention_kernel = settings->kernel;
     desc.gemm_kernel = settings->gemm;
-    if (!bench_array(&s->input, CLATTN_F32, 3, shape, &random) ||
-        !bench_array(&s->output, CLATTN_F32, 3, shape, NULL) ||
+    if (!bench_array(&s->input, desc.dtype, 3, shape, &random) ||
+        !bench_array(&s->output, desc.dtype, 3, shape, NULL) ||
         !cli_layer_weights_make(&s->weights, desc.embed_dim, &random))
         return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);
     s->io = (clattn_mha_io){.query = cli_array_tensor(&s->input), .output = cli_array_tensor(&s->output)};
@@ -71,14 +71,14 @@ static clattn_status check_sample(bench_case *c, const layer_sample *sample, cli
         part.causal_offset = sample->first;
     }
     clattn_mha_io io = {0};
-    io.query = clattn_host(s->input.data, CLATTN_F32, 3, 1, sample->rows, e, 0);
+    io.query = clattn_host(s->input.data, all->dtype, 3, 1, sample->rows, e, 0);
     io.query.offset = start;
     io.query.stride[0] = l * e;
     io.query.stride[1] = sample->step * e;
     io.query.stride[2] = 1;
-    io.key = clattn_host(s->input.data, CLATTN_F32, 3, 1, sample->keys, e, 0);
+    io.key = clattn_host(s->input.data, all->dtype, 3, 1, sample->keys, e, 0);
     io.key.offset = entry;
-    io.output = clattn_host(want->data, CLATTN_F32, 3, 1, sample->rows, e, 0);
+    io.output = clattn_host(want->data, all->dtype, 3, 1, sample->rows, e, 0);
     clattn_status status = clattn_reference_mha(&part, &s->weights.tensors, &io, tolerance);
     if (status == CLATTN_OK)
         bench_compare(&c->result, &s->output, start, sample->step * e, want, tolerance, sample->rows, e);
@@ -113,7 +113,7 @@ static clattn_status check(bench_case *c) {
     cli_array want = {0};
     const int64_t shape[2] = {rows, all->embed_dim};
     float *tolerance = malloc((size_t)(rows * all->embed_dim) * sizeof *tolerance);
-    bool good = bench_array(&want, CLATTN_F32, 2, shape, NULL) && tolerance;
+    bool good = bench_array(&want, all->dtype, 2, shape, NULL) && tolerance;
     clattn_status status = good ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
     c->result.rows = all->batch * l;
     for (int64_t k = 0; k < entries && status == CLATTN_OK; k++) {

@@ -87,6 +87,8 @@ void cli_array_free(cli_array *array);
 int64_t cli_array_elements(const cli_array *array);
 /* Any dtype to float32 / to bool bytes / to int32, in place; false with a message in `why` when values do not fit. */
 bool cli_array_to_f32(cli_array *array, char why[256]);
+/* To a float type: rounded to nearest even when it has 16 bits. */
+bool cli_array_to_float(cli_array *array, clattn_dtype dtype, char why[256]);
 bool cli_array_to_bool(cli_array *array, char why[256]);
 bool cli_array_to_i32(cli_array *array, char why[256]);
 clattn_tensor cli_array_tensor(const cli_array *array); /* dense host view; rank <= 4 */

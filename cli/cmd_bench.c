@@ -20,7 +20,7 @@ static const char help[] =
     "                       batch, query heads, key heads, query length, key length, head width\n"
     "  --layer " CLI_LAYER_FORM "\n"
     "                       self-attention layer: batch, length, embedding width, heads\n"
-    "  --gemm M,N,K         projection with bias: rows, output features, input features\n"
+    "  --gemm M,N,K[,TYPE]  projection with bias: rows, output features, input features\n"
     "  --decode B,Hq,Hkv,S,D[,WORD]...\n"
     "                       append one token to a key/value cache and attend to all S of them; words: float16,\n"
     "                       bfloat16 or int8 for what the cache holds, paged[=TOKENS] (default 16 per page)\n"

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "problem.h"
 #include "run.h"
 
 static const char help[] =
@@ -44,6 +45,8 @@ static const char help[] =
     "  --memory-limit SIZE  bytes for intermediate buffers, with K, M or G (default: no limit)\n"
     "  --kernel NAME        only this attention kernel\n"
     "  --gemm-kernel NAME   only this kernel for the projections\n"
+    "  --dtype TYPE         element type of inputs, output and intermediate buffers: float32 (default), float16,\n"
+    "                       bfloat16; sums are float32 always. Weights keep the type that they have in their file\n"
     "  --repeat N           warm runs to time (default: for 0.01 s, at least 3)\n" CLI_DEVICE_HELP "\n"
     "examples\n"
     "  clattn run --weights examples/data/minilm-layer0.safetensors --heads 12 --query examples/data/hidden.npy \\\n"
@@ -77,7 +80,8 @@ enum {
     OPT_MEMORY_LIMIT,
     OPT_KERNEL,
     OPT_GEMM,
-    OPT_REPEAT
+    OPT_REPEAT,
+    OPT_DTYPE
 };
 
 static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
@@ -105,6 +109,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"kernel", required_argument, NULL, OPT_KERNEL},
                                              {"gemm-kernel", required_argument, NULL, OPT_GEMM},
                                              {"repeat", required_argument, NULL, OPT_REPEAT},
+                                             {"dtype", required_argument, NULL, OPT_DTYPE},
                                              {"help", no_argument, NULL, 'h'},
                                              {0}};
 
@@ -155,6 +160,12 @@ static bool take_reference(const char *text, run_reference *value) {
     return false;
 }
 
+static bool take_dtype(const char *text, clattn_dtype *value) {
+    if (cli_parse_dtype(text, value)) return true;
+    cli_fail(EXIT_USAGE, "--dtype is '%s'; it must be float32, float16 or bfloat16", text);
+    return false;
+}
+
 /* Options whose value is kept as it is. */
 static const char **text_option(run_options *o, int option) {
     switch (option) {
@@ -202,6 +213,8 @@ static bool take_option(run_options *o, int option, const char *value) {
         return take_int("--batch-index", value, 0, 1 << 28, &o->entry);
     case OPT_REPEAT:
         return take_int("--repeat", value, 1, 1000000, &o->repeat);
+    case OPT_DTYPE:
+        return take_dtype(value, &o->dtype);
     case OPT_TOLERANCE:
         return take_tolerance(value, &o->tolerance);
     case OPT_REFERENCE:
@@ -296,7 +309,7 @@ static int run_weights(run_job *job, clattn_context *context) {
     int64_t shape[4] = {desc.batch, desc.heads, desc.query_len, job->all_keys};
     int64_t output_shape[3] = {desc.batch, desc.query_len, desc.embed_dim};
     if (!cli_array_new(&job->attention, CLATTN_F32, 4, shape, why) ||
-        !cli_array_new(&output, CLATTN_F32, 3, output_shape, why))
+        !cli_array_new(&output, desc.dtype, 3, output_shape, why))
         return cli_fail(EXIT_NOT_SUPPORTED, "attention weights: %s", why);
     io.output = cli_array_tensor(&output);
     io.weights = cli_array_tensor(&job->attention);

@@ -118,17 +118,18 @@ bool cli_problem_attention(cli_problem *problem, const char *text) {
 
 static bool layer_word(void *user, const char *name, const char *value) {
     cli_problem *problem = user;
-    if (value || !is_causal(name)) return false;
-    return problem->causal = true, true;
+    if (value) return false;
+    if (is_causal(name)) return problem->causal = true, true;
+    return cli_parse_dtype(name, &problem->mha.dtype);
 }
 
 bool cli_problem_layer(cli_problem *problem, const char *text) {
     long long sizes[4];
     memset(problem, 0, sizeof *problem);
-    if (!cli_parse_shape("layer", CLI_LAYER_FORM, text, 4, sizes, layer_word, problem, problem->shape)) return false;
-    problem->layer = true;
     clattn_mha_desc *desc = &problem->mha;
     clattn_mha_desc_init(desc);
+    if (!cli_parse_shape("layer", CLI_LAYER_FORM, text, 4, sizes, layer_word, problem, problem->shape)) return false;
+    problem->layer = true;
     desc->batch = sizes[0];
     desc->query_len = sizes[1];
     desc->kv_len = sizes[1];

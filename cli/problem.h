@@ -28,14 +28,14 @@ typedef struct cli_problem {
 enum { CLI_BLOCK = 256 };
 
 #define CLI_ATTENTION_FORM "B,Hq,Hkv,Sq,Skv,D[,WORD]..."
-#define CLI_LAYER_FORM "B,L,E,H[,causal]"
+#define CLI_LAYER_FORM "B,L,E,H[,causal][,TYPE]"
 #define CLI_ATTENTION_WORDS                                                                                            \
     "  Words behind the sizes of attention:\n"                                                                         \
     "  causal                       key j <= i + Skv - Sq\n"                                                           \
     "  window=LEFT[:RIGHT]          keys near to the query's own place, inclusive; RIGHT as LEFT if not given\n"       \
     "  mask=bool|float|blocks       a mask for all batch entries and heads; blocks: documents of 256 tokens\n"         \
     "  alibi, sinks, softcap=X      slopes per head, sink logits per head, c * tanh(score / c)\n"                      \
-    "  float16, bfloat16            storage of query, key, value and output\n"
+    "  float16, bfloat16            storage of query, key, value and output; of a layer's and a projection's too\n"
 
 /* False with the message printed. */
 bool cli_problem_attention(cli_problem *problem, const char *text);

@@ -14,8 +14,9 @@ typedef struct run_options {
     const char *out, *weights_out, *heatmap, *labels;
     const char *kernel, *gemm;
     long long heads;
-    long long repeat; /* 0: as many as fit into a short time */
-    long long entry;  /* batch entry of the picture */
+    long long repeat;   /* 0: as many as fit into a short time */
+    long long entry;    /* batch entry of the picture */
+    clattn_dtype dtype; /* of inputs, output and intermediate buffers */
     clattn_causal causal;
     long long causal_offset;
     double tolerance; /* for --expect */
@@ -55,8 +56,9 @@ void run_free(run_job *job);
 void run_narrow(const run_job *job, int64_t entry, int64_t first, int64_t rows, clattn_mha_desc *desc,
                 clattn_mha_io *io);
 
-/* Attention weights are at most 1; the reference gives no tolerance for them. */
-#define RUN_WEIGHTS_TOLERANCE 5e-5
+/* Attention weights are at most 1; the reference gives no tolerance for them. Query and key of 16 bits shift a logit of
+ * size 10 by some units of 2^-11 or 2^-8 of it, and a weight by a quarter of that. */
+double run_weights_tolerance(clattn_dtype dtype);
 
 /* run_check.c: fills job->reference, and job->attention_diff for the entries that job->attention holds. Everything is
  * compared when that is cheap or asked for, else a sample: evenly spread batch entries and the one of the picture, or

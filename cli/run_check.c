@@ -64,12 +64,16 @@ static const float *attention_of(const run_job *job, int64_t entry) {
     return (const float *)a->data + (entry - job->attention_entry) * a->shape[1] * a->shape[2] * a->shape[3];
 }
 
-static void compare_output(const check *c, int64_t entry, const float *want, const float *tolerance, cli_diff *diff) {
+static void compare_output(const check *c, int64_t entry, const cli_array *want, const float *tolerance,
+                           cli_diff *diff) {
     const clattn_mha_desc *d = &c->job->desc;
     int64_t start = (entry * d->query_len + c->sample.first) * d->embed_dim;
-    const float *got = (const float *)c->job->output.data + start;
     for (int64_t i = 0; i < c->sample.rows * d->embed_dim; i++)
-        cli_diff_add(diff, got[i], want[i], tolerance[i], start + i);
+        cli_diff_add(diff, cli_array_get(&c->job->output, start + i), cli_array_get(want, i), tolerance[i], start + i);
+}
+
+double run_weights_tolerance(clattn_dtype dtype) {
+    return dtype == CLATTN_F32 ? 5e-5 : dtype == CLATTN_F16 ? 5e-3 : 4e-2;
 }
 
 static void compare_attention(const check *c, const float *got, const float *want, cli_diff *diff) {
@@ -79,7 +83,8 @@ static void compare_attention(const check *c, const float *got, const float *wan
         for (int64_t i = 0; i < c->sample.rows; i++)
             for (int64_t j = 0; j < T; j++) {
                 int64_t index = (h * d->query_len + c->sample.first + i) * T + j;
-                cli_diff_add(diff, got[index], want[(h * c->sample.rows + i) * T + j], RUN_WEIGHTS_TOLERANCE, index);
+                cli_diff_add(diff, got[index], want[(h * c->sample.rows + i) * T + j], run_weights_tolerance(d->dtype),
+                             index);
             }
 }
 
@@ -91,21 +96,29 @@ static int check_entry(check *c, int64_t entry) {
     clattn_mha_desc desc;
     clattn_mha_io io;
     run_narrow(job, entry, c->sample.first, rows, &desc, &io);
-    float *want = malloc(sizeof *want * (2 * outputs + (attention ? pairs : 0) + 1)); /* output, tolerance, weights */
-    if (!want) return cli_fail(EXIT_NOT_SUPPORTED, "no memory for the reference");
-    io.output = clattn_host(want, CLATTN_F32, 3, 1, rows, E, 0);
+    char why[512];
+    cli_array want = {0};
+    const int64_t shape[3] = {1, rows, E};
+    float *tolerance = malloc(sizeof *tolerance * (outputs + (attention ? pairs : 0) + 1)), *want_weights;
+    if (!tolerance || !cli_array_new(&want, desc.dtype, 3, shape, why)) {
+        free(tolerance);
+        return cli_fail(EXIT_NOT_SUPPORTED, "no memory for the reference");
+    }
+    want_weights = tolerance + outputs;
+    io.output = cli_array_tensor(&want);
     if (attention) {
         desc.weights = CLATTN_WEIGHTS_PER_HEAD;
-        io.weights = clattn_host(want + 2 * outputs, CLATTN_F32, 4, 1, desc.heads, rows, job->all_keys);
+        io.weights = clattn_host(want_weights, CLATTN_F32, 4, 1, desc.heads, rows, job->all_keys);
     }
-    clattn_status status = clattn_reference_mha(&desc, &job->weights, &io, want + outputs);
+    clattn_status status = clattn_reference_mha(&desc, &job->weights, &io, tolerance);
     int code = status == CLATTN_OK ? EXIT_GOOD : cli_fail_status(status, "computing the reference");
     cli_diff output = {0}, weights = {0};
     if (code == EXIT_GOOD) {
-        compare_output(c, entry, want, want + outputs, &output);
-        if (attention) compare_attention(c, attention, want + 2 * outputs, &weights);
+        compare_output(c, entry, &want, tolerance, &output);
+        if (attention) compare_attention(c, attention, want_weights, &weights);
     }
-    free(want);
+    free(tolerance);
+    cli_array_free(&want);
     pthread_mutex_lock(&c->lock);
     cli_diff_merge(&c->output, &output);
     cli_diff_merge(&c->attention, &weights);
@@ -146,7 +159,8 @@ int run_check_reference(run_job *job) {
 }
 
 void run_check_expected(run_job *job) {
-    const float *got = job->output.data, *want = job->expect.data;
+    const float *want = job->expect.data;
     int64_t elements = cli_array_elements(&job->output);
-    for (int64_t i = 0; i < elements; i++) cli_diff_add(&job->expected, got[i], want[i], job->options.tolerance, i);
+    for (int64_t i = 0; i < elements; i++)
+        cli_diff_add(&job->expected, cli_array_get(&job->output, i), want[i], job->options.tolerance, i);
 }

@@ -22,8 +22,8 @@ static int convert(const char *option, const char *path, cli_array *array, bool 
     return cli_fail(EXIT_USAGE, "%s %s: %s", option, path, why);
 }
 
-/* A float tensor of rank 3 (B, rows, features); rank 2 gets a batch of one. */
-static int read_input(const char *option, const char *path, cli_array *array) {
+/* A float tensor of rank 3 (B, rows, features) as dtype; rank 2 gets a batch of one. */
+static int read_input(const char *option, const char *path, clattn_dtype dtype, cli_array *array) {
     int code = read_array(path, array);
     if (code != EXIT_GOOD) return code;
     if (array->dtype != CLATTN_F32 && array->dtype != CLATTN_F16 && array->dtype != CLATTN_BF16)
@@ -32,8 +32,9 @@ static int read_input(const char *option, const char *path, cli_array *array) {
     if (array->rank != 2 && array->rank != 3)
         return cli_fail(EXIT_USAGE, "%s %s: has rank %d; it must be (batch, length, features) or (length, features)",
                         option, path, array->rank);
-    code = convert(option, path, array, cli_array_to_f32);
-    return code;
+    char why[256];
+    if (!cli_array_to_float(array, dtype, why)) return cli_fail(EXIT_USAGE, "%s %s: %s", option, path, why);
+    return EXIT_GOOD;
 }
 
 static int64_t extent(const cli_array *array, int from_end) { return array->shape[array->rank - from_end]; }
@@ -41,7 +42,7 @@ static int64_t extent(const cli_array *array, int from_end) { return array->shap
 static int64_t batch_of(const cli_array *array) { return array->rank == 3 ? array->shape[0] : 1; }
 
 static clattn_tensor input_tensor(const cli_array *array) {
-    return clattn_host(array->data, CLATTN_F32, 3, batch_of(array), extent(array, 2), extent(array, 1), 0);
+    return clattn_host(array->data, array->dtype, 3, batch_of(array), extent(array, 2), extent(array, 1), 0);
 }
 
 static int read_padding(run_job *job) {
@@ -88,9 +89,9 @@ static int load_weights(run_job *job) {
 
 static int load_inputs(run_job *job) {
     const run_options *o = &job->options;
-    int code = read_input("--query", o->query, &job->query);
-    if (code == EXIT_GOOD && o->key) code = read_input("--key", o->key, &job->key);
-    if (code == EXIT_GOOD && o->value) code = read_input("--value", o->value, &job->value);
+    int code = read_input("--query", o->query, o->dtype, &job->query);
+    if (code == EXIT_GOOD && o->key) code = read_input("--key", o->key, o->dtype, &job->key);
+    if (code == EXIT_GOOD && o->value) code = read_input("--value", o->value, o->dtype, &job->value);
     if (code != EXIT_GOOD) return code;
     clattn_mha_desc *d = &job->desc;
     const cli_array *key = o->key ? &job->key : &job->query, *value = o->value ? &job->value : key;
@@ -112,7 +113,7 @@ static int load_inputs(run_job *job) {
 
 static int make_output(run_job *job) {
     char why[512];
-    if (!cli_array_new(&job->output, CLATTN_F32, job->query.rank, job->query.shape, why)) return bad_input(why);
+    if (!cli_array_new(&job->output, job->options.dtype, job->query.rank, job->query.shape, why)) return bad_input(why);
     job->io.output = input_tensor(&job->output);
     return EXIT_GOOD;
 }
@@ -192,6 +193,7 @@ int run_load(run_job *job) {
     if (code == EXIT_GOOD && o->mask) code = read_mask(job);
     if (code != EXIT_GOOD) return code;
     d->heads = o->heads;
+    d->dtype = o->dtype;
     d->causal = o->causal;
     d->causal_offset = o->causal_offset;
     d->add_zero_attn = o->zero_attn;

@@ -58,8 +58,9 @@ static void print_text(const run_job *job, clattn_context *context, const clattn
                        const clattn_plan_info *info) {
     const clattn_mha_desc *d = &job->desc;
     char arena[32], saved[32], held[32];
-    printf("layer      batch %lld, %lld queries, %lld keys, %lld features, %lld heads\n", (long long)d->batch,
-           (long long)d->query_len, (long long)d->kv_len, (long long)d->embed_dim, (long long)d->heads);
+    printf("layer      batch %lld, %lld queries, %lld keys, %lld features, %lld heads, %s\n", (long long)d->batch,
+           (long long)d->query_len, (long long)d->kv_len, (long long)d->embed_dim, (long long)d->heads,
+           clattn_dtype_name(d->dtype));
     printf("device     %s (%s), driver %s\n", device->name, device->platform, device->driver);
     printf("why        %s\n", device->why);
     printf("kernels    %s\n", info->kernels);
@@ -150,6 +151,7 @@ static int print_json(const run_job *job, clattn_context *context, const clattn_
     add_device(root, context, device);
     cJSON_AddStringToObject(root, "kernels", info->kernels);
     cJSON_AddStringToObject(root, "tiles", info->tiles);
+    cJSON_AddStringToObject(root, "dtype", clattn_dtype_name(job->desc.dtype));
     add_figures(root, job, info);
     add_checks(root, job);
     if (o->out) cJSON_AddStringToObject(root, "out", o->out);

@@ -138,13 +138,14 @@ static bool take_role(const cli_tensors *tensors, const candidate *layer, const 
         return false;
     }
     char reason[256];
-    if (!cli_array_to_f32(array, reason)) return cli_why(why, size, "tensor '%s': %s", array->name, reason);
+    const bool is_half = array->dtype == CLATTN_F16 || array->dtype == CLATTN_BF16; /* the library takes those */
+    if (!is_half && !cli_array_to_f32(array, reason)) return cli_why(why, size, "tensor '%s': %s", array->name, reason);
     if (array->rank > CLATTN_MAX_RANK)
         return cli_why(why, size, "tensor '%s' has rank %d; it must be at most %d", array->name, array->rank,
                        CLATTN_MAX_RANK);
     clattn_tensor tensor = cli_array_tensor(array);
     if (r->vector && tensor.rank > 1 && tensor.shape[tensor.rank - 1] == cli_array_elements(array))
-        tensor = clattn_host(array->data, CLATTN_F32, 1, cli_array_elements(array), 0, 0, 0);
+        tensor = clattn_host(array->data, array->dtype, 1, cli_array_elements(array), 0, 0, 0);
     memcpy((char *)weights + r->field, &tensor, sizeof tensor);
     return true;
 }

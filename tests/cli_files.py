@@ -36,11 +36,17 @@ def read_npy(name):
     return head["shape"], values
 
 
-def safetensors(name, tensors):
+def raw_floats(values, dtype):
+    if dtype == "BF16":  # the upper halves
+        return b"".join(struct.pack("<f", v)[2:] for v in values)
+    return struct.pack("<%d%s" % (len(values), {"F32": "f", "F16": "e"}[dtype]), *values)
+
+
+def safetensors(name, tensors, dtype="F32"):
     head, data = {}, b""
     for key, (shape, values) in tensors.items():
-        raw = struct.pack("<%df" % len(values), *values)
-        head[key] = {"dtype": "F32", "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        raw = raw_floats(values, dtype)
+        head[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [len(data), len(data) + len(raw)]}
         data += raw
     text = json.dumps(head).encode()
     return write(name, struct.pack("<Q", len(text)) + text + data)

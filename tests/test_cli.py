@@ -195,6 +195,7 @@ def bad_inputs():
            ("run", "--weights", "w.safetensors", "--heads", "99999999999999999999", "--query", "q.npy"))
     yield ("heads do not divide", "multiple of heads",
            ("run", "--weights", "w.safetensors", "--heads", 3, "--query", "q.npy"))
+    yield "dtype", "--dtype is 'half'; it must be float32, float16 or bfloat16", SELF + ("--dtype", "half")
     yield "missing file", "absent.npy: cannot be opened: No such file", q + ("absent.npy",)
     yield "missing weights file", "absent.safetensors: cannot be opened", w("absent.safetensors")
     yield "folder", "is not a regular file", q + ("folder.npy",)
@@ -302,6 +303,21 @@ def test_weight_schemes():
             same(output("run", "--weights", "s.safetensors", "--heads", H, "--query", "q.npy"), want)
         except AssertionError as e:
             raise AssertionError("%s: %s" % (name, e)) from None
+
+
+def test_storage():
+    """Files and tensors of 16 bits: near the float32 result, and within the tolerance of the reference."""
+    must_run(*SELF, "--out", "wide.npy")
+    for weights, dtype, tolerance in (("F16", "float32", 1e-3), ("BF16", "bfloat16", 0.05), ("F32", "float16", 5e-3)):
+        safetensors("n.safetensors", packed(), weights)
+        layer = ("run", "--weights", "n.safetensors", "--heads", H, "--query", "q.npy", "--dtype", dtype)
+        d = json.loads(must_run(*layer, "--expect", "wide.npy", "--tolerance", tolerance, "--weights-out", "p.npy",
+                                "--out", "n-out.safetensors", "--json").out)
+        must(d["dtype"] == dtype and d["reference"]["agrees"] and d["attention_weights"]["agrees"], d)
+        must(0 < d["expected"]["greatest_error"], "nothing was rounded", weights, dtype)
+    r = must_run("bench", "--layer", "1,16,16,2,float16", "--gemm", "16,24,32,bfloat16", "--seconds", "0.01")
+    must("1x16x16x2+float16" in r.out and "16x24x32+bfloat16" in r.out, r.out)
+    must_fail(USAGE, "1,16,16,2,int8", "bench", "--layer", "1,16,16,2,int8")
 
 
 def test_prefix():

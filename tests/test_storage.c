@@ -7,6 +7,7 @@
 
 #include "clattn/layers.h"
 #include "clattn/reference.h"
+#include "clattn/softmax.h"
 #include "harness.h"
 #include "ref/ref.h"
 
@@ -404,6 +405,73 @@ static void layers(void) {
         }
 }
 
+/* ---- softmax ---------------------------------------------------------------------------------------------------- */
+
+/* Every output of one kind, along the last axis and along another one, under a mask. */
+static void check_softmax(stage *s, clattn_softmax_kind kind, int axis) {
+    const clattn_dtype dtype = s->types.tensors;
+    const int64_t n[3] = {3, 21, 10};
+    const bool backward = kind == CLATTN_SOFTMAX_BACKWARD, loss = kind == CLATTN_SOFTMAX_CROSS_ENTROPY;
+    int64_t kept[3] = {n[0], n[1], n[2]};
+    kept[axis] = 1;
+    clattn_softmax_desc d;
+    clattn_softmax_desc_init(&d);
+    d.kind = kind, d.rank = 3, d.axis = axis, d.dtype = dtype, d.mask = 1, d.temperature = 1.5f;
+    d.probability = d.gradient = loss;
+    memcpy(d.shape, n, sizeof n);
+    clattn_softmax_io io = {0}, want;
+    io.mask = new_tensor(s, CLATTN_BOOL, 3, n[0], n[1], n[2], 0);
+    for (int64_t i = 0; i < count_of(&io.mask); i++)
+        ((uint8_t *)io.mask.data)[i] = clattn_random_uniform(&s->random, 0, 1) < 0.8;
+    clattn_tensor *const input = backward ? &io.probability : &io.x;
+    *input = filled(s, dtype, backward ? 0.1 : 3, 3, n[0], n[1], n[2]);
+    if (backward) io.grad_output = filled(s, dtype, 1, 3, n[0], n[1], n[2]);
+    if (loss) io.labels = new_tensor(s, CLATTN_I32, 3, kept[0], kept[1], kept[2], 0);
+    for (int64_t i = 0; loss && i < count_of(&io.labels); i++)
+        ((int32_t *)io.labels.data)[i] = (int32_t)clattn_random_below(&s->random, n[axis]);
+    want = io;
+    for (int side = 0; side < 2; side++) {
+        clattn_softmax_io *out = side ? &want : &io;
+        if (!backward) out->probability = new_tensor(s, dtype, 3, n[0], n[1], n[2], 0);
+        if (backward || loss) out->grad_x = new_tensor(s, dtype, 3, n[0], n[1], n[2], 0);
+        if (loss) out->loss = new_tensor(s, CLATTN_F32, 3, kept[0], kept[1], kept[2], 0);
+    }
+    const size_t bytes = (size_t)(n[0] * n[1] * n[2]) * sizeof(float);
+    const clattn_softmax_tolerance tolerance = {new_memory(s, bytes), new_memory(s, bytes), new_memory(s, bytes)};
+    clattn_softmax *plan = NULL;
+    if (CHECK(clattn_reference_softmax(&d, &want, &tolerance) == CLATTN_OK, "%s: %s", s->what, clattn_last_error()) &&
+        CHECK(clattn_softmax_create(&plan, context, &d) == CLATTN_OK, "%s: %s", s->what, clattn_last_error()) &&
+        CHECK(clattn_softmax_run(plan, &io) == CLATTN_OK, "%s: %s", s->what, clattn_last_error())) {
+        if (!backward) compare(s, &io.probability, &want.probability, tolerance.probability);
+        if (backward || loss) compare(s, &io.grad_x, &want.grad_x, tolerance.grad_x);
+        if (loss) compare(s, &io.loss, &want.loss, tolerance.loss);
+        clattn_softmax_io wrong = io;
+        if (backward)
+            wrong.grad_output.dtype = CLATTN_F32;
+        else
+            wrong.x.dtype = CLATTN_F32;
+        CHECK(clattn_softmax_run(plan, &wrong) == CLATTN_INVALID_ARGUMENT &&
+                  strstr(clattn_last_error(), "has element type float32; it must be"),
+              "%s: mixed types: %s", s->what, clattn_last_error());
+    }
+    clattn_softmax_destroy(&plan);
+    d.dtype = CLATTN_I64;
+    CHECK(clattn_softmax_create(&plan, context, &d) == CLATTN_INVALID_ARGUMENT &&
+              strstr(clattn_last_error(), "dtype is 5; it must be in 0..2"),
+          "%s", clattn_last_error());
+}
+
+static void softmax(void) {
+    for (clattn_dtype dtype = CLATTN_F16; dtype <= CLATTN_BF16; dtype++)
+        for (int kind = 0; kind <= CLATTN_SOFTMAX_CROSS_ENTROPY; kind++)
+            for (int axis = 1; axis <= 2; axis++) {
+                stage s = {.types = {dtype, dtype}, .random = {90}};
+                snprintf(s.what, sizeof s.what, "softmax %d along axis %d, %s", kind, axis, clattn_dtype_name(dtype));
+                check_softmax(&s, (clattn_softmax_kind)kind, axis);
+                drop(&s);
+            }
+}
+
 /* ---- what is refused -------------------------------------------------------------------------------------------- */
 
 #define REFUSED(call, text)                                                                                            \
@@ -450,6 +518,7 @@ int main(int argc, char **argv) {
     static const clattn_test tests[] = {{"multi_head_attention", multi_head_attention},
                                         {"memory", memory},
                                         {"layers", layers},
+                                        {"softmax", softmax},
                                         {"mistakes", mistakes},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"storage", tests}, {NULL, NULL}};

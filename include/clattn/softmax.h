@@ -35,6 +35,7 @@ typedef struct clattn_softmax_desc {
     int64_t mask_shape[CLATTN_MAX_RANK]; /* rank extents, each that of shape or 1 (broadcast); all 0 means shape */
     int probability;                     /* CROSS_ENTROPY: 1 also writes probability */
     int gradient;                        /* CROSS_ENTROPY: 1 also writes grad_x */
+    clattn_dtype dtype; /* of x, probability, grad_output, grad_x: default CLATTN_F32, or CLATTN_F16, CLATTN_BF16 */
 } clattn_softmax_desc;
 
 CLATTN_API void clattn_softmax_desc_init_sized(clattn_softmax_desc *desc, size_t caller_size);
@@ -44,15 +45,15 @@ CLATTN_API void clattn_softmax_desc_init_sized(clattn_softmax_desc *desc, size_t
  * with extent 1 along the axis. Host pointers and cl_mem views may be mixed; any strides with a contiguous last axis.
  * Outputs are overwritten and never read; inputs and outputs must not overlap. */
 typedef struct clattn_softmax_io {
-    clattn_tensor x;           /* FORWARD, CROSS_ENTROPY: shape, float32 */
+    clattn_tensor x;           /* FORWARD, CROSS_ENTROPY: shape, dtype */
     clattn_tensor mask;        /* mask_shape, bool */
-    clattn_tensor grad_output; /* BACKWARD: shape, float32: gradient that enters for probability */
+    clattn_tensor grad_output; /* BACKWARD: shape, dtype: gradient that enters for probability */
     clattn_tensor labels;      /* CROSS_ENTROPY: kept, int32: index along the axis; negative: the row is ignored, its
                                   loss and gradient are 0. Labels beyond the axis are an error in host memory; in a
                                   cl_mem they are ignored like negative ones. The loss of a forbidden label is +inf. */
-    clattn_tensor probability; /* FORWARD: output; BACKWARD: input; CROSS_ENTROPY: output on request; shape, float32 */
+    clattn_tensor probability; /* FORWARD: output; BACKWARD: input; CROSS_ENTROPY: output on request; shape, dtype */
     clattn_tensor loss;        /* CROSS_ENTROPY: output: kept, float32 */
-    clattn_tensor grad_x; /* BACKWARD: output; CROSS_ENTROPY: on request: the gradient of the row's own loss; float32 */
+    clattn_tensor grad_x; /* BACKWARD: output; CROSS_ENTROPY: on request: the gradient of the row's own loss; dtype */
 } clattn_softmax_io;
 
 /* Thread rules, ownership and errors as for clattn_attention. */
@@ -64,8 +65,8 @@ CLATTN_API void clattn_softmax_destroy(clattn_softmax **plan);
 CLATTN_API const char *clattn_softmax_explain(const clattn_softmax *plan);
 CLATTN_API clattn_status clattn_softmax_info(const clattn_softmax *plan, clattn_plan_info *info);
 
-/* How far a correct float32 device may be from each output of the reference. Each NULL, or dense host floats in the
- * shape of that output. */
+/* How far a correct device that computes in float32 may be from each output of the reference. Each NULL, or dense host
+ * floats in the shape of that output. */
 typedef struct clattn_softmax_tolerance {
     float *probability, *loss, *grad_x;
 } clattn_softmax_tolerance;

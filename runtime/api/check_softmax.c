@@ -25,6 +25,7 @@ clattn_status clattn__check_softmax_desc(const clattn_softmax_desc *in, clattn_s
     memcpy(d, in, in->struct_size);
     d->struct_size = sizeof *d;
     CLATTN__TRY(clattn__check_choice("kind", (int)d->kind, CLATTN_SOFTMAX_CROSS_ENTROPY));
+    CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
     CLATTN__TRY(clattn__check_extent("rank", d->rank, 1, CLATTN_MAX_RANK));
     static const char *const fields[CLATTN_MAX_RANK] = {"shape[0]", "shape[1]", "shape[2]", "shape[3]"};
     for (int i = 0; i < d->rank; i++) CLATTN__TRY(clattn__check_extent(fields[i], d->shape[i], 0, CLATTN__MAX_EXTENT));
@@ -97,14 +98,14 @@ clattn_status clattn__check_softmax_io(const clattn_softmax_desc *d, const clatt
         const clattn_tensor *in;
         clattn_tensor *out;
     } rows[] = {
-        {"x", !backward, false, CLATTN_F32, d->shape, &io->x, &out->x},
+        {"x", !backward, false, d->dtype, d->shape, &io->x, &out->x},
         {"mask", d->mask != 0, false, CLATTN_BOOL, d->mask_shape, &io->mask, &out->mask},
-        {"grad_output", backward, false, CLATTN_F32, d->shape, &io->grad_output, &out->grad_output},
+        {"grad_output", backward, false, d->dtype, d->shape, &io->grad_output, &out->grad_output},
         {"labels", loss, false, CLATTN_I32, kept, &io->labels, &out->labels},
-        {"probability", !loss || d->probability, forward || loss, CLATTN_F32, d->shape, &io->probability,
+        {"probability", !loss || d->probability, forward || loss, d->dtype, d->shape, &io->probability,
          &out->probability},
         {"loss", loss, true, CLATTN_F32, kept, &io->loss, &out->loss},
-        {"grad_x", backward || (loss && d->gradient), true, CLATTN_F32, d->shape, &io->grad_x, &out->grad_x},
+        {"grad_x", backward || (loss && d->gradient), true, d->dtype, d->shape, &io->grad_x, &out->grad_x},
     };
     for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
         clattn__tensor_rule rule = {rows[i].name, rows[i].wanted, rows[i].output, (int)rows[i].dtype, d->rank, {0}};

@@ -117,6 +117,7 @@ clattn_status clattn_reference_softmax(const clattn_softmax_desc *desc, const cl
     clattn__ref_softmax problem = {.kind = d.kind,
                                    .n = d.shape[d.axis],
                                    .temperature = (double)d.temperature,
+                                   .stored = d.dtype,
                                    .x = view(backward ? &all.probability : &all.x, d.axis),
                                    .mask = view(&all.mask, d.axis),
                                    .second = view(backward ? &all.grad_output : &all.labels, d.axis),

@@ -195,7 +195,8 @@ clattn_status clattn__op_constant(clattn__op *op, int index, const float *values
 
 /* softmax.c: operands are clattn_softmax_operand; the launch struct of a call is a clattn_softmax_shape. The
  * description is resolved, its rank 4 and its axis 0..3. */
-clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_softmax_kind kind);
+clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                     clattn_softmax_kind kind);
 void clattn__softmax_shape(const clattn_softmax_desc *desc, clattn_softmax_shape *shape);
 
 /* rows.c: fills rows of a (B, H, S, D) buffer with one source row or zeros. */

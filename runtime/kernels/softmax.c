@@ -64,11 +64,15 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     return clattn__launch_enqueue(op->programs->env, &launch);
 }
 
-clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_softmax_kind kind) {
+clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
+                                     clattn_softmax_kind kind) {
     clattn__options options;
     clattn__options_start(&options);
     clattn__options_int(&options, "GROUP", (long long)group_of(&programs->env->device.caps));
-    return clattn__op_create(op, programs, "softmax.cl", entries[kind].name, &options, enqueue);
+    clattn__storage_options(&options, dtype);
+    clattn_status status = clattn__op_create(op, programs, "softmax.cl", entries[kind].name, &options, enqueue);
+    op->variant.dtype = dtype;
+    return status;
 }
 
 void clattn__softmax_shape(const clattn_softmax_desc *d, clattn_softmax_shape *shape) {

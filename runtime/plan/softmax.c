@@ -25,7 +25,7 @@ clattn_status clattn__plan_softmax(clattn__plan *plan, clattn_context *context, 
     plan->what = "softmax";
     clattn__op *op = clattn__plan_add_op(plan);
     if (!op) return CLATTN_OUT_OF_MEMORY;
-    clattn_status status = clattn__softmax_create(op, &context->programs, d->kind);
+    clattn_status status = clattn__softmax_create(op, &context->programs, d->dtype, d->kind);
     if (status != CLATTN_OK) return status;
     clattn__step *step = clattn__plan_add_step(plan, CLATTN__STEP_OP, 0);
     if (!step) return CLATTN_OUT_OF_MEMORY;

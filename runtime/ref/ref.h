@@ -88,6 +88,7 @@ void clattn__ref_project(const clattn__ref_projection *projection);
 /* softmax.c: every array as (outer 0, outer 1, outer 2, element of the row); absent outputs are not written. */
 typedef struct clattn__ref_softmax {
     clattn_softmax_kind kind;
+    clattn_dtype stored; /* how the device stores probability and gradient */
     int64_t outer[3], n;
     double temperature;
     clattn__ref_array x;      /* backward: the probability */

@@ -23,6 +23,12 @@ static void put(const row_state *row, const clattn__ref_array *a, int64_t i, dou
     if (a->data) clattn__ref_set(a, row->o[0], row->o[1], row->o[2], i, value);
 }
 
+/* The error of a result of float32 and what storing it costs beyond that. */
+static void put_error(const row_state *row, const clattn__ref_array *a, int64_t i, double value, double error) {
+    const clattn_dtype stored = row->problem->stored;
+    put(row, a, i, error + (stored == CLATTN_F32 ? 0 : clattn__ref_storage_rounding(stored, value)));
+}
+
 static bool allowed(const row_state *row, int64_t i) {
     const clattn__ref_array *mask = &row->problem->mask;
     return !mask->data || element(row, mask, i) != 0;
@@ -72,7 +78,7 @@ static void forward(row_state *row) {
     reduce(row);
     for (int64_t i = 0; i < p->n; i++) {
         put(row, &p->probability, i, probability(row, i));
-        put(row, &p->probability_tolerance, i, probability_error(row, i));
+        put_error(row, &p->probability_tolerance, i, probability(row, i), probability_error(row, i));
     }
 }
 
@@ -94,7 +100,8 @@ static void backward(row_state *row) {
         const double difference = allowed(row, i) ? element(row, &p->second, i) - inner : 0;
         put(row, &p->gradient, i, share * difference);
         const double error = fabs(share) * (inner_error + 8 * u * fabs(difference));
-        put(row, &p->gradient_tolerance, i, error + FLT_MIN * (1 + fabs(difference)) * (1 + 1 / p->temperature));
+        put_error(row, &p->gradient_tolerance, i, share * difference,
+                  error + FLT_MIN * (1 + fabs(difference)) * (1 + 1 / p->temperature));
     }
 }
 
@@ -118,7 +125,7 @@ static void cross_entropy(row_state *row) {
         const double hit = i == label && allowed(row, i) ? 1 : 0, difference = counts ? probability(row, i) - hit : 0;
         put(row, &p->gradient, i, difference / t);
         const double error = counts ? (probability_error(row, i) + 4 * u * fabs(difference)) / t : 0;
-        put(row, &p->gradient_tolerance, i, error + FLT_MIN);
+        put_error(row, &p->gradient_tolerance, i, difference / t, error + FLT_MIN);
     }
 }
 

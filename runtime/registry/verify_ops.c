@@ -307,15 +307,15 @@ static bool add_softmax(clattn__bench *b, const clattn_softmax_desc *d) {
     int64_t kept[4] = {e[0], e[1], e[2], e[3]};
     kept[d->axis] = 1;
     const bool loss = d->kind == CLATTN_SOFTMAX_CROSS_ENTROPY, backward = d->kind == CLATTN_SOFTMAX_BACKWARD;
-    if (!clattn__bench_add_filled(b, SOFTMAX_X, CLATTN_F32, e[1], e[2], e[3], backward ? 1 : SIZES[b->which]))
+    if (!clattn__bench_add_filled(b, SOFTMAX_X, b->variant->dtype, e[1], e[2], e[3], backward ? 1 : SIZES[b->which]))
         return false;
     if (d->mask && !clattn__bench_add(b, SOFTMAX_MASK, CLATTN_BOOL, e[0], e[1], e[2], e[3])) return false;
     if (d->mask) fill_mask(b, d->axis);
-    if (backward && !clattn__bench_add_filled(b, SOFTMAX_SECOND, CLATTN_F32, e[1], e[2], e[3], SIZES[b->which]))
+    if (backward && !clattn__bench_add_filled(b, SOFTMAX_SECOND, b->variant->dtype, e[1], e[2], e[3], SIZES[b->which]))
         return false;
-    if (!backward && !clattn__bench_add_output(b, SOFTMAX_PROBABILITY, CLATTN_F32, e[0], e[1], e[2], e[3]))
+    if (!backward && !clattn__bench_add_output(b, SOFTMAX_PROBABILITY, b->variant->dtype, e[0], e[1], e[2], e[3]))
         return false;
-    if ((backward || loss) && !clattn__bench_add_output(b, SOFTMAX_GRAD, CLATTN_F32, e[0], e[1], e[2], e[3]))
+    if ((backward || loss) && !clattn__bench_add_output(b, SOFTMAX_GRAD, b->variant->dtype, e[0], e[1], e[2], e[3]))
         return false;
     if (!loss) return true;
     if (!clattn__bench_add(b, SOFTMAX_SECOND, CLATTN_I32, kept[0], kept[1], kept[2], kept[3])) return false;
@@ -344,6 +344,7 @@ static clattn_status verify_softmax(clattn__bench *b) {
     if (!add_softmax(b, &d)) return CLATTN_OUT_OF_MEMORY;
     const clattn__bench_tensor *t = b->t;
     const clattn__ref_softmax ref = {.kind = d.kind,
+                                     .stored = b->variant->dtype,
                                      .outer = {shape.outer[0], shape.outer[1], shape.outer[2]},
                                      .n = b->width,
                                      .temperature = (double)d.temperature,
@@ -358,7 +359,7 @@ static clattn_status verify_softmax(clattn__bench *b) {
                                      .loss_tolerance = along(clattn__bench_tolerance_of(&t[SOFTMAX_LOSS]), d.axis),
                                      .gradient_tolerance = along(clattn__bench_tolerance_of(&t[SOFTMAX_GRAD]), d.axis)};
     clattn__ref_softmax_run(&ref);
-    clattn_status status = clattn__softmax_create(&b->op, &b->context->programs, d.kind);
+    clattn_status status = clattn__softmax_create(&b->op, &b->context->programs, b->variant->dtype, d.kind);
     return clattn__bench_finish(b, status, &shape, sizeof shape);
 }
 
