@@ -15,9 +15,10 @@
 #include "random_data.h"
 
 #ifdef __SANITIZE_ADDRESS__
-enum { CASES = 29 }; /* the reference is slow there; the release tree draws them all */
+/* Reference and drivers' compilers are slow there. The release tree draws all, and proves the claims. */
+enum { CASES = 29, CLASS_STEP = 3 };
 #else
-enum { CASES = 116 };
+enum { CASES = 116, CLASS_STEP = 1 };
 #endif
 enum { CLASSES = 18, HOST_TURN = 8, MOST_KERNELS = 8, MOST_FEATURES = 32, MOST_INPUTS = 24 };
 
@@ -417,7 +418,7 @@ static void combinations(void) {
         return;
     }
     const int classes = CLASSES * (clattn_test_flag("CLATTN_TEST_FULL") ? 4 : 1);
-    for (int c = 0; c < classes; c++)
+    for (int c = 0; c < classes; c += CLASS_STEP)
         for (int i = 0; i < CASES; i++) run_case(c, i);
     clattn_kernel_info info;
     for (int k = 0; k < clattn_kernel_count() && clattn_kernel_get(k, &info) == CLATTN_OK; k++)
@@ -453,6 +454,10 @@ static void claims(void) {
     clattn_kernel_info info;
     if (getenv("CLATTN_RANDOM")) {
         clattn_test_skip("one case is replayed; claims need all of them");
+        return;
+    }
+    if (CLASS_STEP > 1) {
+        clattn_test_skip("under the sanitizers only every third class is drawn; claims need all of them");
         return;
     }
     for (int k = 0; k < clattn_kernel_count() && clattn_kernel_get(k, &info) == CLATTN_OK; k++) {
