@@ -364,15 +364,19 @@ void lesson_picture_end(FILE *script) {
         printf("no picture: gnuplot is not installed or failed (on Debian and Ubuntu: apt install gnuplot-nox)\n");
 }
 
-/* Where the number stands, its text, and white on dark cells. */
-static void put_numbers(FILE *script, const lesson_heat *p) {
-    float low = INFINITY, high = -INFINITY;
+/* The least and the greatest finite value. */
+static void range_of(const lesson_heat *p, float *low, float *high) {
+    *low = INFINITY, *high = -INFINITY;
     for (int i = 0; i < p->rows * p->columns; i++)
-        if (isfinite(p->values[i])) low = fminf(low, p->values[i]), high = fmaxf(high, p->values[i]);
+        if (isfinite(p->values[i])) *low = fminf(*low, p->values[i]), *high = fmaxf(*high, p->values[i]);
+}
+
+/* Where the number stands, its text, and white on dark cells. */
+static void put_numbers(FILE *script, const lesson_heat *p, float low, float high) {
     fputs("$numbers << EOD\n", script);
     for (int i = 0; i < p->rows * p->columns; i++) {
         const float v = p->values[i];
-        const int dark = isfinite(v) && v > 0.5f * (low + high);
+        const int dark = isfinite(v) && v > low + 0.55f * (high - low);
         char text[32] = "-inf";
         if (isfinite(v)) snprintf(text, sizeof text, v == rintf(v) ? "%.0f" : "%.2f", (double)v);
         fprintf(script, "%d %d %s %d\n", i % p->columns, i / p->columns, text, dark ? 0xffffff : 0);
@@ -385,14 +389,19 @@ static int tics(int extent) { return extent <= SHOWN ? 1 : extent <= 16 ? 3 : 8;
 void lesson_heat_picture(const char *name, int width, int height, const lesson_heat *panels, int count, double low,
                          double high, const char *row_label, const char *column_label) {
     FILE *script = lesson_picture(name, width, height);
-    fprintf(script, "set multiplot layout 1,%d\nunset colorbox\nset size ratio -1\n", count);
-    fprintf(script, "set xlabel '%s' offset 0,0.5\nset ylabel '%s' offset 1,0\n", column_label, row_label);
-    if (high > low) fprintf(script, "set cbrange [%g:%g]\n", low, high);
+    fprintf(script, "set multiplot layout 1,%d\nset size ratio -1\nset ylabel '%s' offset 1,0\n", count, row_label);
+    fputs("set format cb '%.2g'\n", script);
     for (int i = 0; i < count; i++) {
         const lesson_heat *p = &panels[i];
         const int numbered = p->columns <= SHOWN;
         lesson_block(script, "cells", p->values, p->rows, p->columns);
-        if (numbered) put_numbers(script, p);
+        float least = (float)low, most = (float)high;
+        if (!(high > low)) range_of(p, &least, &most);
+        if (most > least) fprintf(script, "set cbrange [%g:%g]\n", (double)least, (double)most);
+        if (most > least) fprintf(script, "set cbtics (%g, %g)\n", (double)least, (double)most);
+        if (numbered) put_numbers(script, p, least, most);
+        fprintf(script, "%s colorbox\n", numbered ? "unset" : "set");
+        fprintf(script, "set xlabel '%s' offset 0,0.5\n", p->column_label ? p->column_label : column_label);
         fprintf(script, "set title \"%s\"\nset xtics %d\nset ytics %d\n", p->title, tics(p->columns), tics(p->rows));
         fprintf(script, "set xrange [-0.5:%d.5]\nset yrange [%d.5:-0.5]\n", p->columns - 1, p->rows - 1);
         fprintf(script, "plot $cells matrix with image notitle%s\n",

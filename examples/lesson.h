@@ -71,12 +71,13 @@ void lesson_block(FILE *script, const char *name, const float *values, int rows,
 /* Ends gnuplot; says where the picture is, or that gnuplot is not installed. */
 void lesson_picture_end(FILE *script);
 
-/* A whole picture: heatmaps side by side, small ones with the numbers in their cells. low == high: each has shades from
- * its own least to its own greatest value. */
+/* A whole picture: heatmaps side by side, small ones with the numbers in their cells, the others with a scale of the
+ * shades. low == high: each has shades from its own least to its own greatest value. */
 typedef struct lesson_heat {
     const char *title;
     const float *values;
     int rows, columns;
+    const char *column_label; /* NULL: that of the whole picture */
 } lesson_heat;
 void lesson_heat_picture(const char *name, int width, int height, const lesson_heat *panels, int count, double low,
                          double high, const char *row_label, const char *column_label);

@@ -103,10 +103,10 @@ int main(int argc, char **argv) {
     dot_product(context, "001_self_attention_x", KEYS, sqrtf(0.5f), self);
     dot_product(context, "001_self_attention_x_standardised", KEYS, sqrtf(0.5f), self_standard);
     projected(context);
-    const lesson_heat panels[4] = {{"additive (tanh)", with_tanh, QUERIES, KEYS},
-                                   {"dot product", dot, QUERIES, KEYS},
-                                   {"scaled", scaled, QUERIES, KEYS},
-                                   {"scaled, standardised", standard, QUERIES, KEYS}};
+    const lesson_heat panels[4] = {{"additive (tanh)", with_tanh, QUERIES, KEYS, NULL},
+                                   {"dot product", dot, QUERIES, KEYS, NULL},
+                                   {"scaled", scaled, QUERIES, KEYS, NULL},
+                                   {"scaled, standardised", standard, QUERIES, KEYS, NULL}};
     for (int i = 0; i < 4; i++) lesson_heatmap(panels[i].title, panels[i].values, QUERIES, KEYS);
     lesson_heat_picture("lesson3", 900, 240, panels, 4, 0, 1, "query", "key");
     return lesson_end(&context);

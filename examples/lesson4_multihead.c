@@ -81,11 +81,11 @@ static void layer(clattn_context *context, const char *name, int heads, float *o
 
 static void draw(const float *one, const float *four) {
     static const char *const titles[4] = {"head 0 of 4", "head 1 of 4", "head 2 of 4", "head 3 of 4"};
-    lesson_heat panels[5] = {{"one head", one, LENGTH, LENGTH}};
+    lesson_heat panels[5] = {{"one head", one, LENGTH, LENGTH, NULL}};
     for (int h = 0; h < HEADS; h++)
-        panels[h + 1] = (lesson_heat){titles[h], four + h * LENGTH * LENGTH, LENGTH, LENGTH};
+        panels[h + 1] = (lesson_heat){titles[h], four + h * LENGTH * LENGTH, LENGTH, LENGTH, NULL};
     for (int i = 0; i < 2; i++) lesson_heatmap(panels[i].title, panels[i].values, LENGTH, LENGTH);
-    lesson_heat_picture("lesson4", 1100, 280, panels, 5, 0, 0, "query", "key");
+    lesson_heat_picture("lesson4", 1500, 300, panels, 5, 0, 0, "query", "key");
 }
 
 int main(int argc, char **argv) {

@@ -71,7 +71,7 @@ static void demo(clattn_context *context) {
     puts("\nnn.MultiheadAttention(32, 4), length first, weights averaged over the heads");
     lesson_expect(DEMO, "output", output, LENGTH * BATCH * EMBED, 1e-4, 1e-5);
     lesson_expect(DEMO, "attn_weights", averaged, BATCH * LENGTH * LENGTH, 1e-4, 5e-6);
-    const lesson_heat panel = {"mean over the heads", averaged, LENGTH, LENGTH};
+    const lesson_heat panel = {"mean over the heads", averaged, LENGTH, LENGTH, NULL};
     lesson_heatmap("batch entry 0: mean over the heads", averaged, LENGTH, LENGTH);
     lesson_heat_picture("lesson4_options", 340, 320, &panel, 1, 0, 0, "query", "key");
 }

@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
     permuted(context, panels[3], panels[4]);
     lesson_heat heats[5];
     for (int i = 0; i < 5; i++) {
-        heats[i] = (lesson_heat){titles[i], panels[i], TOKENS, TOKENS};
+        heats[i] = (lesson_heat){titles[i], panels[i], TOKENS, TOKENS, NULL};
         lesson_heatmap(titles[i], panels[i], TOKENS, TOKENS);
     }
     lesson_heat_picture("lesson5a", 1000, 260, heats, 5, 0, 1, "query", "key");

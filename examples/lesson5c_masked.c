@@ -85,7 +85,7 @@ int main(int argc, char **argv) {
     causal(context, panels);
     lesson_heat heats[4];
     for (int i = 0; i < 4; i++) {
-        heats[i] = (lesson_heat){titles[i], panels[i], TOKENS, TOKENS};
+        heats[i] = (lesson_heat){titles[i], panels[i], TOKENS, TOKENS, NULL};
         lesson_heatmap(titles[i], panels[i], TOKENS, TOKENS);
     }
     lesson_heat_picture("lesson5c", 1000, 320, heats, 4, 0, 0, "query", "key");

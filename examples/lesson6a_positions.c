@@ -88,8 +88,8 @@ int main(int argc, char **argv) {
     shifts(context);
     products(context, dot);
     lesson_heatmap("positions 0 to 15 (rows), 32 features (columns)", encoding, 16, DIM);
-    const lesson_heat panels[2] = {{"PE: position by feature", encoding, LENGTH, DIM},
-                                   {"PE PE^T: position by position", dot, DOT, DOT}};
-    lesson_heat_picture("lesson6a", 900, 460, panels, 2, 0, 0, "position", "feature or position");
+    const lesson_heat panels[2] = {{"PE: position by feature", encoding, LENGTH, DIM, "feature"},
+                                   {"PE PE^T: position by position", dot, DOT, DOT, NULL}};
+    lesson_heat_picture("lesson6a", 900, 460, panels, 2, 0, 0, "position", "position");
     return lesson_end(&context);
 }

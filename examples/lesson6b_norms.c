@@ -75,10 +75,10 @@ int main(int argc, char **argv) {
     lesson_expect(RESIDUAL, "sum", sum, COUNT, 1e-4, 1e-5);
     lesson_expect(RESIDUAL, "output", output, COUNT, 1e-4, 1e-5);
 
-    const lesson_heat panels[3] = {{"input", lesson_load(LAYER, "x", COUNT), TOKENS, DIM},
-                                   {"layer norm", by_token, TOKENS, DIM},
-                                   {"batch norm", by_feature, TOKENS, DIM}};
+    const lesson_heat panels[3] = {{"input", lesson_load(LAYER, "x", COUNT), TOKENS, DIM, NULL},
+                                   {"layer norm", by_token, TOKENS, DIM, NULL},
+                                   {"batch norm", by_feature, TOKENS, DIM, NULL}};
     for (int i = 0; i < 3; i++) lesson_heatmap(panels[i].title, panels[i].values, LENGTH, DIM);
-    lesson_heat_picture("lesson6b", 800, 520, panels, 3, -3, 3, "token (6 for each batch entry)", "feature");
+    lesson_heat_picture("lesson6b", 960, 480, panels, 3, -3, 3, "token (6 for each batch entry)", "feature");
     return lesson_end(&context);
 }

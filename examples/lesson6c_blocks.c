@@ -137,10 +137,10 @@ int main(int argc, char **argv) {
     block(context, &decoder, 1, x, changed);
     lesson_compare("another last token leaves the tokens before it alone", changed, output, (TARGET - 1) * EMBED, 0, 0);
     for (int i = 0; i < TARGET * EMBED; i++) difference[i] = changed[i] - output[i];
-    const lesson_heat panels[3] = {{"input", given, TARGET, EMBED},
-                                   {"output", output, TARGET, EMBED},
-                                   {"change after another last token", difference, TARGET, EMBED}};
+    const lesson_heat panels[3] = {{"input", given, TARGET, EMBED, NULL},
+                                   {"output", output, TARGET, EMBED, NULL},
+                                   {"change after another last token", difference, TARGET, EMBED, NULL}};
     for (int i = 0; i < 3; i++) lesson_heatmap(panels[i].title, panels[i].values, TARGET, EMBED);
-    lesson_heat_picture("lesson6c", 1100, 220, panels, 3, -3, 3, "token", "feature");
+    lesson_heat_picture("lesson6c", 1400, 220, panels, 3, -3, 3, "token", "feature");
     return lesson_end(&context);
 }

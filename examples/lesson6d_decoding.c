@@ -138,7 +138,7 @@ int main(int argc, char **argv) {
     lesson_check(memcmp(first, second, sizeof first) == 0, "both ways choose the same tokens");
     lesson_compare("scores of all words at all steps", cached, anew, STEPS * WORDS, 1e-5, 1e-4);
     lesson_heatmap("scores of the words (columns), step after step (rows)", cached, STEPS, WORDS);
-    const lesson_heat panel = {"scores of the words", cached, STEPS, WORDS};
+    const lesson_heat panel = {"scores of the words", cached, STEPS, WORDS, NULL};
     lesson_heat_picture("lesson6d", 700, 420, &panel, 1, 0, 0, "step", "word");
     return lesson_end(&context);
 }
