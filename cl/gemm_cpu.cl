@@ -12,7 +12,8 @@
  *
  * Tails. Rows: the last tile repeats the last row and does not store the copies. Columns: W is padded with zeros to
  * whole panels; a panel that passes the end of y, or in which a vector crosses the end of a head, is stored lane by
- * lane. k: beyond BLOCK_K it is walked in blocks of nearly equal length, and the item parks its sums in between.
+ * lane. k: beyond BLOCK_K it is walked in blocks of nearly equal length, and the item parks its sums in between. Each
+ * block is summed for itself, which keeps the error of a long k small.
  *
  * x and y lie in memory as storage (inc/types.clh); the row tile, W and all arithmetic are float. */
 #include "inc/activation.clh"
@@ -172,9 +173,9 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
                 vec sum[MR][NV];
                 UNROLL
                 for (int j = 0; j < NV; j++) {
-                    const vec start = a.has_bias ? LOAD(bias + c + j * VW) : (vec)0.0f;
+                    const vec start = k_first == 0 && a.has_bias ? LOAD(bias + c + j * VW) : (vec)0.0f;
                     UNROLL
-                    for (int i = 0; i < MR; i++) sum[i][j] = k_first == 0 ? start : VEC_AT(park + i * NR + j * VW);
+                    for (int i = 0; i < MR; i++) sum[i][j] = start;
                 }
 
                 const int ahead = min(m + MR + (c - column_first) / NR % MR, row_end - 1);
@@ -192,6 +193,13 @@ BODY gemm_cpu_body(int row_block, int column_block, const clattn_gemm_args a, co
                     }
                 }
 
+                if (k_first > 0) {
+                    UNROLL
+                    for (int i = 0; i < MR; i++) {
+                        UNROLL
+                        for (int j = 0; j < NV; j++) sum[i][j] += VEC_AT(park + i * NR + j * VW);
+                    }
+                }
                 if (!ends) {
                     UNROLL
                     for (int i = 0; i < MR; i++) {
