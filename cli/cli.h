@@ -27,6 +27,7 @@ typedef struct cli_device {
     const char *cache_dir;     /* --cache DIR ("" or --no-cache: none), else $CLATTN_CACHE_DIR */
     const char *matrix_engine; /* --matrix-engine NAME */
     const char *kernel_dir;    /* --kernel-dir DIR, else $CLATTN_KERNEL_DIR */
+    int compute_units;         /* --compute-units N, 0: all */
     clattn_verify_mode verify; /* --trust once|always|never */
     bool verbose;              /* -v, --verbose: log at info level and below to stderr */
 } cli_device;
@@ -37,19 +38,24 @@ enum {
     CLI_OPT_KERNEL_DIR,
     CLI_OPT_MATRIX_ENGINE,
     CLI_OPT_TRUST,
+    CLI_OPT_COMPUTE_UNITS,
     CLI_OPT_VERBOSE,
     CLI_OPT_FIRST_OWN
 };
+/* clang-format off */
 #define CLI_DEVICE_OPTIONS                                                                                             \
     {"device", required_argument, NULL, CLI_OPT_DEVICE}, {"cache", required_argument, NULL, CLI_OPT_CACHE},            \
         {"no-cache", no_argument, NULL, CLI_OPT_NO_CACHE},                                                             \
+        {"compute-units", required_argument, NULL, CLI_OPT_COMPUTE_UNITS},                                             \
         {"kernel-dir", required_argument, NULL, CLI_OPT_KERNEL_DIR},                                                   \
         {"matrix-engine", required_argument, NULL, CLI_OPT_MATRIX_ENGINE},                                             \
         {"trust", required_argument, NULL, CLI_OPT_TRUST}, {"verbose", no_argument, NULL, CLI_OPT_VERBOSE}
+/* clang-format on */
 #define CLI_DEVICE_HELP                                                                                                \
     "  --device SELECTOR    gpu, cpu, an index, uuid:HEX, or platform=,device=,vendor= pairs (default: the best)\n"    \
+    "  --compute-units N    use so many of the device's compute units (on a CPU: threads)\n"                           \
     "  --trust MODE         once, always or never: when kernels are verified (default once)\n"                         \
-    "  --cache DIR          folder for trust records; --no-cache keeps nothing\n"                                      \
+    "  --cache DIR          folder for trust records and built kernels; --no-cache keeps nothing\n"                    \
     "  --kernel-dir DIR     read the .cl files from DIR instead of the built-in ones\n"                                \
     "  --matrix-engine NAME none, or an emulated one, for tests: emulated:nv, wmma11, wmma12, mfma32, dpas8, dpas16\n" \
     "  -v, --verbose        log choices and build logs to standard error\n"

@@ -77,6 +77,7 @@ static bool parse_trust(const char *text, clattn_verify_mode *mode) {
 }
 
 int cli_device_option(cli_device *device, int option, const char *value) {
+    long long units;
     switch (option) {
     case CLI_OPT_DEVICE:
         device->selector = value;
@@ -96,6 +97,10 @@ int cli_device_option(cli_device *device, int option, const char *value) {
     case CLI_OPT_TRUST:
         if (parse_trust(value, &device->verify)) return 1;
         cli_fail(EXIT_USAGE, "--trust is '%s'; it must be once, always or never", value);
+        return -1;
+    case CLI_OPT_COMPUTE_UNITS:
+        if (cli_parse_int(value, 1, 1 << 20, &units)) return device->compute_units = (int)units, 1;
+        cli_fail(EXIT_USAGE, "--compute-units is '%s'; it must be a whole number >= 1", value);
         return -1;
     case CLI_OPT_VERBOSE:
     case 'v':
@@ -123,6 +128,7 @@ int cli_context(const cli_device *device, clattn_context **context) {
     clattn_context_options_init(&options);
     options.selector = device->selector;
     options.verify = device->verify;
+    options.compute_units = device->compute_units;
     options.cache_dir = device->cache_dir;
     options.kernel_dir = device->kernel_dir;
     options.matrix_engine = device->matrix_engine;

@@ -74,6 +74,10 @@ typedef struct clattn_context_options {
      * dpas8, dpas16): the kernel for that engine, its instructions replaced by OpenCL C 1.2, on any device; slow, for
      * tests. "emulated-subgroups:NAME" lets lanes meet in sub-group barriers. */
     const char *matrix_engine;
+    int compute_units; /* default 0: all that the device has. 1 and more: a part of it, where it can be divided
+                          (CL_DEVICE_PARTITION_BY_COUNTS; pocl's and Intel's CPU devices can), else UNSUPPORTED. On a
+                          CPU each is one thread, so that an application keeps the others for its own. Not for
+                          clattn_context_create_from: there the caller makes the sub-device */
 } clattn_context_options;
 
 CLATTN_API void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size);

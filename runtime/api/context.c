@@ -12,6 +12,9 @@ static clattn_status check_options(const clattn_context_options *in, clattn_cont
                             "clattn_context_options.struct_size is %zu; call clattn_context_options_init first",
                             in->struct_size);
     memcpy(options, in, in->struct_size);
+    if (options->compute_units < 0)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT, "options.compute_units is %d; it must be >= 0",
+                            options->compute_units);
     if ((int)options->verify < 0 || options->verify > CLATTN_VERIFY_NEVER)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "options.verify is %d; it must be in 0..2", (int)options->verify);
     return CLATTN_OK;
@@ -25,6 +28,10 @@ static clattn_status create(clattn_context **out, const clattn_context_options *
     clattn_context_options options;
     clattn_status status = check_options(in, &options);
     if (status != CLATTN_OK) return status;
+    if (queue && options.compute_units)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT,
+                            "options.compute_units is %d; a device of the caller is used as it is, so it must be 0",
+                            options.compute_units);
     clattn_context *context = clattn__alloc(1, sizeof *context);
     if (!context) return CLATTN_OUT_OF_MEMORY;
     status = queue ? clattn__env_adopt(&context->env, cl, device, queue, &options)

@@ -82,6 +82,13 @@ bool clattn__os_remove(const char *path);
 /* Calls visit with the name of each entry that does not begin with a dot; an absent folder is an empty one. */
 void clattn__os_list_dir(const char *path, void (*visit)(void *user, const char *name), void *user);
 
+/* Raised once by one thread, waited for by another. */
+typedef struct clattn__signal clattn__signal;
+clattn__signal *clattn__signal_create(void);
+void clattn__signal_destroy(clattn__signal **signal);
+void clattn__signal_raise(clattn__signal *signal);
+void clattn__signal_wait(clattn__signal *signal);
+
 typedef struct clattn__mutex clattn__mutex;
 clattn__mutex *clattn__mutex_create(void);
 void clattn__mutex_destroy(clattn__mutex **mutex);

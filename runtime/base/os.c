@@ -163,3 +163,41 @@ void clattn__mutex_destroy(clattn__mutex **mutex) {
 void clattn__mutex_lock(clattn__mutex *mutex) { pthread_mutex_lock(&mutex->system); }
 
 void clattn__mutex_unlock(clattn__mutex *mutex) { pthread_mutex_unlock(&mutex->system); }
+
+struct clattn__signal {
+    pthread_mutex_t mutex;
+    pthread_cond_t condition;
+    bool raised;
+};
+
+clattn__signal *clattn__signal_create(void) {
+    clattn__signal *signal = clattn__alloc(1, sizeof *signal);
+    if (!signal) return NULL;
+    const bool has_mutex = pthread_mutex_init(&signal->mutex, NULL) == 0;
+    if (has_mutex && pthread_cond_init(&signal->condition, NULL) == 0) return signal;
+    if (has_mutex) pthread_mutex_destroy(&signal->mutex);
+    clattn__free(signal);
+    clattn__fail(CLATTN_OUT_OF_MEMORY, "the system could not create a condition");
+    return NULL;
+}
+
+void clattn__signal_destroy(clattn__signal **signal) {
+    if (!*signal) return;
+    pthread_cond_destroy(&(*signal)->condition);
+    pthread_mutex_destroy(&(*signal)->mutex);
+    clattn__free(*signal);
+    *signal = NULL;
+}
+
+void clattn__signal_raise(clattn__signal *signal) {
+    pthread_mutex_lock(&signal->mutex);
+    signal->raised = true;
+    pthread_cond_signal(&signal->condition); /* under the lock: the other thread may destroy it as soon as it is free */
+    pthread_mutex_unlock(&signal->mutex);
+}
+
+void clattn__signal_wait(clattn__signal *signal) {
+    pthread_mutex_lock(&signal->mutex);
+    while (!signal->raised) pthread_cond_wait(&signal->condition, &signal->mutex);
+    pthread_mutex_unlock(&signal->mutex);
+}

@@ -30,7 +30,8 @@ typedef enum clattn__quirk {
     CLATTN__QUIRK_BINARY_CRASHES =
         1 << 1,                        /* a damaged program binary crashes the process: program/cache.c checks all */
     CLATTN__QUIRK_NEVER_PICK = 1 << 2, /* listed, but never the default */
-    CLATTN__QUIRK_LOG_NEVER_EMPTY = 1 << 3 /* the build log holds chatter although the build is clean */
+    CLATTN__QUIRK_LOG_NEVER_EMPTY = 1 << 3, /* the build log holds chatter although the build is clean */
+    CLATTN__QUIRK_WAITER_WORKS = 1 << 4     /* a thread that waits for an event becomes one of the device's threads */
 } clattn__quirk;
 
 /* What cl/attn_matrix.cl has to know of a matrix engine. */
@@ -50,6 +51,7 @@ typedef struct clattn__caps {
     clattn__vendor vendor;
     clattn__runtime runtime;
     uint32_t compute_units, clock_mhz;
+    uint32_t whole_units;  /* of the device that this one is a part of; 0: it is whole */
     uint32_t vector_width; /* float lanes: 4, 8 or 16 on CPUs (16 when the device names AVX-512); else as reported */
     uint64_t global_memory, local_memory, max_allocation, max_work_group;
     size_t max_item_sizes[3];
@@ -99,7 +101,7 @@ typedef struct clattn__env {
     clattn__device device;
     cl_context context;
     cl_command_queue queue;
-    cl_device_id adopted_device; /* retained for a caller's own device (it may be a sub-device); else NULL */
+    cl_device_id held_device; /* retained: the caller's own (it may be a sub-device), or the part in use; else NULL */
     clattn__log log;
     char *cache_dir;  /* NULL: keep nothing on disk */
     char *kernel_dir; /* NULL: embedded kernels */
@@ -113,6 +115,10 @@ clattn_status clattn__env_adopt(clattn__env *env, cl_context context, cl_device_
                                 const clattn_context_options *options);
 /* What a built program and a verdict on it hold for: this device with this driver under this version of the library. */
 void clattn__env_key(const clattn__env *env, char key[33]);
+/* partition.c: from here on only so many of the device's compute units; 0, or as many as it has: all. */
+clattn_status clattn__env_partition(clattn__env *env, int units);
+/* Blocks until the event is complete; on a part of a device no more threads work than it has units. */
+clattn_status clattn__event_wait(clattn__env *env, cl_event event);
 void clattn__env_clear(clattn__env *env); /* accepts half-built ones */
 
 /* buffer.c */

@@ -67,6 +67,7 @@ clattn_status clattn__env_create(clattn__env *env, const clattn_context_options 
     if (status) goto fail;
     if ((status = pick_device(env, options->selector))) goto fail;
     if ((status = clattn__matrix_override(&env->device.caps, options->matrix_engine))) goto fail;
+    if ((status = clattn__env_partition(env, options->compute_units))) goto fail;
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)env->device.platform, 0};
     env->context = clCreateContext(properties, 1, &env->device.id, NULL, NULL, &code);
     if (code != CL_SUCCESS) {
@@ -134,7 +135,7 @@ clattn_status clattn__env_adopt(clattn__env *env, cl_context context, cl_device_
     /* Each member is set only once its object is held, so that clear releases exactly what was retained. */
     if ((code = clRetainContext(context)) == CL_SUCCESS) env->context = context;
     if (code == CL_SUCCESS && (code = clRetainCommandQueue(queue)) == CL_SUCCESS) env->queue = queue;
-    if (code == CL_SUCCESS && (code = clRetainDevice(device)) == CL_SUCCESS) env->adopted_device = device;
+    if (code == CL_SUCCESS && (code = clRetainDevice(device)) == CL_SUCCESS) env->held_device = device;
     if (code != CL_SUCCESS) {
         status =
             clattn__cl_fail(code, "clRetainContext, clRetainCommandQueue or clRetainDevice", env->device.caps.name);
@@ -152,7 +153,8 @@ void clattn__env_key(const clattn__env *env, char key[33]) {
     const clattn__caps *caps = &env->device.caps;
     clattn__text text = {0};
     clattn__text_add(&text, "%s|%s|%s|%s|%s|%s|%u|%s", caps->platform, caps->platform_version, caps->name,
-                     caps->vendor_text, caps->version, caps->driver, caps->compute_units, clattn_version());
+                     caps->vendor_text, caps->version, caps->driver,
+                     caps->whole_units ? caps->whole_units : caps->compute_units, clattn_version());
     clattn__hash_hex(text.data ? text.data : "", text.data ? text.length : 0, key);
     clattn__text_free(&text);
 }
@@ -160,7 +162,7 @@ void clattn__env_key(const clattn__env *env, char key[33]) {
 void clattn__env_clear(clattn__env *env) {
     if (env->queue) clReleaseCommandQueue(env->queue);
     if (env->context) clReleaseContext(env->context);
-    if (env->adopted_device) clReleaseDevice(env->adopted_device);
+    if (env->held_device) clReleaseDevice(env->held_device);
     clattn__device_clear(&env->device);
     clattn__free(env->cache_dir);
     clattn__free(env->kernel_dir);

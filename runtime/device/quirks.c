@@ -55,6 +55,13 @@ static const quirk_row rows[] = {
      .why = "the build log of a clean build holds progress messages",
      .source = "measured with Intel's CPU runtime 2026.22.10, 2026-11-21",
      .test = "test_device driver/quirks"},
+    {.effect = CLATTN__QUIRK_WAITER_WORKS,
+     .runtime = CLATTN__RUNTIME_NATIVE,
+     .vendor = CLATTN__VENDOR_INTEL,
+     .type = CLATTN_DEVICE_CPU,
+     .why = "a thread in clWaitForEvents works on the queue too, one more than the compute units of a sub-device",
+     .source = "measured with Intel's CPU runtime 2026.22.10, 2026-11-21",
+     .test = "test_partition partition/one_unit"},
 };
 
 /* Compares the numbers of a driver's text ("3.1+debian") with a limit ("3.1"), part by part as far as the limit goes.

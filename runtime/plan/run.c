@@ -269,9 +269,9 @@ static clattn_status return_outputs(clattn__plan *plan, cl_event *last) {
 static clattn_status wait_last(clattn__env *env, cl_event last) {
     clattn_status status = CLATTN_OK;
     if (!last) status = mark(env, &last);
-    cl_int code = status == CLATTN_OK ? clWaitForEvents(1, &last) : CL_SUCCESS;
+    if (status == CLATTN_OK) status = clattn__event_wait(env, last);
     if (last) clReleaseEvent(last);
-    return code == CL_SUCCESS ? status : clattn__cl_fail(code, "clWaitForEvents", env->device.caps.name);
+    return status;
 }
 
 clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[CLATTN__ROLE_COUNT], bool blocking,
