@@ -18,6 +18,7 @@
  *   WAVES: waves per work-group.
  *   QT: row tiles per wave; a tile of K or V is used that often.
  *   BLOCK_KV: keys per step, a multiple of 16 and of MMA_N: the engine's columns.
+ *   STAGES: 2 when the next block travels into local memory meanwhile.
  *   PREFETCH: 1 when the next block travels through registers meanwhile.
  *   QUERY_LOCAL: 1 when Q rests in local memory, for engines with few registers. */
 #include "inc/dropout.clh"
@@ -61,10 +62,7 @@ static inline void start_rows(const mma_context *x, tile_rows *rows, float sink)
             rows->attended[t][slot] = 0;
         }
         MMA_UNROLL
-        for (int n = 0; n < VALUE_TILES; n++) {
-            MMA_UNROLL
-            for (int i = 0; i < MMA_VALUES; i++) rows->acc[t][n].v[i] = 0.0f;
-        }
+        for (int n = 0; n < VALUE_TILES; n++) mma_zero(&rows->acc[t][n]);
     }
 }
 
@@ -73,10 +71,7 @@ static inline void add_products(mma_context *x, mma_c s[QT][KEY_TILES], query_ti
     MMA_UNROLL
     for (int t = 0; t < QT; t++) {
         MMA_UNROLL
-        for (int n = 0; n < KEY_TILES; n++) {
-            MMA_UNROLL
-            for (int i = 0; i < MMA_VALUES; i++) s[t][n].v[i] = 0.0f;
-        }
+        for (int n = 0; n < KEY_TILES; n++) mma_zero(&s[t][n]);
     }
     MMA_UNROLL
     for (int step = 0; step < KEY_STEPS; step++) {
@@ -144,11 +139,7 @@ static inline void soften(mma_context *x, tile_rows *rows, mma_c s[QT][KEY_TILES
             if (rescale != 1.0f) { /* a branch, not a select: some compilers keep a second copy of acc otherwise */
                 rows->total[t][slot] *= rescale;
                 MMA_UNROLL
-                for (int n = 0; n < VALUE_TILES; n++) {
-                    MMA_UNROLL
-                    for (int i = 0; i < MMA_VALUES; i++)
-                        if (mma_slot(i) == slot) rows->acc[t][n].v[i] *= rescale;
-                }
+                for (int n = 0; n < VALUE_TILES; n++) mma_scale(&rows->acc[t][n], slot, rescale);
             }
         }
         mma_converge();
@@ -194,41 +185,33 @@ static inline void add_values(mma_context *x, tile_rows *rows, mma_c s[QT][KEY_T
     }
 }
 
-/* With care: the values that were staged as 0. An infinity keeps its sign, as every allowed weight is above 0. */
-static inline void add_odd_values(const mma_context *x, tile_rows *rows, const mma_source *s, const attn_head *head,
-                                  const clattn_attn_args *a, int b, int h, int row0, int k0) {
-    for (int j = k0; j < k0 + BLOCK_KV; j++) {
-        if (!attn_exists(head, j)) continue;
-        MMA_UNROLL
-        for (int t = 0; t < QT; t++) {
-            MMA_UNROLL
-            for (int n = 0; n < VALUE_TILES; n++) {
-                MMA_UNROLL
-                for (int i = 0; i < MMA_VALUES; i++) {
-                    const int column = n * MMA_N + mma_column(x, i);
-                    if (column >= VALUE_DIM) continue;
-                    const ushort bits = s->values[(clattn_i64)j * s->value_row + column];
-                    if (bits == mma_finite(bits)) continue;
-                    const int row = min(row0 + t * MMA_M + mma_slot_row(x, mma_slot(i)), a->query_len - 1);
-                    if (attn_allowed(head, attn_range(head, row), row, j))
-                        rows->acc[t][n].v[i] += mma_widen(bits) * attn_dropout(a, b, h, row, j);
-                }
-            }
-        }
-    }
-}
-
 static inline bool all_finite(const tile_rows *rows) {
-    float sum = 0.0f; /* x - x is 0 for finite x, NaN else */
+    float excess = 0.0f;
     MMA_UNROLL
     for (int t = 0; t < QT; t++) {
         MMA_UNROLL
-        for (int n = 0; n < VALUE_TILES; n++) {
-            MMA_UNROLL
-            for (int i = 0; i < MMA_VALUES; i++) sum += rows->acc[t][n].v[i] - rows->acc[t][n].v[i];
+        for (int n = 0; n < VALUE_TILES; n++) excess += mma_excess(&rows->acc[t][n]);
+    }
+    return excess == 0.0f;
+}
+
+/* With care, after the output: adds the values that were staged as 0 where they are allowed. An infinity keeps its
+ * sign, as every allowed weight is above 0. Slow, and rolled up so that it takes no registers from the loop over the
+ * keys. */
+static inline void add_odd_values(const mma_context *x, const mma_source *s, const attn_head *head,
+                                  const clattn_attn_args *a, int b, int h, int row0, __global storage *output) {
+    for (int i = 0; i < QT * VALUE_TILES * MMA_VALUES; i++) {
+        const int v = i % MMA_VALUES, n = i / MMA_VALUES % VALUE_TILES, t = i / (MMA_VALUES * VALUE_TILES);
+        const int row = row0 + t * MMA_M + mma_slot_row(x, mma_slot(v)), column = n * MMA_N + mma_column(x, v);
+        if (row >= a->query_len || column >= VALUE_DIM) continue;
+        const int2 run = attn_range(head, row);
+        __global storage *o = output + (row * a->output.row + column);
+        for (int j = 0; j < a->kv_len; j++) {
+            if (!attn_exists(head, j) || !attn_allowed(head, run, row, j)) continue;
+            const ushort bits = s->values[(clattn_i64)j * s->value_row + column];
+            if (bits != mma_finite(bits)) store1(load1(o) + mma_widen(bits) * attn_dropout(a, b, h, row, j), o);
         }
     }
-    return sum == 0.0f;
 }
 
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MMA_ATTRIBUTES void
@@ -318,7 +301,6 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
             soften(x, &rows, s, to_log2);
             if (DROPOUT) drop_weights(x, s, &a, b, h, row0, k0);
             add_values(x, &rows, s, stage);
-            if (source.careful) add_odd_values(x, &rows, &source, &head, &a, b, h, row0, k0);
             mma_converge();
             stage = (stage + 1) % MMA_STAGES;
             k0 = next;
@@ -326,10 +308,11 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
         if (source.careful) break;
         if (!all_finite(&rows)) odd = 1; /* whoever writes, writes the same */
         MMA_BARRIER();
-        source.careful = true;
         if (!odd) break;
+        source.careful = true;
     }
 
+    __global storage *out = output + (a.output.offset + b * a.output.batch + h * a.output.head);
     MMA_UNROLL
     for (int t = 0; t < QT; t++) {
         float inverse[MMA_SLOTS];
@@ -356,8 +339,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
             for (int i = 0; i < MMA_VALUES; i += MMA_RUN) {
                 const int slot = mma_slot(i), row = row0 + t * MMA_M + mma_slot_row(x, slot);
                 const int column = n * MMA_N + mma_column(x, i);
-                __global storage *o =
-                    output + (a.output.offset + b * a.output.batch + h * a.output.head + row * a.output.row + column);
+                __global storage *o = out + (row * a.output.row + column);
                 const float *v = rows.acc[t][n].v + i;
                 if (row >= a.query_len || column >= VALUE_DIM) continue;
                 MMA_UNROLL
@@ -365,4 +347,5 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
             }
         }
     }
+    if (source.careful) add_odd_values(x, &source, &head, &a, b, h, row0, out);
 }

@@ -235,7 +235,7 @@ static void test_refusals(void) {
     problem = problem_of(plain, CLATTN_F16, 60, 64);
     CHECK(!clattn__attn_matrix.supports(&problem, caps, &why) && strstr(why.text, "head_dim 60"), "%s", why.text);
     clattn__caps small = *caps;
-    small.local_memory = 16384;
+    small.local_memory = 4096;
     problem = problem_of(plain, CLATTN_F16, 64, 64);
     CHECK(!clattn__attn_matrix.supports(&problem, &small, &why) && strstr(why.text, "bytes of local memory"), "%s",
           why.text);

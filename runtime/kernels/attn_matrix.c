@@ -11,30 +11,31 @@
 #define MOST_ROW_STRIDE ((int64_t)1 << 22)
 
 /* Tile shapes by engine, best first: the first that fits the device is taken. Rows were chosen by what the vendors'
- * compilers make of them: no spills, and as many waves per multiprocessor as registers allow. */
+ * compilers make of them: no spills, no scratch memory, and as many waves per multiprocessor as registers allow.
+ * Intel's engines stop at 128 columns: more would be more sums than a thread has registers. */
 static const struct matrix_shape {
     int engine;
+    int arch; /* 0: any */
     int most_head_dim;
-    int waves, query_tiles, block_kv;
+    int waves, query_tiles, block_kv, stages;
     bool prefetch, query_local;
-    bool large_registers; /* Intel: 256 registers per thread */
 } shapes[] = {
-    {MATRIX_NV, 64, 4, 1, 64, false, false, false},      {MATRIX_NV, 128, 4, 1, 32, false, false, false},
-    {MATRIX_NV, 256, 4, 1, 16, false, true, false},      {MATRIX_WMMA11, 64, 4, 1, 64, true, false, false},
-    {MATRIX_WMMA11, 128, 8, 1, 64, false, false, false}, {MATRIX_WMMA11, 256, 8, 1, 32, false, true, false},
-    {MATRIX_WMMA12, 64, 4, 1, 64, true, false, false},   {MATRIX_WMMA12, 128, 8, 1, 64, false, false, false},
-    {MATRIX_WMMA12, 256, 8, 1, 32, false, true, false},  {MATRIX_MFMA32, 64, 8, 1, 128, false, false, false},
-    {MATRIX_MFMA32, 128, 8, 1, 64, false, false, false}, {MATRIX_MFMA32, 256, 8, 1, 32, false, false, false},
-    {MATRIX_DPAS8, 64, 16, 2, 32, false, true, true},    {MATRIX_DPAS8, 128, 16, 1, 32, false, true, true},
-    {MATRIX_DPAS8, 256, 8, 1, 16, false, true, true},    {MATRIX_DPAS16, 64, 16, 1, 64, false, false, true},
-    {MATRIX_DPAS16, 128, 8, 1, 32, false, true, true},   {MATRIX_DPAS16, 256, 8, 1, 16, false, true, true},
+    {MATRIX_NV, 90, 64, 4, 1, 32, 2, false, false},     {MATRIX_NV, 0, 64, 4, 1, 64, 2, false, false},
+    {MATRIX_NV, 0, 128, 4, 1, 32, 2, false, false},     {MATRIX_NV, 0, 256, 2, 1, 16, 1, false, true},
+    {MATRIX_WMMA11, 0, 64, 4, 1, 64, 1, true, false},   {MATRIX_WMMA11, 0, 128, 8, 1, 64, 1, false, false},
+    {MATRIX_WMMA11, 0, 256, 2, 1, 16, 1, false, true},  {MATRIX_WMMA12, 0, 64, 4, 1, 64, 1, true, false},
+    {MATRIX_WMMA12, 0, 128, 8, 1, 64, 1, false, false}, {MATRIX_WMMA12, 0, 256, 4, 1, 16, 1, false, true},
+    {MATRIX_MFMA32, 0, 64, 8, 1, 128, 1, false, false}, {MATRIX_MFMA32, 0, 128, 8, 1, 64, 1, false, false},
+    {MATRIX_MFMA32, 0, 256, 4, 1, 32, 1, false, false}, {MATRIX_DPAS8, 0, 64, 16, 1, 32, 1, false, false},
+    {MATRIX_DPAS8, 0, 128, 8, 1, 32, 1, false, true},   {MATRIX_DPAS16, 0, 64, 16, 1, 64, 1, false, false},
+    {MATRIX_DPAS16, 0, 128, 8, 1, 16, 1, false, false},
 };
 
 static const struct matrix_engine {
-    int m, n, lanes, stages;
+    int m, n, lanes;
 } engines[] = {
-    [MATRIX_NV] = {16, 16, 32, 2},     [MATRIX_WMMA11] = {16, 16, 32, 1}, [MATRIX_WMMA12] = {16, 16, 32, 1},
-    [MATRIX_MFMA32] = {32, 32, 64, 1}, [MATRIX_DPAS8] = {8, 8, 8, 1},     [MATRIX_DPAS16] = {16, 8, 16, 1},
+    [MATRIX_NV] = {16, 16, 32},     [MATRIX_WMMA11] = {16, 16, 32}, [MATRIX_WMMA12] = {16, 16, 32},
+    [MATRIX_MFMA32] = {32, 32, 64}, [MATRIX_DPAS8] = {8, 8, 8},     [MATRIX_DPAS16] = {16, 8, 16},
 };
 
 typedef struct matrix_plan {
@@ -54,8 +55,10 @@ static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn_
     plan.block_q = plan.waves * shape->query_tiles * engine->m;
     const int64_t key_width = round_up(problem->head_dim, 16), value_width = round_up(problem->value_dim, engine->n);
     const int64_t pad = 8; /* elements; an upper bound for engines that store fragments */
-    const int64_t staged = engine->stages * (shape->block_kv * (key_width + pad) +
-                                             (value_width + pad) * (shape->block_kv + (engine->stages == 1 ? pad : 0)));
+    /* NVIDIA keeps V by keys, the others by columns */
+    const int64_t value_tile =
+        shape->engine == MATRIX_NV ? shape->block_kv * (value_width + pad) : value_width * (shape->block_kv + pad);
+    const int64_t staged = shape->stages * (shape->block_kv * (key_width + pad) + value_tile);
     const int64_t queries =
         shape->query_local ? plan.block_q * key_width * (shape->engine == MATRIX_WMMA11 ? 2 : 1) : 0;
     const int64_t exchange = caps->matrix.emulated ? plan.waves * (32 * 16 * 4 + engine->lanes * 8 * 4) : 0;
@@ -73,10 +76,18 @@ static const struct matrix_shape *choose(const clattn__attn_problem *problem, co
                                          clattn__refusal *why) {
     const int64_t widest = problem->head_dim > problem->value_dim ? problem->head_dim : problem->value_dim;
     matrix_plan plan = {0};
+    bool known = false;
     for (size_t n = 0; n < CLATTN__COUNT(shapes); n++) {
         if (shapes[n].engine != caps->matrix.engine || widest > shapes[n].most_head_dim) continue;
+        if (shapes[n].arch && shapes[n].arch != caps->matrix.arch) continue;
+        known = true;
         plan = plan_of_shape(&shapes[n], problem, caps);
         if (fits(&plan, caps)) return &shapes[n];
+    }
+    if (!known) {
+        clattn__refuse(why, "head_dim %lld and value_dim %lld are more columns than its registers hold",
+                       (long long)problem->head_dim, (long long)problem->value_dim);
+        return NULL;
     }
     clattn__refuse(
         why,
@@ -112,6 +123,7 @@ static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan)
     clattn__options_int(&options, "WAVES", plan->waves);
     clattn__options_int(&options, "QT", plan->shape->query_tiles);
     clattn__options_int(&options, "BLOCK_KV", plan->shape->block_kv);
+    clattn__options_int(&options, "STAGES", plan->shape->stages);
     clattn__options_int(&options, "PREFETCH", plan->shape->prefetch);
     clattn__options_int(&options, "QUERY_LOCAL", plan->shape->query_local);
     clattn__options_int(&options, "MMA_EMULATE", matrix->emulated);
@@ -120,7 +132,8 @@ static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan)
         clattn__options_int(&options, "MMA_COPY_LATE", matrix->subgroups ? 0 : 1);
     } else {
         if (matrix->engine == MATRIX_NV) clattn__options_int(&options, "PTX_ARCH", matrix->arch);
-        if (plan->shape->large_registers) clattn__options_raw(&options, "-cl-intel-256-GRF-per-thread");
+        if (matrix->engine == MATRIX_DPAS8 || matrix->engine == MATRIX_DPAS16) /* 256 registers per thread */
+            clattn__options_raw(&options, "-cl-intel-256-GRF-per-thread");
     }
     clattn_status status = clattn__program_get(kernel->programs, "attn_matrix.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
