@@ -28,6 +28,7 @@ typedef struct cli_device {
     const char *matrix_engine; /* --matrix-engine NAME */
     const char *kernel_dir;    /* --kernel-dir DIR, else $CLATTN_KERNEL_DIR */
     int compute_units;         /* --compute-units N, 0: all */
+    const char *pretend;       /* --pretend PAIRS */
     clattn_verify_mode verify; /* --trust once|always|never */
     bool verbose;              /* -v, --verbose: log at info level and below to stderr */
 } cli_device;
@@ -39,6 +40,7 @@ enum {
     CLI_OPT_MATRIX_ENGINE,
     CLI_OPT_TRUST,
     CLI_OPT_COMPUTE_UNITS,
+    CLI_OPT_PRETEND,
     CLI_OPT_VERBOSE,
     CLI_OPT_FIRST_OWN
 };
@@ -49,6 +51,7 @@ enum {
         {"compute-units", required_argument, NULL, CLI_OPT_COMPUTE_UNITS},                                             \
         {"kernel-dir", required_argument, NULL, CLI_OPT_KERNEL_DIR},                                                   \
         {"matrix-engine", required_argument, NULL, CLI_OPT_MATRIX_ENGINE},                                             \
+        {"pretend", required_argument, NULL, CLI_OPT_PRETEND},                                                         \
         {"trust", required_argument, NULL, CLI_OPT_TRUST}, {"verbose", no_argument, NULL, CLI_OPT_VERBOSE}
 /* clang-format on */
 #define CLI_DEVICE_HELP                                                                                                \
@@ -58,6 +61,7 @@ enum {
     "  --cache DIR          folder for trust records and built kernels; --no-cache keeps nothing\n"                    \
     "  --kernel-dir DIR     read the .cl files from DIR instead of the built-in ones\n"                                \
     "  --matrix-engine NAME none, or an emulated one, for tests: emulated:nv, wmma11, wmma12, mfma32, dpas8, dpas16\n" \
+    "  --pretend PAIRS      choose kernels as for another device: type=gpu,local_memory=16384,work_group=64\n"         \
     "  -v, --verbose        log choices and build logs to standard error\n"
 void cli_device_init(cli_device *device); /* from the environment */
 /* 1 handled, 0 not one of these, -1 bad value (message printed). */

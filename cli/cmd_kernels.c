@@ -1,22 +1,30 @@
 /* clattn kernels: what the registry holds, as a Markdown table (docs/kernels.md holds its output) or JSON. */
+#include <errno.h>
 #include <getopt.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "table.h"
 
-enum { OPT_JSON = CLI_OPT_FIRST_OWN };
+enum { OPT_JSON = CLI_OPT_FIRST_OWN, OPT_SOURCES };
 
 static const char help[] =
     "usage: clattn kernels [--json]\n"
+    "       clattn kernels --sources DIR [--device SELECTOR] [--pretend PAIRS]\n"
     "\n"
-    "Lists the kernels in the order in which they are tried, and which features each one serves.\n"
+    "Lists the kernels in the order in which they are tried, and which features each one serves. With --sources, "
+    "writes\n"
+    "the programs that a device would be given into DIR, which may be a device that is not at hand, and builds "
+    "nothing.\n"
     "\n"
-    "  --json               for machines\n"
+    "  --sources DIR        write DIR/programs.json: kernel, variant, file, options and source of each "
+    "program\n" CLI_DEVICE_HELP "  --json               for machines\n"
     "  --help               this text\n"
     "\n"
     "Examples:\n"
     "  clattn kernels\n"
-    "  clattn kernels --json\n";
+    "  clattn kernels --json\n"
+    "  clattn kernels --sources build/programs --pretend type=gpu,vendor=AMD,local_memory=65536,work_group=256\n";
 
 static bool is_attention(const clattn_kernel_info *info) { return strcmp(info->kind, "attention") == 0; }
 
@@ -51,16 +59,82 @@ static int print_json(void) {
     return cli_json_print(root);
 }
 
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
+
+typedef struct sources {
+    const char *dir;
+    cJSON *list;
+    bool failed; /* message printed */
+} sources;
+
+static bool write_text(const char *path, const char *text) {
+    FILE *file = fopen(path, "w");
+    const bool good = file && fputs(text, file) >= 0;
+    if ((file && fclose(file) != 0) || !good) {
+        cli_fail(EXIT_USAGE, "%s cannot be written: %s", path, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+static void write_program(void *user, const clattn_program_source *program) {
+    sources *all = user;
+    char name[128], path[4096];
+    snprintf(name, sizeof name, "%s-%s.cl", program->kernel, program->key);
+    snprintf(path, sizeof path, "%s/%s", all->dir, name);
+    all->failed = all->failed || !write_text(path, program->source);
+    cJSON *item = cJSON_CreateObject();
+    cJSON_AddStringToObject(item, "kernel", program->kernel);
+    cJSON_AddStringToObject(item, "variant", program->variant);
+    cJSON_AddStringToObject(item, "file", program->file);
+    cJSON_AddStringToObject(item, "options", program->options);
+    cJSON_AddStringToObject(item, "source", name);
+    cJSON_AddItemToArray(all->list, item);
+}
+
+static int write_sources(const char *dir, const cli_device *device) {
+    clattn_context *context = NULL;
+    if (mkdir(dir, 0777) != 0 && errno != EEXIST)
+        return cli_fail(EXIT_USAGE, "the folder %s cannot be made: %s", dir, strerror(errno));
+    const int opened = cli_context(device, &context);
+    if (opened != EXIT_GOOD) return opened;
+    sources all = {.dir = dir, .list = cJSON_CreateArray()};
+    clattn_status status = clattn_kernel_sources(context, write_program, &all);
+    clattn_context_destroy(&context);
+    char *text = cJSON_Print(all.list), path[4096];
+    cJSON_Delete(all.list);
+    snprintf(path, sizeof path, "%s/programs.json", dir);
+    if (!text) return cli_fail(EXIT_NOT_SUPPORTED, "no memory for %s", path);
+    all.failed = all.failed || !write_text(path, text);
+    cJSON_free(text);
+    if (status != CLATTN_OK) return cli_fail_status(status, "listing the programs");
+    return all.failed ? EXIT_USAGE : EXIT_GOOD;
+}
+
 int cmd_kernels(int argc, char **argv) {
-    static const struct option long_options[] = {
-        {"json", no_argument, NULL, OPT_JSON}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    static const struct option long_options[] = {{"json", no_argument, NULL, OPT_JSON},
+                                                 {"sources", required_argument, NULL, OPT_SOURCES},
+                                                 {"help", no_argument, NULL, 'h'},
+                                                 CLI_DEVICE_OPTIONS,
+                                                 {NULL, 0, NULL, 0}};
+    cli_device device;
+    const char *dir = NULL;
     bool json = false;
-    for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
+    cli_device_init(&device);
+    for (int option; (option = getopt_long(argc, argv, "hv", long_options, NULL)) != -1;) {
         if (option == 'h') return fputs(help, stdout), EXIT_GOOD;
-        if (option != OPT_JSON) return cli_usage_hint();
-        json = true;
+        const int known = cli_device_option(&device, option, optarg);
+        if (known < 0) return EXIT_USAGE;
+        if (known) continue;
+        if (option == OPT_JSON)
+            json = true;
+        else if (option == OPT_SOURCES)
+            dir = optarg;
+        else
+            return cli_usage_hint();
     }
     if (optind < argc) return cli_fail(EXIT_USAGE, "unexpected argument \"%s\"", argv[optind]);
+    if (dir) return write_sources(dir, &device);
     if (json) return print_json();
     clattn_kernel_info info;
     printf("| kernel | kind | what it is |\n|---|---|---|\n");

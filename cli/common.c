@@ -94,6 +94,9 @@ int cli_device_option(cli_device *device, int option, const char *value) {
     case CLI_OPT_MATRIX_ENGINE:
         device->matrix_engine = value;
         return 1;
+    case CLI_OPT_PRETEND:
+        device->pretend = value;
+        return 1;
     case CLI_OPT_TRUST:
         if (parse_trust(value, &device->verify)) return 1;
         cli_fail(EXIT_USAGE, "--trust is '%s'; it must be once, always or never", value);
@@ -132,6 +135,7 @@ int cli_context(const cli_device *device, clattn_context **context) {
     options.cache_dir = device->cache_dir;
     options.kernel_dir = device->kernel_dir;
     options.matrix_engine = device->matrix_engine;
+    options.pretend = device->pretend;
     options.log = log_line;
     options.log_user = &kept;
     clattn_status status = clattn_context_create(context, &options);

@@ -78,6 +78,12 @@ typedef struct clattn_context_options {
                           (CL_DEVICE_PARTITION_BY_COUNTS; pocl's and Intel's CPU devices can), else UNSUPPORTED. On a
                           CPU each is one thread, so that an application keeps the others for its own. Not for
                           clattn_context_create_from: there the caller makes the sub-device */
+    /* For tests and listings: default NULL; else key=value pairs joined by commas that overwrite what the device says
+     * of itself, so that kernels are chosen as for that device while the real one builds and runs them: type (cpu, gpu,
+     * other), name, vendor, platform, local_memory (bytes), work_group (greatest number of items), compute_units, lanes
+     * (4, 8, 16), subgroups and fp16 (0, 1), matrix (nv:80, wmma11, wmma12, mfma32, dpas8, dpas16).
+     * "type=gpu,local_memory=16384,work_group=64" */
+    const char *pretend;
 } clattn_context_options;
 
 CLATTN_API void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size);

@@ -25,6 +25,22 @@ typedef void (*clattn_verify_fn)(void *user, const clattn_verify_result *result)
  * OK when all agree, WRONG_RESULT when any differs. */
 CLATTN_API clattn_status clattn_verify(clattn_context *context, clattn_verify_fn report, void *user);
 
+/* One program as a driver would be given it. Strings are valid during the callback only. */
+typedef struct clattn_program_source {
+    const char *kernel;  /* whose program it is: "attn_tiled", or a small kernel like "layer_norm" */
+    const char *variant; /* in words */
+    const char *file;    /* "attn_tiled.cl" */
+    const char *options; /* for the OpenCL compiler */
+    const char *source;  /* whole: includes are in place */
+    const char *key;     /* 32 hex digits of options and source */
+} clattn_program_source;
+typedef void (*clattn_source_fn)(void *user, const clattn_program_source *program);
+
+/* Reports each program that the kernels of the registry would have built on the context's device, over many variants;
+ * nothing is built or run. With clattn_context_options.pretend, those of a device that is not at hand. A program that
+ * several kernels share is reported for the first of them. */
+CLATTN_API clattn_status clattn_kernel_sources(clattn_context *context, clattn_source_fn report, void *user);
+
 /* The registry, for listings: attention kernels in the order in which they are tried, then projections. Strings are
  * constants. */
 typedef struct clattn_kernel_info {

@@ -7,6 +7,12 @@ clattn_status clattn_verify(clattn_context *context, clattn_verify_fn report, vo
     return clattn__verify_all(context, report, user);
 }
 
+clattn_status clattn_kernel_sources(clattn_context *context, clattn_source_fn report, void *user) {
+    if (!context || !report)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is NULL", context ? "report" : "context");
+    return clattn__kernel_sources(context, report, user);
+}
+
 int clattn_kernel_count(void) {
     int count = 0;
     for (int i = 0; clattn__attn_list[i]; i++) count++;

@@ -95,7 +95,7 @@ static bool has_word(const char *text, const char *word) {
 }
 
 /* The text first: pocl gives its CPU devices Intel's number whatever they are. */
-static clattn__vendor vendor_of(const char *text, cl_uint number) {
+clattn__vendor clattn__vendor_of(const char *text, cl_uint number) {
     static const struct {
         const char *word;
         cl_uint number; /* PCI vendor, or 0 */
@@ -116,7 +116,7 @@ static clattn__vendor vendor_of(const char *text, cl_uint number) {
     return CLATTN__VENDOR_OTHER;
 }
 
-static clattn__runtime runtime_of(const char *platform) {
+clattn__runtime clattn__runtime_of(const char *platform) {
     static const struct {
         const char *word;
         clattn__runtime runtime;
@@ -303,8 +303,8 @@ static clattn_status get_numbers(cl_device_id id, clattn__caps *caps) {
                  : type & CL_DEVICE_TYPE_CPU ? CLATTN_DEVICE_CPU
                                              : CLATTN_DEVICE_OTHER;
     get_optional(id, CL_DEVICE_VENDOR_ID, sizeof vendor, &vendor);
-    caps->vendor = vendor_of(caps->vendor_text, vendor);
-    caps->runtime = runtime_of(caps->platform);
+    caps->vendor = clattn__vendor_of(caps->vendor_text, vendor);
+    caps->runtime = clattn__runtime_of(caps->platform);
     get_optional(id, CL_DEVICE_MAX_CLOCK_FREQUENCY, sizeof(cl_uint), &caps->clock_mhz);
     get_optional(id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof native, &native);
     caps->vector_width = lanes_of(caps, native);

@@ -59,7 +59,7 @@ typedef struct clattn__caps {
     bool unified_memory, fp16, subgroups;
     const char *matrix_engine; /* "" without one */
     clattn__matrix matrix;     /* how cl/attn_matrix.cl drives it */
-    uint32_t quirks; /* clattn__quirk bits */
+    uint32_t quirks;           /* clattn__quirk bits */
 } clattn__caps;
 
 typedef struct clattn__device {
@@ -73,6 +73,9 @@ typedef struct clattn__device {
 /* Fills everything. OUT_OF_MEMORY is the host's; whatever the driver gets wrong is DEVICE_FAILED. */
 clattn_status clattn__device_query(cl_platform_id platform, cl_device_id id, clattn__device *device);
 void clattn__device_clear(clattn__device *device);
+/* From what drivers write; number: PCI vendor, or 0. */
+clattn__vendor clattn__vendor_of(const char *text, cl_uint number);
+clattn__runtime clattn__runtime_of(const char *platform);
 void clattn__device_info(const clattn__device *device, int index, clattn_device_info *info);
 
 /* select.c, over plain structs so that tests need no driver. */
@@ -82,10 +85,14 @@ clattn_status clattn__device_select(const clattn__device *devices, int count, co
 
 /* matrix.c: replaces the device's engine by what the context's option asks for; NULL leaves it as it is. */
 clattn_status clattn__matrix_override(clattn__caps *caps, const char *wanted);
+int clattn__matrix_named(const char *name); /* "nv", "wmma11", ...: an engine of cl/shared/matrix.h, or MATRIX_NONE */
 
 /* quirks.c: the table, applied to caps->quirks; reasons go to the log at debug level. */
 uint32_t clattn__quirks_of(const clattn__caps *caps);
 const char *clattn__quirk_reason(const clattn__caps *caps, clattn__quirk quirk); /* NULL when it does not apply */
+
+/* pretend.c: overwrites what `text` names, as clattn_context_options.pretend describes, and the quirks that follow. */
+clattn_status clattn__caps_pretend(clattn__caps *caps, const char *text);
 
 /* list.c: the public list; `devices` is what the rest of the library uses. */
 void clattn__devices_sort(clattn__device *devices, int count); /* best first; ties by platform, name, PCI place, uuid */

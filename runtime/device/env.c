@@ -61,11 +61,16 @@ static clattn_status pick_device(clattn__env *env, const char *selector) {
     return status;
 }
 
+static clattn_status pretend(clattn__env *env, const char *text) {
+    return text && text[0] ? clattn__caps_pretend(&env->device.caps, text) : CLATTN_OK;
+}
+
 clattn_status clattn__env_create(clattn__env *env, const clattn_context_options *options) {
     cl_int code;
     clattn_status status = start(env, options);
     if (status) goto fail;
     if ((status = pick_device(env, options->selector))) goto fail;
+    if ((status = pretend(env, options->pretend))) goto fail;
     if ((status = clattn__matrix_override(&env->device.caps, options->matrix_engine))) goto fail;
     if ((status = clattn__env_partition(env, options->compute_units))) goto fail;
     const cl_context_properties properties[] = {CL_CONTEXT_PLATFORM, (cl_context_properties)env->device.platform, 0};
@@ -131,6 +136,7 @@ clattn_status clattn__env_adopt(clattn__env *env, cl_context context, cl_device_
         goto fail;
     }
     if ((status = clattn__device_query(platform, device, &env->device))) goto fail;
+    if ((status = pretend(env, options->pretend))) goto fail;
     if ((status = clattn__matrix_override(&env->device.caps, options->matrix_engine))) goto fail;
     /* Each member is set only once its object is held, so that clear releases exactly what was retained. */
     if ((code = clRetainContext(context)) == CL_SUCCESS) env->context = context;

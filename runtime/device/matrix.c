@@ -13,6 +13,12 @@ static const struct {
     {"mfma32", MATRIX_MFMA32}, {"dpas8", MATRIX_DPAS8},   {"dpas16", MATRIX_DPAS16},
 };
 
+int clattn__matrix_named(const char *name) {
+    for (size_t i = 0; i < CLATTN__COUNT(engines); i++)
+        if (strcmp(name, engines[i].name) == 0) return engines[i].engine;
+    return MATRIX_NONE;
+}
+
 static clattn_status unknown(const char *wanted) {
     clattn__text names = {0};
     for (size_t i = 0; i < CLATTN__COUNT(engines); i++)
@@ -38,8 +44,7 @@ clattn_status clattn__matrix_override(clattn__caps *caps, const char *wanted) {
     matrix.subgroups = length == strlen("emulated-subgroups") && strncmp(wanted, "emulated-subgroups", length) == 0;
     if (!matrix.subgroups && !(length == strlen("emulated") && strncmp(wanted, "emulated", length) == 0))
         return unknown(wanted);
-    for (size_t i = 0; i < CLATTN__COUNT(engines); i++)
-        if (strcmp(colon + 1, engines[i].name) == 0) matrix.engine = engines[i].engine;
+    matrix.engine = clattn__matrix_named(colon + 1);
     if (matrix.engine == MATRIX_NONE) return unknown(wanted);
     if (matrix.subgroups && !strstr(caps->extensions, "cl_intel_required_subgroup_size"))
         return clattn__fail(CLATTN_UNSUPPORTED,

@@ -72,13 +72,6 @@ clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__a
     return status;
 }
 
-size_t clattn__most_items(const clattn__env *env, cl_kernel kernel) {
-    size_t items = 0;
-    cl_int code =
-        clGetKernelWorkGroupInfo(kernel, env->device.id, CL_KERNEL_WORK_GROUP_SIZE, sizeof items, &items, NULL);
-    return code == CL_SUCCESS && items > 0 ? items : SIZE_MAX;
-}
-
 static int64_t tiles_of(int64_t rows, int64_t block) { return (rows + block - 1) / block; }
 
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call) {

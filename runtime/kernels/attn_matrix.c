@@ -149,7 +149,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     const matrix_plan plan = plan_of_shape(shape, &kernel->problem, caps);
     clattn_status status = build(kernel, &plan);
     if (status != CLATTN_OK) return status;
-    const size_t most = clattn__most_items(kernel->programs->env, kernel->kernel);
+    const size_t most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
     if ((size_t)plan.items > most)
         return clattn__fail(
             CLATTN_UNSUPPORTED,

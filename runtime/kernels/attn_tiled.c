@@ -108,9 +108,9 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
         if (!fits(&plan, &env->device.caps) || (most && items > most)) continue;
         clattn_status status = build(kernel, &plan);
         if (status != CLATTN_OK) return status;
-        most = clattn__most_items(env, kernel->kernel);
+        most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
         if (items > most) { /* too many registers: try a smaller group */
-            clReleaseKernel(kernel->kernel);
+            if (kernel->kernel) clReleaseKernel(kernel->kernel);
             kernel->kernel = NULL;
             continue;
         }

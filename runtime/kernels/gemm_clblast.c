@@ -36,7 +36,7 @@ static clattn_status warm_up(clattn__gemm_kernel *kernel) {
     clattn__env *env = kernel->programs->env;
     const size_t n = (size_t)kernel->problem.n, k = (size_t)kernel->problem.k, m = (size_t)kernel->problem.m;
     clattn__buffer x = {0}, y = {0};
-    if (m == 0) return CLATTN_OK;
+    if (m == 0 || kernel->programs->recorder) return CLATTN_OK;
     clattn_status status = clattn__buffer_create(env, m * k * sizeof(float), &x);
     if (status == CLATTN_OK) status = clattn__buffer_create(env, m * n * sizeof(float), &y);
     if (status == CLATTN_OK) status = multiply(kernel, x.mem, 0, k, y.mem, 0, n, 1, 0.0f);

@@ -38,7 +38,6 @@ static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
 /* Builds for one work-group shape. *usable is false when the compiler needed so many registers that fewer items fit. */
 static clattn_status build(clattn__gemm_kernel *kernel, shape s, bool *usable) {
-    clattn__env *env = kernel->programs->env;
     clattn__options options;
     clattn__options_start(&options);
     clattn__options_int(&options, "ITEMS_X", s.x);
@@ -50,11 +49,7 @@ static clattn_status build(clattn__gemm_kernel *kernel, shape s, bool *usable) {
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "gemm_tiled", &kernel->kernel);
     if (status != CLATTN_OK) return status;
-    size_t items = 0;
-    cl_int code =
-        clGetKernelWorkGroupInfo(kernel->kernel, env->device.id, CL_KERNEL_WORK_GROUP_SIZE, sizeof items, &items, NULL);
-    if (code != CL_SUCCESS) return clattn__cl_fail(code, "clGetKernelWorkGroupInfo", env->device.caps.name);
-    *usable = items >= (size_t)(s.x * s.y);
+    *usable = clattn__kernel_most_items(kernel->programs, kernel->kernel) >= (size_t)(s.x * s.y);
     return CLATTN_OK;
 }
 
@@ -67,7 +62,7 @@ static clattn_status build_largest(clattn__gemm_kernel *kernel) {
         clattn_status status = build(kernel, s, &usable);
         if (status != CLATTN_OK) return status;
         if (!usable) {
-            clReleaseKernel(kernel->kernel);
+            if (kernel->kernel) clReleaseKernel(kernel->kernel);
             kernel->kernel = NULL;
             continue;
         }

@@ -102,9 +102,6 @@ void clattn__attn_kernel_clear(clattn__attn_kernel *kernel); /* attn_common.c */
  * dims, types, quirks). */
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps);
-/* How many work-items of the built kernel fit in a group: fewer than the device's limit when it needs many registers.
- * A driver that cannot tell is believed to have room. */
-size_t clattn__most_items(const clattn__env *env, cl_kernel kernel);
 /* One work-group of local_items[0] per tile of block_q rows, in launches that stay short. For kernels that end in
  * ATTN_FIRST. */
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);

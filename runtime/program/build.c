@@ -125,7 +125,9 @@ static clattn_status make_program(clattn__programs *programs, const char *file, 
     if (!program->file || !program->options) goto fail;
     if ((status = clattn__source_load(programs->env->kernel_dir, file, &source)) != CLATTN_OK) goto fail;
     if ((status = make_key(program, source)) != CLATTN_OK) goto fail;
-    if (!load(programs->env, program)) {
+    if (programs->recorder) {
+        programs->recorder->program(programs->recorder->user, program, source);
+    } else if (!load(programs->env, program)) {
         if ((status = build(programs->env, program, source)) != CLATTN_OK) goto fail;
         clattn__cache_store(programs->env, program);
     }
@@ -168,10 +170,20 @@ clattn_status clattn__kernel_create(clattn__programs *programs, clattn__program 
                                     cl_kernel *kernel) {
     const clattn__caps *caps = &programs->env->device.caps;
     cl_int code;
+    *kernel = NULL;
+    if (programs->recorder) return CLATTN_OK;
     *kernel = clCreateKernel(program->program, name, &code);
     if (*kernel && code == CL_SUCCESS) return CLATTN_OK;
     *kernel = NULL;
     clattn_status status = clattn__cl_fail(code, "clCreateKernel", caps->name);
     clattn__fail_note("; kernel \"%s\" of %s", name, program->file);
     return status;
+}
+
+size_t clattn__kernel_most_items(const clattn__programs *programs, cl_kernel kernel) {
+    const clattn__device *device = &programs->env->device;
+    size_t items = 0;
+    if (programs->recorder) return device->caps.max_work_group;
+    cl_int code = clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof items, &items, NULL);
+    return code == CL_SUCCESS && items > 0 ? items : SIZE_MAX;
 }

@@ -44,11 +44,17 @@ typedef struct clattn__program {
 bool clattn__cache_load(clattn__env *env, clattn__program *program);
 void clattn__cache_store(clattn__env *env, const clattn__program *program);
 void clattn__cache_trim(const char *folder, size_t most_bytes); /* the oldest files go first */
+/* Told of what would be built, in the order in which it is asked for. */
+typedef struct clattn__recorder {
+    void (*program)(void *user, const clattn__program *program, const char *source);
+    void *user;
+} clattn__recorder;
 
 typedef struct clattn__programs {
     clattn__env *env;
     clattn__program *first;
     clattn__mutex *lock;
+    const clattn__recorder *recorder; /* NULL; else nothing is built and kernel objects stay NULL: for listings */
 } clattn__programs;
 clattn_status clattn__programs_create(clattn__programs *programs, clattn__env *env);
 void clattn__programs_clear(clattn__programs *programs);
@@ -57,6 +63,9 @@ clattn_status clattn__program_get(clattn__programs *programs, const char *file, 
 /* A kernel object of its own: OpenCL's argument setting is not thread-safe, so each plan makes its own kernels. */
 clattn_status clattn__kernel_create(clattn__programs *programs, clattn__program *program, const char *name,
                                     cl_kernel *kernel);
+/* How many work-items of the built kernel fit in a group: fewer than the device's limit when it needs many registers.
+ * A driver that cannot tell is believed to have room. */
+size_t clattn__kernel_most_items(const clattn__programs *programs, cl_kernel kernel);
 
 /* launch.c */
 typedef struct clattn__launch {

@@ -60,6 +60,19 @@ clattn_status clattn__op_trust(clattn_context *context, const clattn__op *op);
 void clattn__op_trust_key(const clattn_context *context, const char *name, const clattn__program *program,
                           char key[33]);
 
+/* variants.c: calls one of these for each variant of each kernel, whether the device takes it or not. */
+typedef struct clattn__variants {
+    void (*attention)(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem);
+    void (*gemm)(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem);
+    void (*op)(void *user, const char *name, const clattn__op_variant *variant);
+    void *user;
+    bool wide_tiles; /* attention on 16-bit storage at the second width too */
+} clattn__variants;
+void clattn__variants_walk(const clattn__variants *visit);
+
+/* sources.c: the body of clattn_kernel_sources. */
+clattn_status clattn__kernel_sources(clattn_context *context, clattn_source_fn report, void *user);
+
 /* verify_all.c: the body of clattn_verify. */
 clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn report, void *user);
 

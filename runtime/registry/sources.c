@@ -1,0 +1,119 @@
+/* What the kernels of the registry would have built on a device: each variant is prepared with a recorder in the place
+ * of the driver. */
+#include "registry/registry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct listing {
+    clattn_context *context;
+    clattn__programs programs; /* of its own: nothing in it was built */
+    clattn_source_fn report;
+    void *user;
+    const char *kernel;
+    char variant[320];
+    clattn_status status; /* the first failure */
+} listing;
+
+static void report_program(void *user, const clattn__program *program, const char *source) {
+    const listing *l = user;
+    const clattn_program_source row = {.kernel = l->kernel,
+                                       .variant = l->variant,
+                                       .file = program->file,
+                                       .options = program->options,
+                                       .source = source,
+                                       .key = program->key};
+    l->report(l->user, &row);
+}
+
+static void keep(listing *l, clattn_status status) {
+    if (l->status == CLATTN_OK) l->status = status;
+}
+
+static void list_attention(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
+    listing *l = user;
+    clattn__refusal why;
+    if (!clattn__refuse_features(&why, problem->features, impl->features) ||
+        !impl->supports(problem, &l->context->env.device.caps, &why))
+        return;
+    char features[224];
+    clattn__features_text(problem->features, features, sizeof features);
+    snprintf(l->variant, sizeof l->variant, "head_dim %lld, value_dim %lld, %s, %s", (long long)problem->head_dim,
+             (long long)problem->value_dim, clattn_dtype_name(problem->dtype), features);
+    l->kernel = impl->name;
+    clattn__attn_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
+    keep(l, impl->prepare(&kernel));
+    clattn__attn_kernel_clear(&kernel);
+}
+
+static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
+    listing *l = user;
+    clattn__refusal why;
+    if (!impl->supports(problem, &l->context->env.device.caps, &why)) return;
+    snprintf(l->variant, sizeof l->variant, "%lld columns from %lld, %s", (long long)problem->n, (long long)problem->k,
+             clattn_dtype_name(problem->dtype));
+    l->kernel = impl->name;
+    float *weight = clattn__alloc((size_t)problem->n * (size_t)problem->k, sizeof *weight);
+    float *bias = clattn__alloc((size_t)problem->n, sizeof *bias);
+    clattn__gemm_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
+    keep(l, weight && bias ? impl->prepare(&kernel, weight, problem->k, problem->bias ? bias : NULL)
+                           : CLATTN_OUT_OF_MEMORY);
+    clattn__gemm_kernel_clear(&kernel);
+    clattn__free(bias);
+    clattn__free(weight);
+}
+
+static clattn_status create_op(clattn__programs *programs, const char *name, const clattn__op_variant *v,
+                               clattn__op *op) {
+    static const char *const softmax[] = {[CLATTN_SOFTMAX_FORWARD] = "softmax_forward",
+                                          [CLATTN_SOFTMAX_BACKWARD] = "softmax_backward",
+                                          [CLATTN_SOFTMAX_CROSS_ENTROPY] = "softmax_cross_entropy"};
+    const float one = 1;
+    const uint64_t turn = 1;
+    if (strcmp(name, "rows") == 0) return clattn__rows_create(op, programs, v->dtype);
+    if (strcmp(name, "layer_norm") == 0) return clattn__layer_norm_create(op, programs, v->dtype, 1, NULL, NULL);
+    if (strcmp(name, "batch_statistics") == 0) return clattn__batch_statistics_create(op, programs, v->dtype);
+    if (strcmp(name, "batch_apply") == 0)
+        return clattn__batch_apply_create(op, programs, v->dtype, 1, NULL, NULL, NULL);
+    if (strcmp(name, "elementwise") == 0) return clattn__elementwise_create(op, programs, v->dtype, v->kind);
+    if (strcmp(name, "sinusoidal") == 0) return clattn__sinusoidal_create(op, programs, v->dtype, 2, &turn);
+    if (strcmp(name, "learned") == 0) return clattn__learned_create(op, programs, v->dtype, &one, 1, 1);
+    if (strcmp(name, "kv_append") == 0 || strcmp(name, "kv_gather") == 0)
+        return clattn__cache_create(op, programs, name, v->dtype, v->cells);
+    for (int kind = 0; kind < (int)CLATTN__COUNT(softmax); kind++)
+        if (strcmp(name, softmax[kind]) == 0)
+            return clattn__softmax_create(op, programs, v->dtype, (clattn_softmax_kind)kind);
+    if (strcmp(name, "rope") == 0) {
+        clattn_rope_desc d;
+        clattn_rope_desc_init(&d);
+        d.source = (clattn_rope_source)v->kind;
+        d.dtype = v->dtype;
+        d.style = v->interleaved ? CLATTN_ROPE_INTERLEAVED : CLATTN_ROPE_HALF_SPLIT;
+        d.inverse = v->inverse;
+        d.head_dim = d.rotary_dim = 2;
+        d.table_rows = v->kind == CLATTN_ROPE_TABLE;
+        return clattn__rope_create(op, programs, &d, NULL, NULL);
+    }
+    return clattn__fail(CLATTN_UNSUPPORTED, "nothing makes the kernel %s", name);
+}
+
+static void list_op(void *user, const char *name, const clattn__op_variant *variant) {
+    listing *l = user;
+    clattn__op op = {0};
+    l->kernel = name;
+    snprintf(l->variant, sizeof l->variant, "%s", name);
+    keep(l, create_op(&l->programs, name, variant, &op));
+    clattn__op_clear(&op);
+}
+
+clattn_status clattn__kernel_sources(clattn_context *context, clattn_source_fn report, void *user) {
+    listing l = {.context = context, .report = report, .user = user};
+    const clattn__recorder recorder = {.program = report_program, .user = &l};
+    clattn_status status = clattn__programs_create(&l.programs, &context->env);
+    if (status != CLATTN_OK) return status;
+    l.programs.recorder = &recorder;
+    clattn__variants_walk(&(clattn__variants){
+        .attention = list_attention, .gemm = list_gemm, .op = list_op, .user = &l, .wide_tiles = true});
+    clattn__programs_clear(&l.programs);
+    return l.status;
+}

@@ -1,0 +1,129 @@
+/* Every kernel of the registry over the variants that a user is likely to meet: one list for all that go through them.
+ * Whether a device is given a variant is for the visitor to ask. */
+#include "clattn/layers.h"
+#include "registry/registry.h"
+
+static const struct {
+    int head_dim, value_dim;
+} dims[] = {{64, 64}, {128, 128}, {32, 32}, {80, 80}, {33, 20}, {1, 1}, {512, 512}};
+
+static const uint32_t feature_sets[] = {
+    0,
+    CLATTN__CAUSAL,
+    CLATTN__CAUSAL | CLATTN__LSE | CLATTN__PADDING,
+    CLATTN__MASK_FLOAT | CLATTN__LSE,
+    CLATTN__MASK_BOOL | CLATTN__PADDING,
+    CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS,
+    CLATTN__LENGTHS | CLATTN__CAUSAL | CLATTN__OFFSET_FROM_LENGTHS,
+    CLATTN__WEIGHTS | CLATTN__CAUSAL,
+    CLATTN__AVERAGED_WEIGHTS | CLATTN__PADDING | CLATTN__ALWAYS_KEYS,
+    CLATTN__SCORES | CLATTN__MASK_BOOL,
+    CLATTN__SCORE_GAUSSIAN | CLATTN__SCORE_WEIGHT | CLATTN__LSE,
+    CLATTN__SCORE_ADDITIVE | CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS,
+    CLATTN__SCORE_LINEAR | CLATTN__SCORE_WEIGHT | CLATTN__WEIGHTS,
+    CLATTN__DROPOUT | CLATTN__CAUSAL,
+    CLATTN__CAUSAL | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__LSE,
+    CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE,
+};
+
+static const clattn__gemm_problem gemms[] = {
+    {.m = 134, .n = 384, .k = 384, .width = 64, .split_heads = true, .bias = true},
+    {.m = 134, .n = 384, .k = 384, .width = 384, .bias = true},
+    {.m = 134, .n = 99, .k = 77, .width = 33, .split_heads = true},
+    {.m = 134, .n = 99, .k = 1030, .width = 33, .dtype = CLATTN_F16, .split_heads = true, .bias = true},
+    {.m = 134, .n = 99, .k = 1030, .width = 99, .dtype = CLATTN_BF16, .bias = true},
+    {.m = 134, .n = 1, .k = 1, .width = 1},
+    {.m = 134, .n = 77, .k = 520, .width = 77, .activation = CLATTN_ACTIVATION_RELU},
+    {.m = 134, .n = 384, .k = 65, .width = 384, .bias = true, .activation = CLATTN_ACTIVATION_GELU},
+    {.m = 134, .n = 65, .k = 1030, .width = 65, .bias = true}};
+
+/* Storage types, styles and activations are built as kernels of their own. */
+static const struct {
+    const char *name;
+    clattn__op_variant variant;
+} ops[] = {
+    {"rows", {0}},
+    {"rows", {.dtype = CLATTN_F16}},
+    {"rows", {.dtype = CLATTN_BF16}},
+    {"layer_norm", {0}},
+    {"batch_statistics", {0}},
+    {"batch_apply", {0}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_NONE}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_RELU}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_GELU}},
+    {"sinusoidal", {0}},
+    {"learned", {0}},
+    {"layer_norm", {.dtype = CLATTN_F16}},
+    {"layer_norm", {.dtype = CLATTN_BF16}},
+    {"batch_statistics", {.dtype = CLATTN_F16}},
+    {"batch_apply", {.dtype = CLATTN_BF16}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_NONE, .dtype = CLATTN_BF16}},
+    {"elementwise", {.kind = CLATTN_ACTIVATION_GELU, .dtype = CLATTN_F16}},
+    {"sinusoidal", {.dtype = CLATTN_F16}},
+    {"learned", {.dtype = CLATTN_BF16}},
+    {"softmax_forward", {0}},
+    {"softmax_backward", {0}},
+    {"softmax_cross_entropy", {0}},
+    {"softmax_forward", {.dtype = CLATTN_F16}},
+    {"softmax_backward", {.dtype = CLATTN_BF16}},
+    {"softmax_cross_entropy", {.dtype = CLATTN_F16}},
+    {"rope", {.kind = CLATTN_ROPE_COMPUTED, .dtype = CLATTN_F32}},
+    {"rope", {.kind = CLATTN_ROPE_COMPUTED, .dtype = CLATTN_F16, .interleaved = true}},
+    {"rope", {.kind = CLATTN_ROPE_TABLE, .dtype = CLATTN_BF16}},
+    {"rope", {.kind = CLATTN_ROPE_ROWS, .dtype = CLATTN_F32, .interleaved = true, .inverse = true}},
+    {"kv_append", {.dtype = CLATTN_F32, .cells = CLATTN_F32}},
+    {"kv_append", {.dtype = CLATTN_F32, .cells = CLATTN_F16}},
+    {"kv_append", {.dtype = CLATTN_F32, .cells = CLATTN_I8}},
+    {"kv_append", {.dtype = CLATTN_BF16, .cells = CLATTN_BF16}},
+    {"kv_append", {.dtype = CLATTN_BF16, .cells = CLATTN_I8}},
+    {"kv_gather", {.dtype = CLATTN_F32, .cells = CLATTN_F32}},
+    {"kv_gather", {.dtype = CLATTN_F32, .cells = CLATTN_BF16}},
+    {"kv_gather", {.dtype = CLATTN_F32, .cells = CLATTN_I8}},
+    {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_F16}},
+    {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_I8}},
+};
+
+static void visit_attention(const clattn__variants *v, const clattn__attn_impl *impl, uint32_t features,
+                            clattn_dtype dtype, int head_dim, int value_dim) {
+    const bool few = impl == &clattn__attn_decode;
+    const clattn__attn_problem problem = {.features = features,
+                                          .dtype = dtype,
+                                          .scores =
+                                              features & CLATTN__SCORES ? CLATTN_SCORES_MASKED : CLATTN_SCORES_NONE,
+                                          .batch = 2,
+                                          .query_heads = 16,
+                                          .kv_heads = 2,
+                                          .query_len = few ? 2 : 257,
+                                          .kv_len = 257,
+                                          .head_dim = head_dim,
+                                          .value_dim = value_dim};
+    v->attention(v->user, impl, &problem);
+}
+
+/* Storage types share all code but loads and stores: the 16-bit ones meet the first feature sets at one width, and when
+ * asked for the tiles of another. */
+static void walk_attention(const clattn__variants *v, const clattn__attn_impl *impl) {
+    static const clattn_dtype dtypes[] = {CLATTN_F32, CLATTN_F16, CLATTN_BF16};
+    enum { SETS_OF_16_BITS = 7 };
+    for (size_t t = 0; t < CLATTN__COUNT(dtypes); t++)
+        for (size_t f = 0; f < CLATTN__COUNT(feature_sets); f++)
+            for (size_t d = 0; d < CLATTN__COUNT(dims); d++) {
+                if (f > 1 && d > 2) continue; /* odd sizes are about tiles, not about masks */
+                const bool narrow = dtypes[t] != CLATTN_F32, wide_tile = v->wide_tiles && d == 1 && f == 1;
+                if (narrow && (d > 0 || f >= SETS_OF_16_BITS) && !wide_tile) continue;
+                visit_attention(v, impl, feature_sets[f], dtypes[t], dims[d].head_dim, dims[d].value_dim);
+            }
+}
+
+static void walk_gemm(const clattn__variants *v, const clattn__gemm_impl *impl) {
+    for (size_t g = 0; g < CLATTN__COUNT(gemms); g++) {
+        const clattn__gemm_problem problem = clattn__gemm_fitted(impl, &gemms[g]);
+        v->gemm(v->user, impl, &problem);
+    }
+}
+
+void clattn__variants_walk(const clattn__variants *v) {
+    for (int i = 0; clattn__attn_list[i]; i++) walk_attention(v, clattn__attn_list[i]);
+    for (int i = 0; clattn__gemm_list[i]; i++) walk_gemm(v, clattn__gemm_list[i]);
+    for (size_t i = 0; i < CLATTN__COUNT(ops); i++) v->op(v->user, ops[i].name, &ops[i].variant);
+}

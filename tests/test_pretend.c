@@ -1,0 +1,160 @@
+/* Devices that are not at hand: pretended limits really choose and run other tiles, and the listing of programs knows
+ * every kernel of the registry. */
+#include "clattn/clattn.h"
+#include "device/device.h"
+#include "harness.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static clattn_context *open_as(const char *pretend, const char *kernel_dir) {
+    clattn_context *context = NULL;
+    clattn_context_options options;
+    clattn_context_options_init(&options);
+    options.selector = getenv("CLATTN_DEVICE");
+    options.pretend = pretend;
+    options.kernel_dir = kernel_dir;
+    options.cache_dir = "";
+    CHECK(clattn_context_create(&context, &options) == CLATTN_OK, "\"%s\": %s", pretend ? pretend : "",
+          clattn_last_error());
+    return context;
+}
+
+static void words(void) {
+    clattn__caps caps = {.type = CLATTN_DEVICE_CPU, .local_memory = 1, .max_work_group = 2, .vector_width = 8};
+    const char *text = "type=gpu,name=gfx900,vendor=Advanced Micro Devices,platform=rusticl,local_memory=65536,"
+                       "work_group=256,compute_units=60,lanes=4,subgroups=1,fp16=1";
+    REQUIRE(clattn__caps_pretend(&caps, text) == CLATTN_OK, "%s", clattn_last_error());
+    CHECK(caps.type == CLATTN_DEVICE_GPU && strcmp(caps.name, "gfx900") == 0, "type %d, %s", caps.type, caps.name);
+    CHECK(caps.vendor == CLATTN__VENDOR_AMD && caps.runtime == CLATTN__RUNTIME_RUSTICL, "vendor %d, runtime %d",
+          caps.vendor, caps.runtime);
+    CHECK(caps.local_memory == 65536 && caps.max_work_group == 256 && caps.max_item_sizes[2] == 256, "limits");
+    CHECK(caps.compute_units == 60 && caps.vector_width == 4 && caps.subgroups && caps.fp16, "the rest");
+    clattn__free(caps.name);
+    clattn__free(caps.vendor_text);
+    clattn__free(caps.platform);
+}
+
+static void bad_words(void) {
+    static const struct {
+        const char *text, *says;
+    } rows[] = {{"gpu", "\"gpu\" is not key=value"},
+                {"type=gpu,,work_group=1", "\"\" is not key=value"},
+                {"type=fpga", "type is \"fpga\"; it must be cpu, gpu or other"},
+                {"local_memory=-1", "local_memory is \"-1\""},
+                {"local_memory=16k", "local_memory is \"16k\""},
+                {"local_memory=99999999999999999999", "99999999999999999999"},
+                {"work_group=0", "1..4294967295"},
+                {"lanes=5", "4, 8 or 16"},
+                {"subgroups=2", "0..1"},
+                {"matrix=nv:70", "75 at least"},
+                {"matrix=emulated:nv", "wmma11"},
+                {"colour=red", "there is no key \"colour\""}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        clattn_context *context = NULL;
+        clattn_context_options options;
+        clattn_context_options_init(&options);
+        options.pretend = rows[i].text;
+        CHECK(clattn_context_create(&context, &options) == CLATTN_INVALID_ARGUMENT && !context, "\"%s\"", rows[i].text);
+        CHECK(strstr(clattn_last_error(), rows[i].says), "\"%s\": %s", rows[i].text, clattn_last_error());
+    }
+}
+
+/* Plans are verified against the reference when they are made: what a small GPU would run is run here. */
+static void small_gpus(void) {
+    static const struct {
+        const char *pretend, *tiles;
+        int head_dim;
+    } rows[] = {{"type=gpu,local_memory=16384,work_group=64", "8 x 8 work-items", 64},
+                {"type=gpu,local_memory=16384,work_group=64", "8 x 8 work-items", 128},
+                {"type=gpu,local_memory=32768,work_group=256", "16 x 16 work-items", 64},
+                {"type=gpu,local_memory=8192,work_group=64", NULL, 64}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        clattn_context *context = open_as(rows[i].pretend, NULL);
+        REQUIRE(context, "no context");
+        clattn_attention *plan = NULL;
+        clattn_attention_desc d;
+        clattn_attention_desc_init(&d);
+        d.batch = 1, d.query_heads = 2, d.query_len = 70, d.kv_len = 70, d.head_dim = rows[i].head_dim;
+        d.causal = CLATTN_CAUSAL_TOP_LEFT;
+        d.kernel = "attn_tiled";
+        clattn_status status = clattn_attention_create(&plan, context, &d);
+        clattn_plan_info info;
+        if (!rows[i].tiles)
+            CHECK(status == CLATTN_UNSUPPORTED && strstr(clattn_last_error(), "8192"), "%s", clattn_last_error());
+        else if (CHECK(status == CLATTN_OK, "%s: %s", rows[i].pretend, clattn_last_error()) &&
+                 CHECK(clattn_attention_info(plan, &info) == CLATTN_OK, "info"))
+            CHECK(strstr(info.tiles, rows[i].tiles), "%s: %s", rows[i].pretend, info.tiles);
+        clattn_attention_destroy(&plan);
+        clattn_context_destroy(&context);
+    }
+}
+
+enum { MOST_NAMES = 64, NAME = 48 };
+typedef struct seen {
+    char names[MOST_NAMES][NAME];
+    int count, programs;
+} seen;
+
+static bool has(const seen *s, const char *name) {
+    for (int i = 0; i < s->count; i++)
+        if (strcmp(s->names[i], name) == 0) return true;
+    return false;
+}
+
+static void see(void *user, const clattn_program_source *program) {
+    seen *s = user;
+    s->programs++;
+    CHECK(strstr(program->source, "__kernel") && !strstr(program->source, "#include \""), "%s: not a whole program",
+          program->file);
+    CHECK(strncmp(program->options, "-cl-std=CL1.2", 13) == 0 && strlen(program->key) == 32, "%s", program->options);
+    if (!has(s, program->kernel) && s->count < MOST_NAMES) snprintf(s->names[s->count++], NAME, "%s", program->kernel);
+}
+
+/* Kernels that are ours and not the host's: each is in the listing of a GPU or of a CPU. */
+static void every_kernel_is_listed(void) {
+    static const char *const pretended[] = {"type=gpu,vendor=NVIDIA,local_memory=49152,work_group=1024,matrix=nv:80",
+                                            "type=cpu,lanes=8"};
+    static seen s;
+    memset(&s, 0, sizeof s);
+    for (int i = 0; i < 2; i++) {
+        clattn_context *context = open_as(pretended[i], NULL);
+        REQUIRE(context, "no context");
+        CHECK(clattn_kernel_sources(context, see, &s) == CLATTN_OK, "%s", clattn_last_error());
+        clattn_context_destroy(&context);
+    }
+    clattn_kernel_info info;
+    for (int k = 0; k < clattn_kernel_count() && clattn_kernel_get(k, &info) == CLATTN_OK; k++) {
+        if (strstr(info.name, "_host") || strcmp(info.name, "gemm_clblast") == 0) continue;
+        CHECK(has(&s, info.name), "%s is in no listing", info.name);
+    }
+    static const char *const small[] = {"layer_norm", "elementwise", "rope",
+                                        "kv_append",  "kv_gather",   "softmax_forward"};
+    for (size_t i = 0; i < sizeof small / sizeof small[0]; i++)
+        CHECK(has(&s, small[i]), "%s is in no listing", small[i]);
+    CHECK(s.programs > 100, "%d programs", s.programs);
+}
+
+static void bad_listings(void) {
+    static seen s;
+    CHECK(clattn_kernel_sources(NULL, see, &s) == CLATTN_INVALID_ARGUMENT, "context NULL");
+    clattn_context *context = open_as(NULL, "/no/such/folder");
+    REQUIRE(context, "no context");
+    CHECK(clattn_kernel_sources(context, NULL, NULL) == CLATTN_INVALID_ARGUMENT, "report NULL");
+    CHECK(clattn_kernel_sources(context, see, &s) == CLATTN_FILE_FAILED &&
+              strstr(clattn_last_error(), "/no/such/folder"),
+          "%s", clattn_last_error());
+    clattn_context_destroy(&context);
+}
+
+int main(int argc, char **argv) {
+    static const clattn_test tests[] = {{"words", words},
+                                        {"bad_words", bad_words},
+                                        {"small_gpus", small_gpus},
+                                        {"every_kernel_is_listed", every_kernel_is_listed},
+                                        {"bad_listings", bad_listings},
+                                        {NULL, NULL}};
+    static const clattn_test_suite suites[] = {{"pretend", tests}, {NULL, NULL}};
+    return clattn_test_main(suites, argc, argv);
+}

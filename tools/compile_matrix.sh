@@ -1,0 +1,22 @@
+#!/bin/sh
+# Compiles every kernel for the GPUs of three vendors, without having one, and checks what their compilers made of it:
+#   compile_matrix.sh [--fetch] [OPTION]... [TARGET]...
+#   --fetch          first fetch the compilers into build/vendor-tools (tools/vendor_tools.sh: 120 MB from Debian and
+#                    one proprietary program from PyPI)
+#   --help           the other options, which go to tools/compile_matrix.py
+# $CLATTN_BINARY names the program (default: the first of build/test-release/clattn and build/clattn that exists);
+# $CLATTN_VENDOR_TOOLS the folder with the compilers (default: build/vendor-tools, else those on the system).
+set -eu
+cd "$(dirname "$0")/.."
+tools=${CLATTN_VENDOR_TOOLS:-build/vendor-tools}
+if [ "${1:-}" = --fetch ]; then
+    shift
+    sh tools/vendor_tools.sh "$tools"
+fi
+[ -d "$tools" ] || tools=''
+binary=${CLATTN_BINARY:-}
+for choice in build/test-release/clattn build/clattn; do
+    [ -n "$binary" ] || [ ! -x "$choice" ] || binary=$choice
+done
+[ -n "$binary" ] || { echo "compile_matrix.sh: no program; build clattn first, or set CLATTN_BINARY" >&2; exit 2; }
+exec python3 tools/compile_matrix.py "$binary" ${tools:+--tools "$tools"} "$@"
