@@ -22,8 +22,8 @@
  * sum, so partial blocks look for one first and then go row by row.
  *
  * Tails. Keys: the last register tile repeats the last key and nobody reads the copies. Rows: lanes without a row have
- * a query of zeros, vectors without a row are left out. Columns of V that are no whole vectors: V is copied to
- * a padded tile.
+ * a query of zeros, vectors without a row are left out. Columns of V that are no whole vectors: half a vector
+ * more, or value tiles that overlap; where V has to become floats anyhow, its copy is padded.
  *
  * Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and the tile sizes below. */
 #include "inc/dropout.clh"
@@ -46,21 +46,23 @@
 #error "BLOCK_KV must be a multiple of MR and VW in VW..256"
 #endif
 /* NC: vectors of columns of a value tile, 1..8. MV: its rows, a divisor of VW, 1..16. MV * NC sums and NC values
- * are live. TILE_COLUMNS: columns of a value tile, NC * VW; unless V is copied, at most VALUE_DIM: columns of V. */
+ * are live. TILE_COLUMNS: columns of a value tile, NC * VW; unless V is copied, at most VALUE_DIM: columns of V.
+ * HALF_TAIL: 1 for one value tile of NC vectors and half a vector more, which then is all of V. */
 #if NC < 1 || NC > 8
 #error "NC must be in 1..8"
 #endif
 #if MV < 1 || MV > 16 || VW % MV != 0
 #error "MV must divide VW and be in 1..16"
 #endif
-#define TILE_COLUMNS (NC * VW)
+#define TILE_COLUMNS (NC * VW + (HALF_TAIL ? HALF_VW : 0))
+#define ACC_COLUMNS (NC * VW + (HALF_TAIL ? VW : 0)) /* whole vectors */
 #define VALUE_TILES ((VALUE_DIM + TILE_COLUMNS - 1) / TILE_COLUMNS)
 
 #define SINGLE_MR 8               /* keys of a score tile of one vector */
 #define QUERY_ROWS (HEAD_DIM + 1) /* of Q^T per vector: one more keeps the vectors out of the same cache sets */
 
 #define CONVERT (STORAGE_F16 || STORAGE_BF16) /* K and V become floats on the way */
-#define COPY_VALUE (CONVERT || VALUE_DIM % VW != 0)
+#define COPY_VALUE (CONVERT || VALUE_DIM < VW)
 #define KEY_STRIDE ((HEAD_DIM + VW - 1) / VW * VW) /* of converted keys */
 
 #if CONVERT
@@ -75,6 +77,9 @@ typedef const float *value_row;
 typedef const __global float *value_row;
 #if VALUE_DIM < TILE_COLUMNS
 #error "NC vectors must not pass VALUE_DIM"
+#endif
+#if HALF_TAIL && VALUE_DIM != TILE_COLUMNS
+#error "HALF_TAIL needs a value tile that is all of V"
 #endif
 #endif
 
@@ -285,38 +290,49 @@ static inline void copy_values(const value_source *source, const key_block *bloc
 /* Whether V holds an infinity or NaN, which a weight of 0 does not silence, at a key that some row must not see. */
 static inline bool is_poisoned(const value_source *source, const key_block *block) {
     vec sums[NC];
+    half_vec tail = (half_vec)(0.0f);
     UNROLL for (int j = 0; j < NC; j++) sums[j] = (vec)(0.0f);
     for (int c = 0; c < block->count; c++) {
         if (!block->masked && c == block->common.x) c = block->common.y;
         if (c == block->count) break;
         const value_row row = value_row_of(source, block, c);
         UNROLL for (int j = 0; j < NC; j++) sums[j] = muladd(LOAD(row + j * VW), (vec)(0.0f), sums[j]);
+        if (HALF_TAIL) tail = muladd(HALF_LOAD(row + NC * VW), (half_vec)(0.0f), tail);
     }
     UNROLL for (int j = 1; j < NC; j++) sums[0] += sums[j];
-    return any(sums[0] != sums[0]) != 0;
+    return any(sums[0] != sums[0]) || any(tail != tail);
 }
 
 /* acc = acc * rescale + P^T x V for all rows of the tile. */
 static inline void add_values(const value_source *source, const attn_head *head, const query_tile *tile,
                               const key_block *block, const float *p, const float *rescale,
-                              float *acc) /* (BLOCK_Q, TILE_COLUMNS) */ {
+                              float *acc) /* (BLOCK_Q, ACC_COLUMNS) */ {
     for (int r = 0; r < tile->rows; r += MV) {
         const int2 run = keys_of_rows(head, tile, block, r, MV);
         const float *weights = LANES_AT(p, r / VW, 0) + r % VW;
         vec o[MV][NC];
-        UNROLL for (int i = 0; i < MV; i++) UNROLL for (int j = 0; j < NC; j++) o[i][j] =
-            VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) * rescale[r + i];
+        half_vec tail[MV]; /* with HALF_TAIL */
+        UNROLL for (int i = 0; i < MV; i++) {
+            float *from = acc + (r + i) * ACC_COLUMNS;
+            UNROLL for (int j = 0; j < NC; j++) o[i][j] = VEC_AT(from + j * VW) * rescale[r + i];
+            if (HALF_TAIL) tail[i] = HALF_VEC_AT(from + NC * VW) * rescale[r + i];
+        }
         for (int c = run.x; c < run.y; c++) {
             const value_row row = value_row_of(source, block, c);
             vec x[NC];
             UNROLL for (int j = 0; j < NC; j++) x[j] = LOAD(row + j * VW);
+            const half_vec y = HALF_TAIL ? HALF_LOAD(row + NC * VW) : (half_vec)(0.0f);
             UNROLL for (int i = 0; i < MV; i++) {
-                const vec weight = (vec)(weights[c * VW + i]);
-                UNROLL for (int j = 0; j < NC; j++) o[i][j] = muladd(weight, x[j], o[i][j]);
+                const float weight = weights[c * VW + i];
+                UNROLL for (int j = 0; j < NC; j++) o[i][j] = muladd((vec)(weight), x[j], o[i][j]);
+                if (HALF_TAIL) tail[i] = muladd((half_vec)(weight), y, tail[i]);
             }
         }
-        UNROLL for (int i = 0; i < MV; i++) UNROLL for (int j = 0; j < NC; j++)
-            VEC_AT(acc + (r + i) * TILE_COLUMNS + j * VW) = o[i][j];
+        UNROLL for (int i = 0; i < MV; i++) {
+            float *to = acc + (r + i) * ACC_COLUMNS;
+            UNROLL for (int j = 0; j < NC; j++) VEC_AT(to + j * VW) = o[i][j];
+            if (HALF_TAIL) HALF_VEC_AT(to + NC * VW) = tail[i];
+        }
     }
 }
 
@@ -325,13 +341,16 @@ static inline void add_allowed_values(const value_source *source, const attn_hea
                                       const key_block *block, const float *p, const float *rescale, float *acc) {
     for (int r = 0; r < tile->rows; r++) {
         const int2 range = attn_range(head, tile->row + r);
-        float *o = acc + r * TILE_COLUMNS;
-        for (int d = 0; d < TILE_COLUMNS; d += VW) VEC_AT(o + d) *= rescale[r];
+        float *o = acc + r * ACC_COLUMNS;
+        for (int d = 0; d < ACC_COLUMNS; d += VW) VEC_AT(o + d) *= rescale[r];
         for (int c = 0; c < block->count; c++) {
             if (!attn_allowed(head, range, tile->row + r, key_at(block, c))) continue;
             const value_row row = value_row_of(source, block, c);
-            const vec weight = (vec)(LANES_AT(p, r / VW, c)[r % VW]);
-            for (int d = 0; d < TILE_COLUMNS; d += VW) VEC_AT(o + d) = muladd(weight, LOAD(row + d), VEC_AT(o + d));
+            const float weight = LANES_AT(p, r / VW, c)[r % VW];
+            for (int d = 0; d < NC * VW; d += VW) VEC_AT(o + d) = muladd((vec)(weight), LOAD(row + d), VEC_AT(o + d));
+            if (HALF_TAIL)
+                HALF_VEC_AT(o + NC * VW) =
+                    muladd((half_vec)(weight), HALF_LOAD(row + NC * VW), HALF_VEC_AT(o + NC * VW));
         }
     }
 }
@@ -343,11 +362,11 @@ static inline int tile_column(int t) {
 
 static inline void add_block(const __global storage *v, clattn_i64 stride, const attn_head *head,
                              const query_tile *tile, const key_block *block, const float *p, const float *rescale,
-                             float *acc) /* (VALUE_TILES, BLOCK_Q, TILE_COLUMNS) */ {
+                             float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
     float copied[COPY_VALUE ? BLOCK_KV * TILE_COLUMNS : 1] __attribute__((aligned(64)));
     for (int t = 0; t < VALUE_TILES; t++) {
         const value_source source = {v, stride, tile_column(t), copied};
-        float *tile_acc = acc + t * BLOCK_Q * TILE_COLUMNS;
+        float *tile_acc = acc + t * BLOCK_Q * ACC_COLUMNS;
         if (COPY_VALUE) copy_values(&source, block, copied);
         if (block->partial && is_poisoned(&source, block))
             add_allowed_values(&source, head, tile, block, p, rescale, tile_acc);
@@ -384,12 +403,16 @@ static inline void write_output(const query_tile *tile, const float *acc, const 
     for (int t = 0; t < VALUE_TILES; t++) {
         const int column = tile_column(t), columns = min(TILE_COLUMNS, VALUE_DIM - column);
         for (int i = 0; i < tile->rows; i++) {
-            const float *from = acc + (t * BLOCK_Q + i) * TILE_COLUMNS;
+            const float *from = acc + (t * BLOCK_Q + i) * ACC_COLUMNS;
             __global storage *to = o + i * stride + column;
             int d = 0;
             if (aligned)
                 for (; d < columns; d += VW) store_aligned_lanes(VEC_AT(from + d) * factors[i], to + d);
             for (; d + VW <= columns; d += VW) store_lanes(VEC_AT(from + d) * factors[i], to + d);
+            if (HALF_TAIL) {
+                HALF_STORE(HALF_VEC_AT(from + d) * factors[i], (__global float *)(to + d));
+                d += HALF_VW;
+            }
             for (; d < columns; d++) store1(from[d] * factors[i], to + d);
         }
     }
@@ -403,8 +426,8 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
     float qt[NV * QUERY_ROWS * VW] __attribute__((aligned(64))); /* Q^T */
     float p[NV * KEY_ROWS * VW] __attribute__((aligned(64)));    /* scores, then weights */
     float bias[BIAS ? NV * KEY_ROWS * VW : 1] __attribute__((aligned(64)));
-    float acc[VALUE_TILES * BLOCK_Q * TILE_COLUMNS] __attribute__((aligned(64))); /* sums of weight * value */
-    float factors[BLOCK_Q] __attribute__((aligned(64)));                          /* rescale, at last 1 / l */
+    float acc[VALUE_TILES * BLOCK_Q * ACC_COLUMNS] __attribute__((aligned(64))); /* sums of weight * value */
+    float factors[BLOCK_Q] __attribute__((aligned(64)));                         /* rescale, at last 1 / l */
     int list[KEY_LIST ? BLOCK_KV : 1];
     vec top[NV], m[NV], l[NV]; /* of the scores: block's maximum, running maximum, running sum of weights */
 
@@ -428,7 +451,7 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
         m[j] = (vec)(first_m);
         l[j] = (vec)(SINKS ? 1.0f : 0.0f);
     }
-    for (int i = 0; i < VALUE_TILES * BLOCK_Q * TILE_COLUMNS; i += VW) VEC_AT(acc + i) = (vec)(0.0f);
+    for (int i = 0; i < VALUE_TILES * BLOCK_Q * ACC_COLUMNS; i += VW) VEC_AT(acc + i) = (vec)(0.0f);
 
     int at = attn_range(&head, tile.row).x, end = attn_range(&head, tile.row + tile.rows - 1).y;
     bool always = !ALWAYS_KEYS;

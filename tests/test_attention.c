@@ -10,6 +10,7 @@
 #include "cases.h"
 #include "clattn/clattn.h"
 #include "harness.h"
+#include "kernels/attn_cpu.h"
 #include "kernels/impl.h"
 #include "plan/plan.h"
 #include "ref/ref.h"
@@ -549,21 +550,38 @@ static void test_batch_independence(void) {
     }
 }
 
-static const clattn_test attention_tests[] = {{"sizes", test_sizes},
-                                              {"dims", test_dims},
-                                              {"layouts", test_layouts},
-                                              {"scale", test_scale},
-                                              {"extremes", test_extremes},
-                                              {"causal", test_causal},
-                                              {"window", test_window},
-                                              {"masks", test_masks},
-                                              {"lengths", test_lengths},
-                                              {"terms", test_terms},
-                                              {"outputs", test_outputs},
-                                              {"storage", test_storage},
-                                              {"zero_sizes", test_zero_sizes},
-                                              {"batch_independence", test_batch_independence},
-                                              {NULL, NULL}};
+/* The vectors of the CPU kernel are as wide as the device's; here all widths have their turn, each with columns that
+ * are half a vector more than whole ones, that overlap, and that are fewer than a vector. */
+static void test_widths(void) {
+    static const int widths[] = {4, 8, 16};
+    static const case_shape shape = {1, 2, 1, 75, 170};
+    kernel_tally tally = {0};
+    if (!has_context() || !is_kernel_wanted(clattn__attn_cpu.name)) return;
+    for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
+        const int dims[] = {2 * widths[w] + widths[w] / 2, widths[w] + 1, widths[w] - 1};
+        for (int d = 0; d < 3; d++) {
+            const case_variant variant = {
+                "widths", "widths", 0, .head_dim = dims[d], .value_dim = dims[d], .causal = CLATTN_CAUSAL_BOTTOM_RIGHT,
+                .lse = 1};
+            test_case c;
+            case_create(&c, &variant, &shape, w);
+            clattn__attn_cpu_force_width(widths[w]);
+            run_kernel(&c, &clattn__attn_cpu, &tally);
+            clattn__attn_cpu_force_width(0);
+            case_free(&c);
+        }
+    }
+}
+
+static const clattn_test attention_tests[] = {
+    {"sizes", test_sizes},           {"dims", test_dims},
+    {"layouts", test_layouts},       {"scale", test_scale},
+    {"extremes", test_extremes},     {"causal", test_causal},
+    {"window", test_window},         {"masks", test_masks},
+    {"lengths", test_lengths},       {"terms", test_terms},
+    {"outputs", test_outputs},       {"storage", test_storage},
+    {"zero_sizes", test_zero_sizes}, {"batch_independence", test_batch_independence},
+    {"widths", test_widths},         {NULL, NULL}};
 static const clattn_test_suite suites[] = {{"attention", attention_tests}, {NULL, NULL}};
 
 int main(int argc, char **argv) {

@@ -12,6 +12,7 @@ typedef struct tile {
     int block;   /* BLOCK_KV */
     int columns; /* NC */
     int rows;    /* MV */
+    bool half;   /* HALF_TAIL */
 } tile;
 
 /* Score tiles. 32 registers of 16 lanes hold up to 24 sums, 16 registers of fewer lanes 12. One block length per width,
@@ -75,10 +76,14 @@ static tile choose_tile(const clattn__attn_problem *problem, const clattn__caps 
         if ((t->least_lanes == 16) != (lanes == 16)) continue;
         if (!best || expected_time(t, lanes, problem, caps) < expected_time(best, lanes, problem, caps)) best = t;
     }
-    tile chosen = {lanes, best->vectors, best->keys, best->block, 1, 8};
-    chosen.columns = choose_columns(ceil_div(problem->value_dim, lanes), lanes == 16 ? 6 : 3);
-    const int sums = lanes == 16 ? 24 : 12;
-    while (chosen.rows > lanes || chosen.rows * chosen.columns > sums) chosen.rows /= 2;
+    tile chosen = {lanes, best->vectors, best->keys, best->block, 1, 8, false};
+    const int sums = lanes == 16 ? 24 : 12, most = sums / 4;
+    const int whole = (int)(problem->value_dim / lanes), rest = (int)(problem->value_dim % lanes);
+    const bool copied = problem->dtype != CLATTN_F32 || whole == 0;
+    chosen.half = !copied && rest == lanes / 2 && whole < most;
+    const int fitting = copied || whole > most ? most : whole; /* only a copied V is padded */
+    chosen.columns = chosen.half ? whole : choose_columns(ceil_div(problem->value_dim, lanes), fitting);
+    while (chosen.rows > lanes || chosen.rows * (chosen.columns + chosen.half) > sums) chosen.rows /= 2;
     return chosen;
 }
 
@@ -100,6 +105,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     clattn__options_int(&options, "BLOCK_KV", t.block);
     clattn__options_int(&options, "NC", t.columns);
     clattn__options_int(&options, "MV", t.rows);
+    clattn__options_int(&options, "HALF_TAIL", t.half);
     clattn_status status = clattn__program_get(kernel->programs, "attn_cpu.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "attn_cpu", &kernel->kernel);
@@ -109,7 +115,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     kernel->block_kv = t.block;
     kernel->local_items[0] = kernel->local_items[1] = kernel->local_items[2] = 1;
     snprintf(kernel->tiles, sizeof kernel->tiles, "%d query rows x %d keys, %d lanes, value tiles of %d columns",
-             kernel->block_q, t.block, t.lanes, t.lanes * t.columns);
+             kernel->block_q, t.block, t.lanes, t.lanes * t.columns + (t.half ? t.lanes / 2 : 0));
     return CLATTN_OK;
 }
 
