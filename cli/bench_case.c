@@ -7,6 +7,9 @@
 
 enum { MOST_RUNS = 2000, LEAST_RUNS = 5 };
 
+/* Of the measuring time, before it: some schedulers leave all threads of a driver on one core for a while. */
+#define WARM_SHARE 0.4
+
 double bench_gflops(const bench_case *c) { return c->flops / c->result.median_ms * 1e-6; }
 
 int bench_fail(const bench_case *c, clattn_status status, const char *doing) {
@@ -32,8 +35,10 @@ void bench_take_times(bench_result *result, double *times, int runs) {
 static clattn_status measure(bench_case *c, const bench_settings *settings) {
     double times[MOST_RUNS];
     clattn_status status = CLATTN_OK;
-    for (long long i = 0; i < settings->warmup && status == CLATTN_OK; i++) status = c->kind->run(c);
-    double start = cli_seconds();
+    double start = cli_seconds(), warm = settings->repeat ? 0 : settings->seconds * WARM_SHARE;
+    for (long long i = 0; status == CLATTN_OK && (i < settings->warmup || cli_seconds() - start < warm); i++)
+        status = c->kind->run(c);
+    start = cli_seconds();
     int runs = 0, least = settings->repeat ? (int)settings->repeat : LEAST_RUNS;
     while (status == CLATTN_OK && runs < MOST_RUNS) {
         if (runs >= least && (settings->repeat || cli_seconds() - start >= settings->seconds)) break;

@@ -30,7 +30,7 @@ static const char help[] =
     "  --once               run each shape once, unchecked, print a line and end: what --startup times\n"
     "  --kernel NAME        this attention kernel and no other\n"
     "  --gemm-kernel NAME   this projection kernel and no other\n"
-    "  --warmup N           runs before the clock starts (default 2)\n"
+    "  --warmup N           runs before the clock starts, at least (default 2); without --repeat also 0.4 * --seconds\n"
     "  --repeat N           timed runs, 1..2000 (default: for --seconds, at least five)\n"
     "  --seconds X          how long to go on with each shape (default 1)\n"
     "  --seed N             of the random data (default 1)\n"

@@ -8,6 +8,8 @@ import csv
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -69,6 +71,29 @@ def test_json():
     row = report["rows"][0]
     must(row["op"] == "attention" and row["rows_checked"] == row["rows"] == 32 and row["error_fraction"] <= 1, row)
     must(row["min_ms"] <= row["median_ms"] and row["runs"] == 1 and row["extra_bytes"] == 0, row)
+
+
+def test_report():
+    """The table of bench/report.py: what is wanted, what misses, and which library is the best."""
+    if not shutil.which("gnuplot"):
+        raise test_cli.Skip("gnuplot is not installed")
+    end = "full,\"attention 1,8,8,1024,1024,64\""
+    own = "attention,clattn,1x8x8x1024x1024x64,0,9,10,%s,%s,a device,1,attn_cpu,1e-6," + end
+    other = "attention,%s,1x8x8x1024x1024x64,0,19,%s,,,,,,," + end
+    start = "first_run,clattn,attention:1x8,0,%s,%s,,,d,1,,,startup,startup"
+    os.makedirs("report", exist_ok=True)
+    test_cli.write("report/machine.csv", b"what,value\ncpu,A CPU\ncpus,2\nvectors,AVX-512\nsystem,Linux\n"
+                   b"clattn,0\ntorch,1\nonnxruntime,2\nopenvino,3\n")
+    for gflops, share, start_ms, says in ((100, 0.5, 3000, ("0.50 instead of 0.86", "3000.000 ms instead of 2000")),
+                                          (180, 0.9, 900, ("Every row reaches",))):
+        lines = [COLUMNS + ",section,arguments", own % (gflops, share), other % ("slow", 30), other % ("quick", 20),
+                 other % ("none", ""), start % (start_ms, start_ms)]
+        test_cli.write("report/results.csv", "\n".join(lines).encode())
+        done = subprocess.run([sys.executable, test_cli.ROOT + "/bench/report.py", "report"], capture_output=True,
+                              text=True)
+        must(done.returncode == 0, done.stderr)
+        must(all(text in done.stdout for text in says + ("| quick | 20.000 | 2.00 (1.05) |",)), done.stdout)
+        must(os.path.getsize("report/performance.png") > 2000, "no picture")
 
 
 def test_bad_input():

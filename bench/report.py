@@ -1,0 +1,198 @@
+"""Turns the results of compare.py into a table, a chart, and docs/performance.md.
+
+usage: report.py OUT_DIR [--docs DOCS_DIR]
+
+Reads OUT_DIR/results.csv and machine.csv and writes results.md, performance.png and performance.svg there. With --docs
+the pictures go to DOCS_DIR, and the table into its performance.md, between the lines <!-- results --> and
+<!-- end of results -->. gnuplot draws.
+"""
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
+START_WANTED = {"first_run": 2000.0, "warm_start": 120.0, "attention": 0.060}  # ms
+TITLES = {"full": "attention, full", "causal": "attention, causal", "short": "attention, short",
+          "ragged": "ragged lengths", "head_dim": "head widths", "features": "options", "window": "sliding window",
+          "decode": "decoding", "storage": "16-bit and 8-bit storage", "projections": "projections with bias",
+          "layers": "multi-head layers", "model": "MiniLM, six layers"}
+NARROW = 0.06  # what AVX2 alone may lack of each wanted share of the peak
+
+
+def read(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def reads(result):
+    """Its limit is reading memory: a single query per head."""
+    return result["op"] == "decode" or result["shape"].split("x")[3:4] == ["1"]
+
+
+def number(text):
+    return float(text) if text else None
+
+
+class Row:
+    """One line of rows.csv with what was measured."""
+
+    def __init__(self, wanted, results, slack):
+        self.wanted = wanted
+        mine = [r for r in results if r["arguments"] == wanted["option"] + " " + wanted["shape"]]
+        own = [r for r in mine if r["peer"] == "clattn"]
+        self.own = own[0] if own else None
+        self.peers = {r["peer"]: number(r["median_ms"]) for r in mine if r["peer"] != "clattn"}
+        measured = {name: ms for name, ms in self.peers.items() if ms}
+        self.best = min(measured, key=measured.get) if measured else None
+        self.ms = number(self.own["median_ms"]) if self.own else None
+        self.gflops = number(self.own["gflops"]) if self.own else None
+        self.fraction = number(self.own["fraction_of_peak"]) if self.own else None
+        self.ratio = measured[self.best] / self.ms if self.best and self.ms else None
+        self.of_peak = number(wanted["of_peak"]) - slack if wanted["of_peak"] else None
+        self.beside = None
+
+    def label(self):
+        return self.wanted["shape"].replace(",", " ")
+
+    def misses(self):
+        """In words, what is less than wanted."""
+        wanted = number(self.wanted["ratio"]), number(self.wanted["beside_ratio"])
+        return [f"{what} {got:.2f} instead of {want:.2f}" for what, got, want in
+                (("share of the peak", self.fraction, self.of_peak), ("best library", self.ratio, wanted[0]),
+                 ("beside its neighbour", self.beside, wanted[1]))
+                if got is not None and want is not None and round(got, 3) < want]
+
+
+def rows_of(results, slack):
+    rows = [Row(wanted, results, slack) for wanted in read(os.path.join(HERE, "rows.csv"))]
+    speeds = {(row.wanted["option"], row.wanted["shape"]): row.gflops for row in rows}
+    for row in rows:
+        other = speeds.get((row.wanted["option"], row.wanted["beside"]))
+        if row.gflops and other:
+            row.beside = row.gflops / other
+    return [row for row in rows if row.own]
+
+
+def cell(value, wanted, form="{:.2f}"):
+    if value is None:
+        return ""
+    text = form.format(value)
+    return text if wanted is None else f"{text} ({form.format(wanted)})"
+
+
+def table(rows):
+    lines = ["| work | ms | GFLOP/s | of peak | best library | its ms | times faster | beside its neighbour | |",
+             "|---|---:|---:|---:|---|---:|---:|---:|---|"]
+    section = None
+    for row in rows:
+        if row.wanted["section"] != section:
+            section = row.wanted["section"]
+            lines.append(f"| **{TITLES[section]}** | | | | | | | | |")
+        unit = " of reading" if reads(row.own) else ""
+        best = f"{row.peers[row.best]:.3f}" if row.best else ""
+        lines.append(f"| {row.label()} | {row.ms:.3f} | {row.gflops:.1f} | {cell(row.fraction, row.of_peak)}{unit} | "
+                     f"{row.best or ''} | {best} | {cell(row.ratio, number(row.wanted['ratio']))} | "
+                     f"{cell(row.beside, number(row.wanted['beside_ratio']))} | {'misses' if row.misses() else ''} |")
+    return lines
+
+
+def startup(results):
+    """Lines of the table, and what misses."""
+    missing, lines = [], ["| start-up | ms | wanted |", "|---|---:|---:|"]
+    names = {"first_run": "first run, nothing cached", "warm_start": "warm start of a process to its first result",
+             "attention": "one call at S 16"}
+    for r in results:
+        if r["section"] == "startup":
+            what = r["shape"].replace(":", " ").replace("x", " ")
+            name, ms, wanted = f"{names[r['op']]}: {what}", float(r["median_ms"]), START_WANTED[r["op"]]
+            lines.append(f"| {name} | {ms:.3f} | < {wanted:g} |")
+            if not ms < wanted:
+                missing.append(f"- {name}: {ms:.3f} ms instead of {wanted:g}")
+    return lines if len(lines) > 2 else [], missing
+
+
+def peak_of(results):
+    """GFLOP/s: each run of the tool measured it; the median of them."""
+    own = [r for r in results if r["peer"] == "clattn" and r["gflops"] and not reads(r)]
+    peaks = [float(r["gflops"]) / float(r["fraction_of_peak"]) for r in own if float(r["fraction_of_peak"]) > 0.2]
+    return statistics.median(peaks) if peaks else None
+
+
+def text_of(rows, results, machine):
+    device, peak = rows[0].own, peak_of(results)
+    lines = [f"{machine['cpu']}, {machine['cpus']} processors, {machine.get('vectors', '')}, {machine['system']}. "
+             f"Device: {device['device']}, driver {device['driver']}" +
+             (f", {peak:.0f} GFLOP/s of float32 multiply-adds at most. " if peak else ". ") +
+             f"{machine['clattn']} beside torch {machine['torch']}, onnxruntime {machine['onnxruntime']} and openvino "
+             f"{machine['openvino'].split('-')[0]}, each with {machine['cpus']} threads. Medians; in brackets what is "
+             "wanted.", ""]
+    start_lines, start_missing = startup(results)
+    lines += table(rows) + [""] + start_lines
+    missing = [f"- {row.wanted['option']} {row.label()}: {'; '.join(row.misses())}" for row in rows if row.misses()]
+    missing += start_missing
+    lines += ["", "Every row reaches what is wanted." if not missing else "Rows that miss:", ""] + missing
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def draw(rows, folder):
+    shown = [row for row in rows if row.ratio]
+    data = os.path.join(folder, "ratios.dat")
+    with open(data, "w", encoding="utf-8") as file:
+        for row in shown:
+            name = f"{row.wanted['option']} {row.label()}".replace("attention ", "").replace("_", " ")
+            file.write(f'"{name}" {row.ratio:.3f} "{row.best}"\n')
+    most = max(row.ratio for row in shown)
+    script = f"""
+set style fill solid 0.9
+set boxwidth 0.7
+set offsets 0.6, 0.6, 0, 0
+set yrange [0:{1.12 * most:.2f}]
+set ytics 0.5
+set grid ytics lc rgb "#d0d0d0"
+set border 3 lc rgb "#606060"
+set tics nomirror textcolor rgb "#202020"
+set xtics rotate by 60 right font ",10"
+set ylabel "times faster than the best library"
+set title "clattn beside the fastest of torch, onnxruntime and openvino, same CPU, same threads"
+set arrow from graph 0, first 1 to graph 1, first 1 nohead lc rgb "#b03030" lw 1.5 front
+plot "{data}" using 0:2:xtic(1) with boxes lc rgb "#3b6ea5" notitle, \\
+     "" using 0:($2 + {0.02 * most:.3f}):(sprintf("%.2f", $2)) with labels font ",8" notitle
+"""
+    width = max(900, 34 * len(shown) + 160)
+    for terminal, name in ((f"pngcairo size {width},620 font 'Sans,11'", "performance.png"),
+                           (f"svg size {width},620 font 'Sans,11' background 'white'", "performance.svg")):
+        commands = f"set terminal {terminal}\nset output '{os.path.join(folder, name)}'\n{script}"
+        subprocess.run(["gnuplot", "-d"], input=commands, text=True, check=True)
+    os.remove(data)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    parser.add_argument("--docs")
+    args = parser.parse_args()
+    results = read(os.path.join(args.out, "results.csv"))
+    machine = {row["what"]: row["value"] for row in read(os.path.join(args.out, "machine.csv"))}
+    rows = rows_of(results, NARROW if machine.get("vectors") == "AVX2" else 0.0)
+    if not rows:
+        sys.exit(f"report.py: {args.out}/results.csv has no row of clattn")
+    text = text_of(rows, results, machine)
+    with open(os.path.join(args.out, "results.md"), "w", encoding="utf-8") as file:
+        file.write(text)
+    draw(rows, args.docs or args.out)
+    if args.docs:
+        path = os.path.join(args.docs, "performance.md")
+        with open(path, encoding="utf-8") as file:
+            page = file.read()
+        before, rest = page.split(BEGIN)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
