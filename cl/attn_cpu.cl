@@ -26,6 +26,7 @@
  * more, or value tiles that overlap; where V has to become floats anyhow, its copy is padded.
  *
  * Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and the tile sizes below. */
+#include "inc/cells.clh"
 #include "inc/dropout.clh"
 #include "inc/lane_mask.clh"
 #include "inc/lanes.clh"

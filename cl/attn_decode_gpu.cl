@@ -28,12 +28,14 @@ static inline float decode_score(const attn_head *head, const decode_tile *tile,
 
 /* Passes 1 and 2 of one key for all rows; -inf where it is forbidden, and then the bit of the row is set. */
 static inline uint score_key(const attn_head *head, const decode_tile *tile, const __local decode_row *rows,
-                             const __global storage *k, int j, const __local float4 *q, __local float *p) {
+                             const cell_rows *keys, int j, const __local float4 *q, __local float *p) {
     float s[ROWS];
     uint forbidden = 0;
+    const int2 at = cells_at(keys, j);
+    const __global cell *k = cells_row(keys, at);
     UNROLL for (int r = 0; r < ROWS; r++) s[r] = 0.0f;
     for (int d = 0; d < HEAD_FOURS; d++) {
-        const float4 x = load4_part(k + 4 * d, HEAD_DIM - 4 * d);
+        const float4 x = cell4_part(k + 4 * d, HEAD_DIM - 4 * d);
         UNROLL for (int r = 0; r < ROWS; r++) {
             const float4 y = q[r * HEAD_FOURS + d];
             s[r] = muladd(x.x, y.x, muladd(x.y, y.y, muladd(x.z, y.z, muladd(x.w, y.w, s[r]))));
@@ -41,6 +43,7 @@ static inline uint score_key(const attn_head *head, const decode_tile *tile, con
     }
     UNROLL for (int r = 0; r < ROWS; r++) {
         const decode_row row = rows[r];
+        if (CELL_I8) s[r] *= cells_scale(keys, at);
         const bool allowed = r < tile->rows && decode_allows(head, &row, j);
         p[r * CHUNK] = allowed ? decode_score(head, tile, &row, j, s[r]) : -INFINITY;
         if (!allowed) forbidden |= 1u << r;
@@ -63,7 +66,7 @@ static inline void write_four(const clattn_attn_args *a, const decode_tile *tile
 
 /* partials: (B * Hkv * rows, chunks, PART), with several splits. */
 __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
-attn_decode(ATTN_PARAMETERS(a), const clattn_decode_args d, __global float *partials) {
+attn_decode(ATTN_ALL_PARAMETERS(a), const clattn_decode_args d, __global float *partials) {
     __local float4 q[ROWS * HEAD_FOURS], slices[ROWS * GROUP];
     __local float p[ROWS * CHUNK], slice_sums[ROWS * GROUP];
     __local float *tree = (__local float *)slices; /* (ROWS, CHUNK), while the maximum is sought */
@@ -75,6 +78,8 @@ attn_decode(ATTN_PARAMETERS(a), const clattn_decode_args d, __global float *part
     const int item = (int)get_local_id(0), split = (int)get_group_id(0), line = (int)get_group_id(2);
     const int b = line / a.kv_heads, kv_head = line % a.kv_heads;
     const int column = item % COLUMNS, slice = item / COLUMNS;
+    const cell_rows k = cells_of(&a.cells, &a.key, &a.key_scales, key, key_scales, cell_table, b, kv_head);
+    const cell_rows v = cells_of(&a.cells, &a.value, &a.value_scales, value, value_scales, cell_table, b, kv_head);
     attn_head_set(&head, &a, b, kv_head * d.group, mask, padding, lengths, alibi);
     decode_tile_set(&tile, &a, &d, &head, kv_head, (int)get_group_id(1));
     UNROLL for (int r = 0; r < ROWS; r++) {
@@ -97,15 +102,12 @@ attn_decode(ATTN_PARAMETERS(a), const clattn_decode_args d, __global float *part
 
     for (int c = tile.keys.x / CHUNK + split; c * CHUNK < tile.keys.y; c += d.splits) {
         const int first = max(c * CHUNK, tile.keys.x), count = min((c + 1) * CHUNK, tile.keys.y) - first;
-        const __global storage *k = key + (a.key.offset + b * a.key.batch + kv_head * a.key.head + first * a.key.row);
-        const __global storage *v =
-            value + (a.value.offset + b * a.value.batch + kv_head * a.value.head + first * a.value.row);
         uint forbidden[KEYS_PER_ITEM];
         for (int n = 0; n < KEYS_PER_ITEM; n++) {
             const int x = item + n * GROUP;
             forbidden[n] = ~0u;
             if (x >= CHUNK) continue;
-            if (x < count) forbidden[n] = score_key(&head, &tile, rows, k + x * a.key.row, first + x, q, p + x);
+            if (x < count) forbidden[n] = score_key(&head, &tile, rows, &k, first + x, q, p + x);
             UNROLL for (int r = 0; r < ROWS; r++) tree[r * CHUNK + x] =
                 forbidden[n] >> r & 1u ? -INFINITY : p[r * CHUNK + x];
         }
@@ -134,7 +136,9 @@ attn_decode(ATTN_PARAMETERS(a), const clattn_decode_args d, __global float *part
             sums[r] = 0.0f;
         }
         for (int x = slice; x < count && slice < SLICES; x += SLICES) {
-            const float4 y = load4_part(v + x * a.value.row + 4 * column, VALUE_DIM - 4 * column);
+            const int2 at = cells_at(&v, first + x);
+            float4 y = cell4_part(cells_row(&v, at) + 4 * column, VALUE_DIM - 4 * column);
+            if (CELL_I8) y *= cells_scale(&v, at);
             UNROLL for (int r = 0; r < ROWS; r++) {
                 const float weight = p[r * CHUNK + x];
                 if (weight < 0.0f) continue;

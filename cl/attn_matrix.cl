@@ -21,6 +21,7 @@
  *   STAGES: 2 when the next block travels into local memory meanwhile.
  *   PREFETCH: 1 when the next block travels through registers meanwhile.
  *   QUERY_LOCAL: 1 when Q rests in local memory, for engines with few registers. */
+#include "inc/cells.clh"
 #include "inc/dropout.clh"
 #include "inc/tile_mma.clh"
 #include "inc/varlen.clh"

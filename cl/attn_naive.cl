@@ -9,6 +9,7 @@
  * Scores are never kept, so memory does not grow with the number of keys. Made to be right and short; the tiled kernels
  * are for speed. Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and
  *   SCORES_MODE  a clattn_scores_output when SCORES is 1: 1 raw, 2 after softcap, 3 after masks, 4 weights. */
+#include "inc/cell_rows.clh"
 #include "inc/dropout.clh"
 #include "inc/mask.clh"
 #include "inc/score.clh"
@@ -71,8 +72,8 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
     for (int h = first_head; h < first_head + heads; h++) {
         const int kv_head = h / (a.query_heads / a.kv_heads);
         const __global storage *q = query + (a.query.offset + b * a.query.batch + h * a.query.head + i * a.query.row);
-        const __global storage *k = key + (a.key.offset + b * a.key.batch + kv_head * a.key.head);
-        const __global storage *v = value + (a.value.offset + b * a.value.batch + kv_head * a.value.head);
+        const cell_rows k = cells_of(&a.cells, &a.key, &a.key_scales, key, key_scales, cell_table, b, kv_head);
+        const cell_rows v = cells_of(&a.cells, &a.value, &a.value_scales, value, value_scales, cell_table, b, kv_head);
         __global float *score_row = scores;
         if (SCORES) score_row += a.scores.offset + b * a.scores.batch + h * a.scores.head + i * a.scores.row;
         attn_head head;
@@ -95,7 +96,8 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
                 if (SCORES) score_row[j] = -INFINITY;
                 continue;
             }
-            float s = a.scale * attn_score(q, k + j * a.key.row, score_weight, score_bias); /* pass 1 */
+            const int2 at = cells_at(&k, j); /* pass 1 */
+            float s = a.scale * attn_score(q, cells_row(&k, at), cells_scale(&k, at), score_weight, score_bias);
             if (WANT_SCORES(1)) score_row[j] = s;
             s = attn_softcap(&head, s); /* pass 2 */
             if (WANT_SCORES(2)) score_row[j] = s;
@@ -108,8 +110,9 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
             add_score(&r, s, a.inverse_temperature, &rescale, &weight); /* pass 3 */
             r.allowed++;
             weight *= attn_dropout(&a, b, h, i, j); /* pass 4 */
-            const __global storage *row = v + j * a.value.row;
-            for (int c = 0; c < VALUE_DIM; c++) sums[c] = fma(weight, load1(row + c), sums[c] * rescale);
+            const __global cell *row = cells_row(&v, at);
+            if (CELL_I8) weight *= cells_scale(&v, at);
+            for (int c = 0; c < VALUE_DIM; c++) sums[c] = fma(weight, cell1(row + c), sums[c] * rescale);
         }
 
         /* pass 5 */
@@ -128,7 +131,8 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
             for (int j = 0; j < a.kv_len; j++) {
                 float p = 0.0f;
                 if (attn_allowed(&head, range, i, j)) {
-                    const float raw = attn_score(q, k + j * a.key.row, score_weight, score_bias);
+                    const int2 at = cells_at(&k, j);
+                    const float raw = attn_score(q, cells_row(&k, at), cells_scale(&k, at), score_weight, score_bias);
                     float s = attn_softcap(&head, a.scale * raw);
                     s = attn_terms(&head, i, j, s);
                     p = exp((s - r.base) * a.inverse_temperature) * inverse;

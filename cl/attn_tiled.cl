@@ -33,6 +33,7 @@
  *   SLICE_LD: float4 per staged row of Q and K, one more than needed, so that neighbouring rows start in other banks.
  *   WEIGHT_LD: the same for a row of weights.
  * Others: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1 (no weights and no scores output). */
+#include "inc/cell_rows.clh"
 #include "inc/dropout.clh"
 #include "inc/mask.clh"
 #include "inc/types.clh"
@@ -78,25 +79,31 @@ static inline void stage_query(__local float4 *slice, const __global storage *q,
     }
 }
 
+/* Four columns of key j from column c, zeros beyond the last. */
+static inline float4 staged_part(const cell_rows *rows, int j, int c, int columns) {
+    const int2 at = cells_at(rows, j);
+    const float4 x = cell4_part(cells_row(rows, at) + c, columns - c);
+    return CELL_I8 ? x * cells_scale(rows, at) : x;
+}
+
 /* BLOCK_KV rows of K from key k0 in the same way. */
-static inline void stage_key(__local float4 *slice, const __global storage *k, clattn_i64 stride, const attn_head *head,
-                             int k0, int d0, int item) {
+static inline void stage_key(__local float4 *slice, const cell_rows *k, const attn_head *head, int k0, int d0,
+                             int item) {
     for (int u = item; u < BLOCK_KV * (DEPTH / 4); u += ITEMS) {
         const int r = u / (DEPTH / 4), d = u % (DEPTH / 4) * 4;
         float4 x = (float4)(0.0f);
-        if (readable(head, k0 + r)) x = load4_part(k + ((k0 + r) * stride + d0 + d), HEAD_DIM - d0 - d);
+        if (readable(head, k0 + r)) x = staged_part(k, k0 + r, d0 + d, HEAD_DIM);
         slice[r * SLICE_LD + d / 4] = x;
     }
 }
 
 /* VALUE_KEYS rows of V from key j0, padded with zero columns. Returns true when this item saw a NaN or an infinity. */
-static inline bool stage_value(__local float4 *slice, const __global storage *v, clattn_i64 stride,
-                               const attn_head *head, int j0, int item) {
+static inline bool stage_value(__local float4 *slice, const cell_rows *v, const attn_head *head, int j0, int item) {
     bool odd = false;
     for (int u = item; u < VALUE_KEYS * ROW_VECTORS; u += ITEMS) {
         const int r = u / ROW_VECTORS, c = u % ROW_VECTORS * 4;
         float4 x = (float4)(0.0f);
-        if (readable(head, j0 + r)) x = load4_part(v + ((j0 + r) * stride + c), VALUE_DIM - c);
+        if (readable(head, j0 + r)) x = staged_part(v, j0 + r, c, VALUE_DIM);
         odd = odd || !all(isfinite(x));
         slice[u] = x;
     }
@@ -164,8 +171,8 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
     clattn_attn_args a = all;
     attn_sequence_set(&a, b, query_starts, key_starts);
     const __global storage *q = query + (a.query.offset + b * a.query.batch + h * a.query.head);
-    const __global storage *k = key + (a.key.offset + b * a.key.batch + kv_head * a.key.head);
-    const __global storage *v = value + (a.value.offset + b * a.value.batch + kv_head * a.value.head);
+    const cell_rows k = cells_of(&a.cells, &a.key, &a.key_scales, key, key_scales, cell_table, b, kv_head);
+    const cell_rows v = cells_of(&a.cells, &a.value, &a.value_scales, value, value_scales, cell_table, b, kv_head);
     attn_head head;
     attn_head_set(&head, &a, b, h, mask, padding, lengths, alibi);
     attn_head_set_features(&head, &a, b, prefix, query_documents, key_documents);
@@ -209,7 +216,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
         for (int d0 = 0; d0 < HEAD_DIM; d0 += DEPTH) {
             barrier(CLK_LOCAL_MEM_FENCE);
             stage_query(query_slice, q, a.query.row, q0, a.query_len, d0, item);
-            stage_key(key_slice, k, a.key.row, &head, k0, d0, item);
+            stage_key(key_slice, &k, &head, k0, d0, item);
             barrier(CLK_LOCAL_MEM_FENCE);
             UNROLL_DEPTH
             for (int d = 0; d < DEPTH / 4; d++) {
@@ -299,7 +306,7 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
         /* pass 4 */
         for (int j0 = 0; j0 < BLOCK_KV && k0 + j0 < stop; j0 += VALUE_KEYS) {
             barrier(CLK_LOCAL_MEM_FENCE);
-            if (stage_value(area, v, a.value.row, &head, k0 + j0, item))
+            if (stage_value(area, &v, &head, k0 + j0, item))
                 odd_slice = slice_number; /* whoever writes, writes the same */
             barrier(CLK_LOCAL_MEM_FENCE);
             if (compare && odd_slice == slice_number)

@@ -17,20 +17,32 @@ typedef struct variant {
     int64_t head_dim, value_dim, group, query_len;
     clattn_dtype dtype;
     uint32_t features;
+    clattn_dtype cells; /* with CLATTN__CELLS */
 } variant;
 
 static const variant variants[] = {
-    {64, 64, 1, 1, CLATTN_F32, 0},
-    {128, 128, 4, 1, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__LSE},
-    {80, 80, 1, 3, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LSE},
-    {40, 24, 3, 5, CLATTN_F32, CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__ALIBI | CLATTN__SOFTCAP | CLATTN__SINKS},
-    {33, 20, 2, 2, CLATTN_F32, CLATTN__MASK_FLOAT | CLATTN__PADDING | CLATTN__SINKS | CLATTN__LSE},
-    {64, 32, 8, 2, CLATTN_F32, CLATTN__MASK_BOOL | CLATTN__LENGTHS | CLATTN__WINDOW},
-    {17, 300, 1, 8, CLATTN_F32, CLATTN__PADDING | CLATTN__LSE},
-    {512, 512, 2, 1, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LENGTHS},
-    {5, 4, 1, 1, CLATTN_F32, CLATTN__LSE},
-    {64, 64, 4, 1, CLATTN_F16, CLATTN__LENGTHS | CLATTN__LSE},
-    {72, 40, 2, 3, CLATTN_BF16, CLATTN__CAUSAL | CLATTN__MASK_FLOAT},
+    {64, 64, 1, 1, CLATTN_F32, 0, CLATTN_F32},
+    {128, 128, 4, 1, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__LSE,
+     CLATTN_F32},
+    {80, 80, 1, 3, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LSE, CLATTN_F32},
+    {40, 24, 3, 5, CLATTN_F32, CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__ALIBI | CLATTN__SOFTCAP | CLATTN__SINKS,
+     CLATTN_F32},
+    {33, 20, 2, 2, CLATTN_F32, CLATTN__MASK_FLOAT | CLATTN__PADDING | CLATTN__SINKS | CLATTN__LSE, CLATTN_F32},
+    {64, 32, 8, 2, CLATTN_F32, CLATTN__MASK_BOOL | CLATTN__LENGTHS | CLATTN__WINDOW, CLATTN_F32},
+    {17, 300, 1, 8, CLATTN_F32, CLATTN__PADDING | CLATTN__LSE, CLATTN_F32},
+    {512, 512, 2, 1, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LENGTHS, CLATTN_F32},
+    {5, 4, 1, 1, CLATTN_F32, CLATTN__LSE, CLATTN_F32},
+    {64, 64, 4, 1, CLATTN_F16, CLATTN__LENGTHS | CLATTN__LSE, CLATTN_F32},
+    {72, 40, 2, 3, CLATTN_BF16, CLATTN__CAUSAL | CLATTN__MASK_FLOAT, CLATTN_F32},
+    {64, 64, 4, 1, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED,
+     CLATTN_F32},
+    {40, 24, 3, 5, CLATTN_F32, CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__ALIBI | CLATTN__RING | CLATTN__LSE,
+     CLATTN_F32},
+    {33, 20, 2, 2, CLATTN_F32, CLATTN__LENGTHS | CLATTN__CELLS | CLATTN__LSE, CLATTN_I8},
+    {72, 48, 1, 1, CLATTN_F32, CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__PAGED | CLATTN__CELLS, CLATTN_I8},
+    {64, 64, 8, 1, CLATTN_F32, CLATTN__PADDING | CLATTN__CELLS, CLATTN_F16},
+    {48, 40, 2, 2, CLATTN_F32, CLATTN__RING | CLATTN__MASK_BOOL | CLATTN__CELLS, CLATTN_BF16},
+    {17, 64, 1, 2, CLATTN_F16, CLATTN__PAGED | CLATTN__SINKS | CLATTN__CELLS, CLATTN_I8},
 };
 
 static void verify(const variant *v, bool groups) {
@@ -38,6 +50,7 @@ static void verify(const variant *v, bool groups) {
     clattn__attn_kernel kernel = {.impl = &clattn__attn_decode, .programs = &context->programs};
     kernel.problem = (clattn__attn_problem){.features = v->features,
                                             .dtype = v->dtype,
+                                            .cells = v->cells,
                                             .batch = 1,
                                             .query_heads = 2 * v->group,
                                             .kv_heads = 2,
@@ -219,7 +232,7 @@ int main(int argc, char **argv) {
     clattn_context_options_init(&options);
     options.selector = getenv("CLATTN_DEVICE");
     options.kernel_dir = getenv("CLATTN_KERNEL_DIR"); /* to see a broken kernel fail */
-    options.verify = CLATTN_VERIFY_NEVER; /* wrong kernels are to show here */
+    options.verify = CLATTN_VERIFY_NEVER;             /* wrong kernels are to show here */
     options.cache_dir = "";
     if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"own_form", own_form},

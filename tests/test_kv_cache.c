@@ -112,6 +112,29 @@ static void pages_change_no_bit(void) {
     free_cache_data(&u);
 }
 
+/* Whatever the cache is made of, a decoding step reads it where it lies: there is no memory that grows with it. */
+static void decoding_needs_no_copy(void) {
+    static const cache_case cases[] = {
+        {"paged", 2, 4, 2, 4096, 1, 64, 64, CLATTN_KV_PAGED, 16, 0, -1, 1, -1, 0, 0, 0},
+        {"ring", 2, 4, 2, 4096, 1, 64, 64, CLATTN_KV_RING, 0, 2048, -1, 0, 1000, 0, 0, 0},
+        {"int8", 2, 4, 2, 4096, 1, 64, 64, CLATTN_KV_DENSE, 0, 0, CLATTN_I8, 0, -1, 0, 0, 0},
+        {"float16, paged", 2, 4, 2, 4096, 1, 64, 64, CLATTN_KV_PAGED, 16, 0, CLATTN_F16, 0, -1, 0, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cache_data t;
+        clattn_kv_cache *cache = NULL;
+        clattn_plan_info info = {0};
+        make_cache_data(&cases[i], &t);
+        t.attention.query_len = 1;
+        const bool made = clattn_kv_cache_create(&cache, context, &t.desc) == CLATTN_OK;
+        CHECK(made && clattn_kv_cache_info(cache, &info) == CLATTN_OK, "%s: %s", cases[i].name, clattn_last_error());
+        CHECK(made && strstr(info.kernels, "kv_gather") == NULL, "%s: %s", cases[i].name, info.kernels);
+        CHECK(info.arena_bytes <= 4096, "%s: an arena of %zu bytes", cases[i].name, info.arena_bytes);
+        clattn_kv_cache_destroy(&cache);
+        free_cache_data(&t);
+    }
+}
+
 /* ---- int8 ------------------------------------------------------------------------------------------------------- */
 
 static void int8_error_bound(void) {
@@ -374,6 +397,7 @@ int main(int argc, char **argv) {
     if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"decoding_is_recomputation", decoding_is_recomputation},
                                         {"pages_change_no_bit", pages_change_no_bit},
+                                        {"decoding_needs_no_copy", decoding_needs_no_copy},
                                         {"int8_error_bound", int8_error_bound},
                                         {"truncate_and_read", truncate_and_read},
                                         {"ring_goes_back_a_window", ring_goes_back_a_window},

@@ -11,6 +11,7 @@
 
 #include "clattn/clattn.h"
 #include "harness.h"
+#include "kv_data.h"
 #include "registry/registry.h"
 
 enum { B = 1, H = 2, S = 37, D = 16 };
@@ -199,6 +200,55 @@ static void damaged_records_are_ignored(void) {
     clattn_context_destroy(&context);
 }
 
+/* ---- caches ------------------------------------------------------------------------------------------------------ */
+
+/* Two tokens at a time through a paged cache; tells the kernels that attended. */
+static void decode_pages(clattn_context *context, const cache_case *c, cache_data *t, char *names, size_t capacity) {
+    clattn_kv_cache *held = NULL;
+    clattn_plan_info info;
+    make_cache_data(c, t);
+    t->attention.query_len = 2;
+    REQUIRE(clattn_kv_cache_create(&held, context, &t->desc) == CLATTN_OK, "%s", clattn_last_error());
+    for (int64_t i = 0; i < c->tokens; i += 2) {
+        const clattn_kv_append_io tokens = tokens_of(c, t, i, 2);
+        const clattn_kv_attend_io asked = question(c, t, i, 2);
+        CHECK(clattn_kv_cache_append(held, &tokens) == CLATTN_OK, "%s", clattn_last_error());
+        CHECK(clattn_kv_cache_attend(held, &asked) == CLATTN_OK, "%s", clattn_last_error());
+    }
+    CHECK(clattn_kv_cache_info(held, &info) == CLATTN_OK, "%s", clattn_last_error());
+    snprintf(names, capacity, "%s", info.kernels);
+    clattn_kv_cache_destroy(&held);
+}
+
+/* A kernel that is wrong only where it looks pages up is replaced by gathering and a kernel that does not. */
+static void wrong_reader_of_pages_gets_them_gathered(void) {
+    static const char *const mistakes[] = {
+        "#if PAGED\n#define fma(a, b, c) ((a) * (b) + (c) * 1.001f)\n#endif",
+        "#if PAGED\n#error planted: this kernel does not build\n#endif",
+    };
+    static const cache_case c = {"pages", 2, 4, 2, 36, 2, 32, 24, CLATTN_KV_PAGED, 5, 0, -1, 0, -1, 0, 0, 0};
+    clattn_context *context = open_context(NULL, "");
+    REQUIRE(context != NULL, "no context");
+    cache_data want, got;
+    char names[128] = "";
+    decode_pages(context, &c, &want, names, sizeof names);
+    CHECK(strstr(names, "kv_gather") == NULL, "kernels: %s", names);
+    clattn_context_destroy(&context);
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        REQUIRE(plant_in("inc/cell_rows.clh", mistakes[i], "", ""), "kernels could not be copied");
+        context = open_context(kernels, "");
+        REQUIRE(context != NULL, "no context");
+        decode_pages(context, &c, &got, names, sizeof names);
+        CHECK(strstr(names, "kv_gather") != NULL, "mistake %zu: kernels: %s", i, names);
+        CHECK(warnings[0] != 0, "mistake %zu: no warning", i);
+        clattn_check_close(got.output, want.output, NULL, 1e-5, c.batch * c.query_heads * c.tokens * c.value_dim,
+                           "gathered pages");
+        free_cache_data(&got);
+        clattn_context_destroy(&context);
+    }
+    free_cache_data(&want);
+}
+
 /* ---- small kernels ----------------------------------------------------------------------------------------------- */
 
 #define HALF                                                                                                           \
@@ -366,10 +416,12 @@ int main(int argc, char **argv) {
     mkdir(part, 0700);
     snprintf(part, sizeof part, "%s/shared", kernels);
     mkdir(part, 0700);
-    static const clattn_test trust[] = {{"wrong_kernel_is_stepped_over", wrong_kernel_is_stepped_over},
-                                        {"verdicts_are_remembered", verdicts_are_remembered},
-                                        {"damaged_records_are_ignored", damaged_records_are_ignored},
-                                        {NULL, NULL}};
+    static const clattn_test trust[] = {
+        {"wrong_kernel_is_stepped_over", wrong_kernel_is_stepped_over},
+        {"verdicts_are_remembered", verdicts_are_remembered},
+        {"damaged_records_are_ignored", damaged_records_are_ignored},
+        {"wrong_reader_of_pages_gets_them_gathered", wrong_reader_of_pages_gets_them_gathered},
+        {NULL, NULL}};
     static const clattn_test small[] = {{"wrong_small_kernels_are_found", wrong_small_kernels_are_found},
                                         {"plans_of_wrong_small_kernels_fail", plans_of_wrong_small_kernels_fail},
                                         {"small_kernels_are_verified_once", small_kernels_are_verified_once},

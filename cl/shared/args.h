@@ -17,9 +17,23 @@ typedef struct clattn_place {
     clattn_i64 offset, batch, head, row;
 } clattn_place;
 
+/* How a key/value cache keeps its tokens: inc/cells.clh finds token t of batch entry b in
+ *   dense   row t of cache entry b
+ *   ring    row t % capacity of cache entry b
+ *   paged   row t % page_size of page table[b, t / page_size] */
+typedef struct clattn_cells {
+    clattn_place table; /* batch and row strides; attention on a ring: (B) tokens that it has seen */
+    int capacity;       /* tokens that a batch entry may have; ring: rows */
+    int page_size;      /* 0: not paged */
+    int pages;          /* in all; a table entry outside is no page */
+    int ring;
+} clattn_cells;
+
 /* All attention kernels (attn_*.cl). */
 typedef struct clattn_attn_args {
     clattn_place query, key, value, output, mask, weights, scores;
+    clattn_place key_scales, value_scales;      /* cells of int8: a float for each row */
+    clattn_cells cells;                         /* PAGED, RING */
     clattn_i64 padding_offset, padding_batch;   /* padding mask (B, Sk) bytes */
     clattn_i64 lse_offset, lse_batch, lse_head; /* logsumexp (B, Hq, Sq), rows contiguous */
     clattn_i64 lengths_offset, alibi_offset, sinks_offset;
@@ -53,8 +67,8 @@ typedef struct clattn_attn_args {
  * as `type *name`, the host puts it in slot ATTN_<SLOT>; NULL when absent. */
 #define ATTN_TENSORS(X)                                                                                                \
     X(QUERY, query, const __global storage)    /* (B, Hq, Sq, D) */                                                    \
-    X(KEY, key, const __global storage)        /* (B, Hkv, Sk, D) */                                                   \
-    X(VALUE, value, const __global storage)    /* (B, Hkv, Sk, Dv) */                                                  \
+    X(KEY, key, const __global cell)           /* (B, Hkv, Sk, D), or where cells says */                              \
+    X(VALUE, value, const __global cell)       /* (B, Hkv, Sk, Dv), likewise */                                        \
     X(OUTPUT, output, __global storage)        /* (B, Hq, Sq, Dv) */                                                   \
     X(MASK, mask, const __global mask_element) /* (B|1, Hq|1, Sq|1, Sk|1): bytes or floats, by MASK_FLOAT */           \
     X(PADDING, padding, const __global uchar)  /* (B, Sk), true = attend */                                            \
@@ -72,7 +86,10 @@ typedef struct clattn_attn_args {
     X(KEY_STARTS, key_starts, const __global int)           /* (B + 1) */                                              \
     X(PREFIX, prefix, const __global int)                   /* (B) */                                                  \
     X(QUERY_DOCUMENTS, query_documents, const __global int) /* (B, Sq) */                                              \
-    X(KEY_DOCUMENTS, key_documents, const __global int)     /* (B, Sk) */
+    X(KEY_DOCUMENTS, key_documents, const __global int)     /* (B, Sk) */                                              \
+    X(KEY_SCALES, key_scales, const __global float)         /* where the keys lie, one for D */                        \
+    X(VALUE_SCALES, value_scales, const __global float)     /* likewise */                                             \
+    X(TABLE, cell_table, const __global int)                /* paged: (B, M), ring: (B) */
 
 #define ATTN_SLOT_OF(SLOT, name, type) ATTN_##SLOT,
 enum clattn_attn_slot {

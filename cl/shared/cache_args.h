@@ -17,22 +17,15 @@ typedef struct clattn_rope_args {
 
 enum clattn_rope_slot { ROPE_ARGS = 0, ROPE_X, ROPE_POSITIONS, ROPE_COSINE, ROPE_SINE, ROPE_Y };
 
-/* kv_append.cl and kv_gather.cl: token t of batch entry b lies in
- *   dense   row t of cache entry b
- *   ring    row t % capacity of cache entry b
- *   paged   row t % page_size of page table[b, t / page_size]
- * and head h, feature d of it at offset + entry * batch + h * head + row * row + d. */
+/* kv_append.cl and kv_gather.cl: head h, feature d of a token in row r of entry e of the cache is at
+ * offset + e * batch + h * head + r * row + d. */
 typedef struct clattn_cache_args {
     clattn_place tokens;  /* (B, H, rows, width): the new ones, or the gathered ones */
     clattn_place cache;   /* (B or pages, H, capacity or page_size, width) */
-    clattn_place scales;  /* likewise, (.., 1): with CACHE_I8 */
+    clattn_place scales;  /* likewise, (.., 1): cells of int8 */
     clattn_place lengths; /* batch stride: tokens in the cache, without the new ones */
-    clattn_place table;   /* batch and row strides */
+    clattn_cells cells;
     int batch, heads, rows, width;
-    int capacity;  /* tokens that a batch entry may have; ring: rows */
-    int page_size; /* 0: not paged */
-    int pages;     /* in all; table entries outside are passed over */
-    int ring;
     int fill;  /* gather: rows behind the last token become zeros; else they are left alone */
     int items; /* work-items per row: width, or 1 where a row needs one scale */
 } clattn_cache_args;
@@ -49,6 +42,6 @@ typedef struct clattn_decode_args {
 } clattn_decode_args;
 
 /* Behind the slots that all attention kernels have. */
-enum clattn_decode_slot { DECODE_ARGS = ATTN_FEATURE_SLOTS, DECODE_PARTIALS };
+enum clattn_decode_slot { DECODE_ARGS = ATTN_SLOTS, DECODE_PARTIALS };
 
 #endif

@@ -58,6 +58,7 @@ void clattn__attn_options(clattn__options *options, const clattn__attn_problem *
     clattn__options_int(options, "VALUE_DIM", problem->value_dim);
     clattn__options_int(options, "STORAGE_F16", problem->dtype == CLATTN_F16);
     clattn__options_int(options, "STORAGE_BF16", problem->dtype == CLATTN_BF16);
+    clattn__cell_options(options, problem->features & CLATTN__CELLS ? problem->cells : CLATTN_F32);
     for (size_t i = 0; i < CLATTN__COUNT(feature_rows); i++)
         clattn__options_int(options, feature_rows[i].option, (problem->features & feature_rows[i].bit) != 0);
     if (caps->quirks & CLATTN__QUIRK_NOINLINE_BODY) clattn__options_flag(options, "BODY_NOINLINE");

@@ -199,7 +199,7 @@ const clattn__attn_impl clattn__attn_decode = {
     .what = "few query rows against many keys, which several work-groups share; for decoding",
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE |
-                CLATTN__OFFSET_FROM_LENGTHS,
+                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__CACHE_FEATURES,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

@@ -164,6 +164,70 @@ static clattn__ref_attention problem_of(const clattn__attn_problem *problem, con
     return reference;
 }
 
+/* ---- keys and values of a cache ---------------------------------------------------------------------------------- */
+
+/* Entry and row of key j; false where a table has no page for it. */
+static bool find_cell(const clattn_cells *cells, const clattn__ref_array *table, int64_t b, int64_t j, int64_t *entry,
+                      int64_t *row) {
+    *entry = b;
+    *row = j;
+    if (cells->ring) {
+        const int64_t overwritten = (int64_t)clattn__ref_get(table, b, 0, 0, 0) - cells->capacity;
+        *row = ((overwritten > 0 ? overwritten : 0) + j) % cells->capacity;
+    } else if (cells->page_size > 0) {
+        *entry = (int64_t)clattn__ref_get(table, b, 0, j / cells->page_size, 0);
+        *row = j % cells->page_size;
+        return *entry >= 0 && *entry < cells->pages;
+    }
+    return true;
+}
+
+/* One of the two, side by side: (B, Hkv, Sk, width). The caller frees array->data. */
+static clattn_status gather_cells(const clattn__attn_kernel *kernel, const clattn__attn_call *call, mappings *maps,
+                                  bool keys, clattn__ref_array *array) {
+    const clattn__attn_problem *p = &kernel->problem;
+    const clattn_attn_args *a = &call->args;
+    const clattn_dtype dtype = p->features & CLATTN__CELLS ? p->cells : p->dtype;
+    const int64_t width = keys ? p->head_dim : p->value_dim, Hkv = a->kv_heads, Sk = a->kv_len;
+    const bool looked_up = p->features & (CLATTN__PAGED | CLATTN__RING), bytes = dtype == CLATTN_I8;
+    const cl_mem scale_mem = call->mem[keys ? ATTN_KEY_SCALES : ATTN_VALUE_SCALES];
+    const clattn__ref_array cells =
+        array_of(maps, call->mem[keys ? ATTN_KEY : ATTN_VALUE], dtype, keys ? a->key : a->value, 1);
+    const clattn__ref_array scales =
+        array_of(maps, bytes ? scale_mem : NULL, CLATTN_F32, keys ? a->key_scales : a->value_scales, 1);
+    const clattn__ref_array table =
+        array_of(maps, looked_up ? call->mem[ATTN_TABLE] : NULL, CLATTN_I32, a->cells.table, 1);
+    double *to = clattn__alloc((size_t)(a->batch * Hkv * Sk * width) + 1, sizeof *to);
+    *array = (clattn__ref_array){to, CLATTN__F64, {Hkv * Sk * width, Sk * width, width, 1}};
+    if (!to) return CLATTN_OUT_OF_MEMORY;
+    if (maps->status != CLATTN_OK) return maps->status;
+    for (int64_t i = 0; i < a->batch * Sk; i++) {
+        int64_t b = i / Sk, j = i % Sk, entry, row;
+        if (!find_cell(&a->cells, &table, b, j, &entry, &row)) continue; /* behind the entry's length */
+        for (int64_t h = 0; h < Hkv; h++) {
+            const double scale = bytes ? clattn__ref_get(&scales, entry, h, row, 0) : 1;
+            for (int64_t d = 0; d < width; d++)
+                to[((b * Hkv + h) * Sk + j) * width + d] = scale * clattn__ref_get(&cells, entry, h, row, d);
+        }
+    }
+    return CLATTN_OK;
+}
+
+static clattn_status run_cache(const clattn__attn_kernel *kernel, const clattn__attn_call *call, mappings *maps,
+                               clattn__ref_attention *problem) {
+    clattn__ref_array key = {0}, value = {0};
+    clattn_status status = gather_cells(kernel, call, maps, true, &key);
+    if (status == CLATTN_OK) status = gather_cells(kernel, call, maps, false, &value);
+    problem->key = key;
+    problem->value = value;
+    if (status == CLATTN_OK) status = clattn__ref_attention_run(problem);
+    clattn__free(key.data);
+    clattn__free(value.data);
+    return status;
+}
+
+/* ---- contract ----------------------------------------------------------------------------------------------------- */
+
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
     (void)caps;
     return clattn__refuse_features(why, problem->features, clattn__attn_host.features);
@@ -180,8 +244,10 @@ static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_cal
     const clattn_attn_args *args = &call->args;
     if (args->batch == 0 || args->query_heads == 0 || args->query_len == 0) return CLATTN_OK;
     mappings maps = {.env = kernel->programs->env};
-    const clattn__ref_attention problem = problem_of(&kernel->problem, call, &maps);
-    if (maps.status == CLATTN_OK) maps.status = clattn__ref_attention_run(&problem);
+    clattn__ref_attention problem = problem_of(&kernel->problem, call, &maps);
+    const bool cached = kernel->problem.features & CLATTN__CACHE_FEATURES;
+    if (maps.status == CLATTN_OK && cached) maps.status = run_cache(kernel, call, &maps, &problem);
+    if (maps.status == CLATTN_OK && !cached) maps.status = clattn__ref_attention_run(&problem);
     return unmap_all(&maps);
 }
 
@@ -191,7 +257,8 @@ const clattn__attn_impl clattn__attn_host = {
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__WEIGHTS |
                 CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORES | CLATTN__ALWAYS_KEYS | CLATTN__OFFSET_FROM_LENGTHS |
-                CLATTN__SCORE_KINDS | CLATTN__DOCUMENTS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__VARLEN,
+                CLATTN__SCORE_KINDS | CLATTN__DOCUMENTS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__VARLEN |
+                CLATTN__CACHE_FEATURES,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

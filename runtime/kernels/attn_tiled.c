@@ -134,7 +134,8 @@ const clattn__attn_impl clattn__attn_tiled = {
     .what = "tiles in local memory, OpenCL 1.2, for any GPU",
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
-                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
+                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN |
+                CLATTN__CACHE_FEATURES,
     .supports = supports,
     .prepare = prepare,
     .enqueue = clattn__attn_enqueue_tiles,

@@ -43,7 +43,10 @@ bool clattn__refuse(clattn__refusal *why, const char *format, ...) CLATTN__PRINT
     X(DROPOUT, 20, "dropout")                                                                                          \
     X(PREFIX, 21, "prefix")                                                                                            \
     X(DOCUMENTS, 22, "documents")                                                                                      \
-    X(VARLEN, 23, "packed sequences")
+    X(VARLEN, 23, "packed sequences")                                                                                  \
+    X(PAGED, 24, "paged keys")                                                                                         \
+    X(RING, 25, "ring of keys")                                                                                        \
+    X(CELLS, 26, "keys of another type")
 typedef enum clattn__feature {
 #define CLATTN__FEATURE_ENUM(name, bit, text) CLATTN__##name = 1 << bit,
     CLATTN__FEATURE_MAP(CLATTN__FEATURE_ENUM)
@@ -51,7 +54,10 @@ typedef enum clattn__feature {
 } clattn__feature;
 /* Features with argument slots of their own (from ATTN_FEATURE_SLOTS on): a kernel that lists one declares them all. */
 #define CLATTN__FEATURE_SLOTS                                                                                          \
-    (CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN)
+    (CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN |                 \
+     CLATTN__CACHE_FEATURES)
+/* Keys and values that are read as a cache holds them. */
+#define CLATTN__CACHE_FEATURES (CLATTN__PAGED | CLATTN__RING | CLATTN__CELLS)
 #define CLATTN__SCORE_KINDS                                                                                            \
     (CLATTN__SCORE_GAUSSIAN | CLATTN__SCORE_ADDITIVE | CLATTN__SCORE_LINEAR | CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS)
 void clattn__features_text(uint32_t features, char *text, size_t capacity); /* "causal, window" or "none" */
@@ -61,7 +67,7 @@ bool clattn__refuse_features(clattn__refusal *why, uint32_t wanted,
 /* All that may shape a binary or a choice. Lengths are the greatest that calls of this kernel will have. */
 typedef struct clattn__attn_problem {
     uint32_t features;
-    clattn_dtype dtype;
+    clattn_dtype dtype, cells; /* cells: of key and value, with CELLS */
     clattn_scores_output scores;
     int64_t batch, query_heads, kv_heads, query_len, kv_len, head_dim, value_dim;
     bool pretuned_small; /* reserved, false */
@@ -204,6 +210,8 @@ clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel,
 
 /* op_common.c: -D options that choose the storage type of inc/types.clh. */
 void clattn__storage_options(clattn__options *options, clattn_dtype dtype);
+/* The type of a cache's elements, for inc/cells.clh. */
+void clattn__cell_options(clattn__options *options, clattn_dtype cells);
 /* VW for kernels on inc/lanes.clh: the device's native width on CPUs, 4 elsewhere. */
 int clattn__lanes(const clattn__caps *caps);
 /* Turns per position of features / 2 pairs, as fractions of 2^64: base^(-2i / features) / (2 pi). Caller frees; NULL

@@ -16,7 +16,7 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
         clattn_place *place;
     } tensors[] = {{CACHE_TOKENS, CLATTN__CACHE_TOKENS, &args.tokens},
                    {CACHE_LENGTHS, CLATTN__CACHE_LENGTHS, &args.lengths},
-                   {CACHE_TABLE, CLATTN__CACHE_TABLE, &args.table},
+                   {CACHE_TABLE, CLATTN__CACHE_TABLE, &args.cells.table},
                    {CACHE_CELLS, CLATTN__CACHE_CELLS, &args.cache},
                    {CACHE_SCALES, CLATTN__CACHE_SCALES, &args.scales}};
     clattn_status status = CLATTN_OK;
@@ -43,14 +43,11 @@ clattn_status clattn__cache_starts_empty(clattn__op *op) {
 
 clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, const char *kernel, clattn_dtype tokens,
                                    clattn_dtype cells) {
-    const bool float_tokens = tokens == CLATTN_F32 && cells != CLATTN_I8;
-    const clattn_dtype storage = float_tokens ? cells : tokens;
     char file[32];
     clattn__options options;
     clattn__options_start(&options);
-    clattn__storage_options(&options, storage);
-    clattn__options_int(&options, "CACHE_I8", cells == CLATTN_I8);
-    clattn__options_int(&options, "FLOAT_TOKENS", float_tokens);
+    clattn__storage_options(&options, tokens);
+    clattn__cell_options(&options, cells);
     snprintf(file, sizeof file, "%s.cl", kernel);
     clattn_status status = clattn__op_create(op, programs, file, kernel, &options, enqueue);
     op->variant = (clattn__op_variant){.dtype = tokens, .cells = cells};

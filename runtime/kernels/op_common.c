@@ -31,6 +31,12 @@ void clattn__storage_options(clattn__options *options, clattn_dtype dtype) {
     clattn__options_int(options, "STORAGE_BF16", dtype == CLATTN_BF16);
 }
 
+void clattn__cell_options(clattn__options *options, clattn_dtype cells) {
+    clattn__options_int(options, "CELL_F16", cells == CLATTN_F16);
+    clattn__options_int(options, "CELL_BF16", cells == CLATTN_BF16);
+    clattn__options_int(options, "CELL_I8", cells == CLATTN_I8);
+}
+
 int clattn__lanes(const clattn__caps *caps) {
     if (caps->type != CLATTN_DEVICE_CPU) return 4;
     return caps->vector_width >= 16 ? 16 : caps->vector_width >= 8 ? 8 : 4;

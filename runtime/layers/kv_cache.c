@@ -1,7 +1,8 @@
 /* Rotary positions and key/value caches as plans.
  *
  *   append   key -> (rope) -> cache,  value -> cache
- *   attend   query -> (rope);  cache -> (gather) ;  attention, by one of two kernels: for few rows, or for many
+ *   attend   query -> (rope);  cache -> (gather, for a kernel that cannot read it as it lies);
+ *            attention, by one of two kernels: for few rows, or for many
  *   read     cache -> key, value
  *
  * The number of rows changes from call to call: clattn__kv_plan_rows writes it into the steps before each run. */
@@ -104,6 +105,13 @@ typedef struct cells_step {
     int64_t width;
 } cells_step;
 
+static clattn_cells cells_of(const clattn__kv_desc *d) {
+    return (clattn_cells){.capacity = (int)d->attention.kv_len,
+                          .page_size = d->layout == CLATTN_KV_PAGED ? (int)d->page_size : 0,
+                          .pages = (int)d->pages,
+                          .ring = d->layout == CLATTN_KV_RING};
+}
+
 static clattn_status add_cells(clattn__kv_plan *p, const clattn__kv_desc *d, const cells_step *c) {
     clattn__op *op = clattn__plan_add_op(&p->plan);
     if (!op) return CLATTN_OUT_OF_MEMORY;
@@ -116,10 +124,7 @@ static clattn_status add_cells(clattn__kv_plan *p, const clattn__kv_desc *d, con
     const clattn_cache_args args = {.batch = (int)d->attention.batch,
                                     .heads = (int)d->attention.kv_heads,
                                     .width = (int)c->width,
-                                    .capacity = (int)d->attention.kv_len,
-                                    .page_size = d->layout == CLATTN_KV_PAGED ? (int)d->page_size : 0,
-                                    .pages = (int)d->pages,
-                                    .ring = d->layout == CLATTN_KV_RING,
+                                    .cells = cells_of(d),
                                     .fill = p->fills,
                                     .items = scaled_rows ? 1 : (int)c->width};
     memcpy(step->args.op.args.bytes, &args, sizeof args);
@@ -159,16 +164,25 @@ clattn_status clattn__plan_kv_append(clattn__kv_plan *p, clattn_context *context
 
 /* ---- attend ---------------------------------------------------------------------------------------------------- */
 
-/* A cache that attention kernels can read as it lies. */
-static bool is_plain(const clattn__kv_desc *d) {
-    return d->layout == CLATTN_KV_DENSE && d->storage == d->attention.dtype;
+/* What a kernel must know to read the cache as it lies. */
+static uint32_t features_of(const clattn__kv_desc *d) {
+    return (d->layout == CLATTN_KV_PAGED ? CLATTN__PAGED : 0) | (d->layout == CLATTN_KV_RING ? CLATTN__RING : 0) |
+           (d->storage != d->attention.dtype ? CLATTN__CELLS : 0);
+}
+
+/* The kernel that is first asked for these rows, if it reads the cache as it lies; NULL: gathering is worth it. */
+static const clattn__attn_impl *reader_of(clattn_context *context, const clattn__kv_desc *d, int64_t rows) {
+    clattn_attention_desc a = d->attention;
+    clattn__refusal why;
+    a.query_len = rows;
+    const clattn__attn_problem plain = clattn__attention_problem(&a, 0, a.dtype);
+    const clattn__attn_problem direct = clattn__attention_problem(&a, features_of(d), d->storage);
+    const clattn__attn_impl *first = clattn__attn_first(context, &plain, a.kernel);
+    return first && clattn__attn_serves(first, &direct, &context->env.device.caps, &why) ? first : NULL;
 }
 
 static clattn_status gather(clattn__kv_plan *p, const clattn__kv_desc *d, clattn__port *key, clattn__port *value) {
     const clattn_attention_desc *a = &d->attention;
-    *key = clattn__role_port(CLATTN__ROLE_KEY);
-    *value = clattn__role_port(CLATTN__ROLE_VALUE);
-    if (is_plain(d)) return CLATTN_OK;
     cells_step keys = {"kv_gather", {0}, CLATTN__ROLE_KEY, CLATTN__ROLE_KEY_SCALES, a->head_dim};
     cells_step values = {"kv_gather", {0}, CLATTN__ROLE_VALUE, CLATTN__ROLE_VALUE_SCALES, a->value_dim};
     clattn_status status = add_buffer(&p->plan, d, "gathered key", a->kv_heads, a->kv_len, a->head_dim, key);
@@ -182,19 +196,32 @@ static clattn_status gather(clattn__kv_plan *p, const clattn__kv_desc *d, clattn
     return status;
 }
 
-static clattn_status add_attention(clattn__kv_plan *p, const clattn_attention_desc *a, int64_t rows,
-                                   const clattn__port *query, const clattn__port *key, const clattn__port *value) {
-    clattn_attention_desc d = *a;
-    d.query_len = rows;
-    clattn_status status = clattn__add_attention(&p->plan, &d);
+/* reader: the kernel that reads the cache as it lies, NULL: key and value are gathered ones. */
+static clattn_status add_attention(clattn__kv_plan *p, const clattn__kv_desc *d, int64_t rows,
+                                   const clattn__attn_impl *reader, const clattn__port *query, const clattn__port *key,
+                                   const clattn__port *value) {
+    clattn_attention_desc a = d->attention;
+    a.query_len = rows;
+    const clattn__attn_problem problem = clattn__attention_problem(&a, reader ? features_of(d) : 0, d->storage);
+    const char *forced = reader ? reader->name : a.kernel;
+    const clattn_status status = clattn__add_attention_as(&p->plan, &a, &problem, forced);
     if (status != CLATTN_OK) return status;
     clattn__step *step = &p->plan.steps[p->plan.step_count - 1];
     step->args.attn.query = query->place;
-    step->args.attn.key = key->place;
-    step->args.attn.value = value->place;
     bind_role(step, CLATTN__ROLE_QUERY, query->id);
-    bind_role(step, CLATTN__ROLE_KEY, key->id);
-    bind_role(step, CLATTN__ROLE_VALUE, value->id);
+    if (!reader) {
+        step->args.attn.key = key->place;
+        step->args.attn.value = value->place;
+        bind_role(step, CLATTN__ROLE_KEY, key->id);
+        bind_role(step, CLATTN__ROLE_VALUE, value->id);
+        return CLATTN_OK;
+    }
+    step->args.attn.cells = cells_of(d);
+    if (d->layout == CLATTN_KV_PAGED) bind_role(step, CLATTN__ROLE_TABLE, CLATTN__ROLE_TABLE);
+    if (d->layout == CLATTN_KV_RING) bind_role(step, CLATTN__ROLE_TABLE, CLATTN__ROLE_POSITIONS);
+    if (d->storage != CLATTN_I8) return CLATTN_OK;
+    bind_role(step, CLATTN__ROLE_KEY_SCALES, CLATTN__ROLE_KEY_SCALES);
+    bind_role(step, CLATTN__ROLE_VALUE_SCALES, CLATTN__ROLE_VALUE_SCALES);
     return CLATTN_OK;
 }
 
@@ -205,19 +232,35 @@ static int64_t few_queries(const clattn_attention_desc *a) {
     return few > 1 ? few : 1;
 }
 
-clattn_status clattn__plan_kv_attend(clattn__kv_plan *p, clattn_context *context, const clattn__kv_desc *d) {
+static clattn_status plan_attend(clattn__kv_plan *p, clattn_context *context, const clattn__kv_desc *d, bool gathers) {
     const clattn_attention_desc *a = &d->attention;
     const int64_t few = few_queries(a);
-    clattn__port query, key, value;
+    const bool two = few < a->query_len && !a->kernel; /* kernels */
+    const clattn__attn_impl *readers[2] = {NULL, NULL};
+    clattn__port query, key = clattn__role_port(CLATTN__ROLE_KEY), value = clattn__role_port(CLATTN__ROLE_VALUE);
     start(p, context, "key/value cache, attend");
-    p->gathers = !is_plain(d);
+    p->few = two ? few : a->query_len;
+    const int64_t rows[2] = {p->few, a->query_len};
+    for (int i = 0; i < 2 && features_of(d); i++) {
+        readers[i] = gathers ? NULL : reader_of(context, d, rows[i]);
+        p->gathers_for[i] = !readers[i];
+    }
+    p->gathers = p->gathers_for[0] || (two && p->gathers_for[1]);
     clattn_status status = turn(p, d, CLATTN__ROLE_QUERY, a->query_heads, "turned query", &query);
-    if (status == CLATTN_OK) status = gather(p, d, &key, &value);
+    if (status == CLATTN_OK && p->gathers) status = gather(p, d, &key, &value);
     p->attention = p->plan.step_count;
-    p->few = few < a->query_len && !a->kernel ? few : a->query_len;
-    if (status == CLATTN_OK) status = add_attention(p, a, p->few, &query, &key, &value);
-    if (status == CLATTN_OK && p->few < a->query_len) status = add_attention(p, a, a->query_len, &query, &key, &value);
+    for (int i = 0; i < (two ? 2 : 1) && status == CLATTN_OK; i++)
+        status = add_attention(p, d, rows[i], readers[i], &query, &key, &value);
     return status == CLATTN_OK ? clattn__plan_finish(&p->plan) : status;
+}
+
+clattn_status clattn__plan_kv_attend(clattn__kv_plan *p, clattn_context *context, const clattn__kv_desc *d) {
+    const clattn_status status = plan_attend(p, context, d, false);
+    if (status != CLATTN_UNSUPPORTED || !features_of(d)) return status;
+    /* a kernel that should read the cache does not build or is quarantined: the next one gets it gathered */
+    clattn__plan_clear(&p->plan);
+    memset(p, 0, sizeof *p);
+    return plan_attend(p, context, d, true);
 }
 
 /* ---- read ------------------------------------------------------------------------------------------------------ */
@@ -263,9 +306,11 @@ static void set_attention_rows(clattn__step *step, int64_t rows, int64_t tokens)
 void clattn__kv_plan_rows(clattn__kv_plan *p, int64_t rows, int64_t tokens) {
     clattn__step *steps = p->plan.steps;
     if (p->rope >= 0) set_rope_rows(&steps[p->rope], rows, p->attention >= 0);
-    for (int i = 0; i < 2 && p->cells >= 0; i++) set_cells_rows(&steps[p->cells + i], p->gathers ? tokens : rows);
+    const bool many = p->attention >= 0 && rows > p->few;
+    const bool unread = p->attention >= 0 && !p->gathers_for[many]; /* nobody reads what would be gathered */
+    const int64_t cells = unread ? 0 : p->gathers ? tokens : rows;
+    for (int i = 0; i < 2 && p->cells >= 0; i++) set_cells_rows(&steps[p->cells + i], cells);
     if (p->attention < 0) return;
-    const bool many = rows > p->few;
     set_attention_rows(&steps[p->attention], many ? 0 : rows, tokens);
     if (p->attention + 1 < p->plan.step_count) set_attention_rows(&steps[p->attention + 1], many ? rows : 0, tokens);
 }

@@ -100,6 +100,7 @@ typedef struct clattn__kv_plan {
     int rope, cells, attention; /* first step of each kind, -1: none; there are two of cells */
     int64_t few;                /* rows that the first attention step serves */
     bool gathers, fills;        /* cells become tokens; rows without one become zeros */
+    bool gathers_for[2];        /* the attention steps: they cannot read the cache as it lies */
 } clattn__kv_plan;
 
 /* Each zeroed by the caller, who clears the plan on failure too. Roles, with caches as (entries, heads, rows, width):

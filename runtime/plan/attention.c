@@ -86,21 +86,31 @@ double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int
     return pairs;
 }
 
+clattn__attn_problem clattn__attention_problem(const clattn_attention_desc *d, uint32_t cache, clattn_dtype cells) {
+    return (clattn__attn_problem){.features = clattn__attention_features(d) | cache,
+                                  .dtype = d->dtype,
+                                  .cells = cells,
+                                  .scores = d->scores,
+                                  .batch = d->batch,
+                                  .query_heads = d->query_heads,
+                                  .kv_heads = d->kv_heads,
+                                  .query_len = d->query_len,
+                                  .kv_len = d->kv_len,
+                                  .head_dim = d->head_dim,
+                                  .value_dim = d->value_dim};
+}
+
 clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_desc *d) {
-    clattn__attn_problem problem = {.features = clattn__attention_features(d),
-                                    .dtype = d->dtype,
-                                    .scores = d->scores,
-                                    .batch = d->batch,
-                                    .query_heads = d->query_heads,
-                                    .kv_heads = d->kv_heads,
-                                    .query_len = d->query_len,
-                                    .kv_len = d->kv_len,
-                                    .head_dim = d->head_dim,
-                                    .value_dim = d->value_dim};
+    const clattn__attn_problem problem = clattn__attention_problem(d, 0, d->dtype);
+    return clattn__add_attention_as(plan, d, &problem, d->kernel);
+}
+
+clattn_status clattn__add_attention_as(clattn__plan *plan, const clattn_attention_desc *d,
+                                       const clattn__attn_problem *problem, const char *forced) {
     const int index = plan->attention_count;
     clattn__attn_kernel *kernel = clattn__plan_add_attention(plan);
     if (!kernel) return CLATTN_OUT_OF_MEMORY;
-    clattn_status status = clattn__attn_choose(plan->context, &problem, d->kernel, kernel, &plan->notes);
+    clattn_status status = clattn__attn_choose(plan->context, problem, forced, kernel, &plan->notes);
     if (status != CLATTN_OK) return status;
     if (d->kv_lengths && !plan->lengths) {
         plan->lengths = clattn__alloc(d->batch > 0 ? (size_t)d->batch : 1, sizeof *plan->lengths);

@@ -48,7 +48,7 @@ static clattn_status add_copy(clattn__plan *plan, const clattn_attention_desc *d
                                     .heads = (int)d->kv_heads,
                                     .rows = (int)rows,
                                     .width = (int)j->width,
-                                    .capacity = (int)rows,
+                                    .cells = {.capacity = (int)rows},
                                     .items = (int)j->width};
     memcpy(step->args.op.args.bytes, &args, sizeof args);
     step->args.op.place[CLATTN__CACHE_CELLS] = j->place;

@@ -156,6 +156,13 @@ void clattn__attention_args(const clattn_attention_desc *resolved, clattn_attn_a
 clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_desc *resolved);
 /* past.c: the same on past and new keys and values, which copies put one behind the other. */
 clattn_status clattn__add_attention_with_past(clattn__plan *plan, const clattn_attention_desc *resolved);
+/* The kernels' view of a description. cache: CLATTN__CACHE_FEATURES with which keys and values are read, cells: their
+ * type then. */
+clattn__attn_problem clattn__attention_problem(const clattn_attention_desc *resolved, uint32_t cache,
+                                               clattn_dtype cells);
+/* The same with a problem that says more than the description, and only by kernel `forced`, which may be NULL. */
+clattn_status clattn__add_attention_as(clattn__plan *plan, const clattn_attention_desc *resolved,
+                                       const clattn__attn_problem *problem, const char *forced);
 clattn_status clattn__plan_attention(clattn__plan *plan, clattn_context *context,
                                      const clattn_attention_desc *resolved);
 /* (query, key) pairs that causal order and window allow, per head and batch. */

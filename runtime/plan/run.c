@@ -173,6 +173,9 @@ static void resolve_attention(const clattn__plan *plan, const clattn__operand *o
         {CLATTN__ROLE_PREFIX, ATTN_PREFIX, &place[ATTN_PREFIX]},
         {CLATTN__ROLE_QUERY_DOCUMENTS, ATTN_QUERY_DOCUMENTS, &place[ATTN_QUERY_DOCUMENTS]},
         {CLATTN__ROLE_KEY_DOCUMENTS, ATTN_KEY_DOCUMENTS, &place[ATTN_KEY_DOCUMENTS]},
+        {CLATTN__ROLE_KEY_SCALES, ATTN_KEY_SCALES, &args->key_scales},
+        {CLATTN__ROLE_VALUE_SCALES, ATTN_VALUE_SCALES, &args->value_scales},
+        {CLATTN__ROLE_TABLE, ATTN_TABLE, &args->cells.table},
     };
     for (size_t i = 0; i < CLATTN__COUNT(tensors); i++)
         call->mem[tensors[i].slot] = resolve(plan, &operands[tensors[i].role], tensors[i].place);

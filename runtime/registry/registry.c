@@ -96,6 +96,22 @@ static clattn_status prepare_attention(clattn_context *context, const clattn__at
     return status;
 }
 
+bool clattn__attn_serves(const clattn__attn_impl *impl, const clattn__attn_problem *problem, const clattn__caps *caps,
+                         clattn__refusal *why) {
+    return clattn__refuse_features(why, problem->features, impl->features) && impl->supports(problem, caps, why);
+}
+
+const clattn__attn_impl *clattn__attn_first(clattn_context *context, const clattn__attn_problem *problem,
+                                            const char *forced) {
+    clattn__refusal why;
+    for (int i = 0; clattn__attn_list[i]; i++) {
+        const clattn__attn_impl *impl = clattn__attn_list[i];
+        if (forced && strcmp(forced, impl->name) != 0) continue;
+        if (clattn__attn_serves(impl, problem, &context->env.device.caps, &why)) return impl;
+    }
+    return NULL;
+}
+
 clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
                                   clattn__attn_kernel *kernel, clattn__text *notes) {
     memset(kernel, 0, sizeof *kernel);
@@ -103,8 +119,7 @@ clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_pr
         const clattn__attn_impl *impl = clattn__attn_list[i];
         if (forced && strcmp(forced, impl->name) != 0) continue;
         clattn__refusal why = {{0}};
-        if (!clattn__refuse_features(&why, problem->features, impl->features) ||
-            !impl->supports(problem, &context->env.device.caps, &why)) {
+        if (!clattn__attn_serves(impl, problem, &context->env.device.caps, &why)) {
             pass_over(context, notes, CLATTN_LOG_DEBUG, impl->name, why.text);
             continue;
         }

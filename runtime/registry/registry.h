@@ -28,6 +28,11 @@ struct clattn_context {
 extern const clattn__attn_impl *const clattn__attn_list[];
 extern const clattn__gemm_impl *const clattn__gemm_list[];
 
+bool clattn__attn_serves(const clattn__attn_impl *impl, const clattn__attn_problem *problem, const clattn__caps *caps,
+                         clattn__refusal *why);
+/* The first kernel that serves the problem, built or not; NULL when there is none. */
+const clattn__attn_impl *clattn__attn_first(clattn_context *context, const clattn__attn_problem *problem,
+                                            const char *forced);
 /* Picks the first kernel that supports the problem, prepares and verifies it; a kernel that fails to build or to
  * reproduce the reference is passed over with a warning. forced: NULL or a name. notes receives one line per kernel
  * that was passed over. kernel is ready to enqueue on success. */

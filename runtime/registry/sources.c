@@ -33,9 +33,7 @@ static void keep(listing *l, clattn_status status) {
 static void list_attention(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
     listing *l = user;
     clattn__refusal why;
-    if (!clattn__refuse_features(&why, problem->features, impl->features) ||
-        !impl->supports(problem, &l->context->env.device.caps, &why))
-        return;
+    if (!clattn__attn_serves(impl, problem, &l->context->env.device.caps, &why)) return;
     char features[224];
     clattn__features_text(problem->features, features, sizeof features);
     snprintf(l->variant, sizeof l->variant, "head_dim %lld, value_dim %lld, %s, %s", (long long)problem->head_dim,

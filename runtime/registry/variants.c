@@ -24,6 +24,9 @@ static const uint32_t feature_sets[] = {
     CLATTN__DROPOUT | CLATTN__CAUSAL,
     CLATTN__CAUSAL | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__LSE,
     CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE,
+    CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED,
+    CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__WINDOW | CLATTN__RING,
+    CLATTN__LENGTHS | CLATTN__PAGED | CLATTN__CELLS,
 };
 
 static const clattn__gemm_problem gemms[] = {
@@ -88,6 +91,7 @@ static void visit_attention(const clattn__variants *v, const clattn__attn_impl *
     const bool few = impl == &clattn__attn_decode;
     const clattn__attn_problem problem = {.features = features,
                                           .dtype = dtype,
+                                          .cells = CLATTN_I8,
                                           .scores =
                                               features & CLATTN__SCORES ? CLATTN_SCORES_MASKED : CLATTN_SCORES_NONE,
                                           .batch = 2,

@@ -78,6 +78,7 @@ typedef struct stage {
     twin t[ATTN_SLOTS];      /* by clattn_attn_slot */
     float *want[ATTN_SLOTS]; /* outputs by the reference */
     float *tolerance;        /* of the output */
+    float *dense[2];         /* keys and values of a cache as floats, side by side: what the reference reads */
     clattn__attn_call call;
     clattn__ref_attention ref;
     uint64_t seed;
@@ -120,7 +121,107 @@ static bool fill_operand(stage *s, int which, int64_t heads, int64_t rows, int64
     return true;
 }
 
+/* A table of int32, (batch, count). */
+static int32_t *make_ints(stage *s, int which, int64_t batch, int64_t count, clattn__ref_array *ref) {
+    if (!twin_make(s, which, batch * count, 4)) return NULL;
+    *ref = (clattn__ref_array){s->t[which].host, CLATTN_I32, {count, 0, 1, 1}};
+    return s->t[which].host;
+}
+
+/* ---- keys and values as a cache has them ------------------------------------------------------------------------- */
+
+/* Pages of a few tokens, taken from the last one down; page 0 is nobody's. A ring that has overwritten some. */
+enum { PAGE_ROWS = 3, OVERWRITTEN = 5 };
+
+static int64_t pages_per_entry(const stage *s) { return (s->c->kv_len + PAGE_ROWS - 1) / PAGE_ROWS; }
+
+/* Which row of which entry of the cache, counted through, is key j of batch entry b. */
+static int64_t cell_row(const stage *s, int64_t b, int64_t j) {
+    const uint32_t features = s->kernel->problem.features;
+    const int64_t pages = pages_per_entry(s);
+    if (features & CLATTN__PAGED)
+        return (s->c->batch * pages - (b * pages + j / PAGE_ROWS)) * PAGE_ROWS + j % PAGE_ROWS;
+    return b * s->c->kv_len + (j + (features & CLATTN__RING ? OVERWRITTEN : 0)) % s->c->kv_len;
+}
+
+static bool fill_cell_table(stage *s) {
+    const uint32_t features = s->kernel->problem.features;
+    const int64_t B = s->c->batch, M = features & CLATTN__PAGED ? pages_per_entry(s) : 1;
+    clattn__ref_array unused;
+    s->call.args.cells = (clattn_cells){.table = {.batch = M, .row = 1},
+                                        .capacity = (int)s->c->kv_len,
+                                        .page_size = features & CLATTN__PAGED ? PAGE_ROWS : 0,
+                                        .pages = (int)(B * M + 1),
+                                        .ring = (features & CLATTN__RING) != 0};
+    if (!(features & (CLATTN__PAGED | CLATTN__RING))) return true;
+    int32_t *table = make_ints(s, ATTN_TABLE, B, M, &unused);
+    for (int64_t i = 0; table && i < B * M; i++)
+        table[i] = (int32_t)(features & CLATTN__PAGED ? B * M - i : s->c->kv_len + OVERWRITTEN);
+    return table != NULL;
+}
+
+/* Cells (entry, row, head, width + gap) of one kind; NaN in the gaps and in rows that are nobody's. */
+static bool fill_cells(stage *s, int which, int64_t width, double size, clattn_place *place, clattn_place *scale_place,
+                       clattn__ref_array *ref) {
+    const clattn__attn_problem *p = &s->kernel->problem;
+    const clattn_dtype dtype = p->features & CLATTN__CELLS ? p->cells : p->dtype;
+    const bool paged = p->features & CLATTN__PAGED, bytes = dtype == CLATTN_I8;
+    const int scales = which == ATTN_KEY ? ATTN_KEY_SCALES : ATTN_VALUE_SCALES;
+    const int64_t B = s->c->batch, Sk = s->c->kv_len, wide = width + s->gap, row = s->Hkv * wide;
+    const int64_t entry_rows = paged ? PAGE_ROWS : Sk, rows = paged ? s->call.args.cells.pages * PAGE_ROWS : B * Sk;
+    float *dense = s->dense[which == ATTN_VALUE] = clattn__alloc((size_t)(B * Sk * s->Hkv * width) + 1, sizeof *dense);
+    if (!dense || !twin_make(s, which, rows * row, clattn_dtype_size(dtype))) return false;
+    if (bytes && !twin_make(s, scales, rows * s->Hkv, sizeof(float))) return false;
+    for (int64_t i = 0; i < rows * row; i++) clattn__ref_store(s->t[which].host, dtype, i, bytes ? 127 : NAN);
+    for (int64_t i = 0; i < rows * s->Hkv && bytes; i++) ((float *)s->t[scales].host)[i] = NAN;
+    for (int64_t i = 0; i < B * Sk * s->Hkv; i++) {
+        const int64_t line = cell_row(s, i / s->Hkv / Sk, i / s->Hkv % Sk) * s->Hkv + i % s->Hkv;
+        const float scale = bytes ? (float)(size / 127 * (1 + 0.5 * uniform(&s->seed))) : 1.0f;
+        if (bytes) ((float *)s->t[scales].host)[line] = scale;
+        for (int64_t d = 0; d < width; d++) {
+            const double x = uniform(&s->seed);
+            clattn__ref_store(s->t[which].host, dtype, line * wide + d, bytes ? floor(127 * x) : size * x);
+            dense[i * width + d] = scale * (float)clattn__ref_load(s->t[which].host, dtype, line * wide + d);
+        }
+    }
+    *place = (clattn_place){.batch = entry_rows * row, .head = wide, .row = row};
+    *scale_place = (clattn_place){.batch = entry_rows * s->Hkv, .head = 1, .row = s->Hkv};
+    *ref = (clattn__ref_array){dense, CLATTN_F32, {Sk * s->Hkv * width, width, s->Hkv * width, 1}};
+    return true;
+}
+
+static bool fill_keys_and_values(stage *s, double size) {
+    const clattn__attn_problem *p = &s->kernel->problem;
+    clattn_attn_args *a = &s->call.args;
+    const int64_t Sk = s->c->kv_len;
+    if (p->features & CLATTN__CACHE_FEATURES)
+        return fill_cell_table(s) && fill_cells(s, ATTN_KEY, p->head_dim, size, &a->key, &a->key_scales, &s->ref.key) &&
+               fill_cells(s, ATTN_VALUE, p->value_dim, 1.0, &a->value, &a->value_scales, &s->ref.value);
+    return fill_operand(s, ATTN_KEY, s->Hkv, Sk, p->head_dim, size, &a->key, &s->ref.key) &&
+           fill_operand(s, ATTN_VALUE, s->Hkv, Sk, p->value_dim, 1.0, &a->value, &s->ref.value);
+}
+
+static void poison_cells(stage *s, int64_t b, int64_t j) {
+    const clattn__attn_problem *p = &s->kernel->problem;
+    const clattn_dtype dtype = p->features & CLATTN__CELLS ? p->cells : p->dtype;
+    for (int64_t i = 0; i < 2 * s->Hkv; i++) {
+        const bool key = i % 2 == 0;
+        const int64_t width = key ? p->head_dim : p->value_dim, line = cell_row(s, b, j) * s->Hkv + i / 2;
+        float *dense = s->dense[!key] + ((b * s->c->kv_len + j) * s->Hkv + i / 2) * width;
+        for (int64_t d = 0; d < width; d++) dense[d] = NAN;
+        if (dtype == CLATTN_I8) ((float *)s->t[key ? ATTN_KEY_SCALES : ATTN_VALUE_SCALES].host)[line] = NAN;
+        for (int64_t d = 0; d < width && dtype != CLATTN_I8; d++)
+            clattn__ref_store(s->t[key ? ATTN_KEY : ATTN_VALUE].host, dtype, line * (width + s->gap) + d, NAN);
+    }
+}
+
+/* ---- masks and terms --------------------------------------------------------------------------------------------- */
+
 static void poison_keys(stage *s, int64_t b, int64_t j) {
+    if (s->kernel->problem.features & CLATTN__CACHE_FEATURES) {
+        poison_cells(s, b, j);
+        return;
+    }
     const int64_t rows = s->c->kv_len, D = s->kernel->problem.head_dim, Dv = s->kernel->problem.value_dim;
     const int64_t row = row_of(s, rows, b, j);
     if (j >= rows - s->call.args.always_keys) return; /* no mask hides those */
@@ -190,13 +291,6 @@ static bool fill_head_terms(stage *s) {
         *terms[i].ref = (clattn__ref_array){s->t[terms[i].which].host, CLATTN_F32, {1, 0, 0, 0}};
     }
     return true;
-}
-
-/* A table of int32, (batch, count). */
-static int32_t *make_ints(stage *s, int which, int64_t batch, int64_t count, clattn__ref_array *ref) {
-    if (!twin_make(s, which, batch * count, 4)) return NULL;
-    *ref = (clattn__ref_array){s->t[which].host, CLATTN_I32, {count, 0, 1, 1}};
-    return s->t[which].host;
 }
 
 /* Documents change twice along queries and keys; every seventh query belongs to none. */
@@ -450,9 +544,8 @@ static clattn_status run_case(clattn__attn_kernel *kernel, const verify_case *c,
     /* uniform entries of size a in q and k give logits of about a^2 / 3 * sqrt(D) before the scale of 1 / sqrt(D) */
     const double size = sqrt(3 * fabs(c->logits));
     bool made = fill_operand(&s, ATTN_QUERY, s.Hq, c->query_len, p->head_dim, size, &s.call.args.query, &s.ref.query) &&
-                fill_operand(&s, ATTN_KEY, s.Hkv, c->kv_len, p->head_dim, size, &s.call.args.key, &s.ref.key) &&
-                fill_operand(&s, ATTN_VALUE, s.Hkv, c->kv_len, p->value_dim, 1.0, &s.call.args.value, &s.ref.value) &&
-                fill_masks(&s) && fill_head_terms(&s) && fill_features(&s) && make_outputs(&s);
+                fill_keys_and_values(&s, size) && fill_masks(&s) && fill_head_terms(&s) && fill_features(&s) &&
+                make_outputs(&s);
     for (int i = 0; i < ATTN_SLOTS; i++) s.call.mem[i] = s.t[i].device.mem;
     clattn_status status = made ? check_case(&s, worst) : CLATTN_OUT_OF_MEMORY;
     for (int i = 0; i < ATTN_SLOTS; i++) {
@@ -461,6 +554,8 @@ static clattn_status run_case(clattn__attn_kernel *kernel, const verify_case *c,
         clattn__free(s.want[i]);
     }
     clattn__free(s.tolerance);
+    clattn__free(s.dense[0]);
+    clattn__free(s.dense[1]);
     return status;
 }
 

@@ -41,8 +41,7 @@ static void verify_attention(void *user, const clattn__attn_impl *impl, const cl
              (long long)problem->value_dim, clattn_dtype_name(problem->dtype));
     clattn__verify_stats stats = {0};
     clattn__refusal why = {{0}};
-    if (!clattn__refuse_features(&why, problem->features, impl->features) ||
-        !impl->supports(problem, &w->context->env.device.caps, &why)) {
+    if (!clattn__attn_serves(impl, problem, &w->context->env.device.caps, &why)) {
         tell(w, impl->name, variant, &stats, why.text, true);
         return;
     }

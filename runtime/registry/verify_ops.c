@@ -402,8 +402,8 @@ static bool add_cache(clattn__bench *b, cache_case *c) {
     static const int lengths[CASES][CLATTN__BENCH_BATCH] = {{5, 0}, {5, 0}, {12, 2}};
     static const int table[2][4] = {{4, 0, 3, 6}, {1, 9, 5, 2}}; /* 9 is outside */
     const clattn_dtype tokens = b->variant->dtype, cells = b->variant->cells;
-    const int entries = c->args.page_size ? c->args.pages : CLATTN__BENCH_BATCH;
-    const int rows = c->args.page_size ? c->args.page_size : c->args.capacity;
+    const int entries = c->args.cells.page_size ? c->args.cells.pages : CLATTN__BENCH_BATCH;
+    const int rows = c->args.cells.page_size ? c->args.cells.page_size : c->args.cells.capacity;
     const bool in = c->gathers;
     if (!(in ? clattn__bench_add_output(b, TOKENS, tokens, CLATTN__BENCH_BATCH, HEADS, c->args.rows, b->width)
              : clattn__bench_add(b, TOKENS, tokens, CLATTN__BENCH_BATCH, HEADS, c->args.rows, b->width)) ||
@@ -421,7 +421,7 @@ static bool add_cache(clattn__bench *b, cache_case *c) {
 
 /* The reference knows no ring, but pages of one row that are used again. */
 static void unroll_ring(cache_case *c) {
-    const int capacity = c->args.capacity;
+    const int capacity = c->args.cells.capacity;
     for (int b = 0; b < CLATTN__BENCH_BATCH; b++) {
         const int first = c->gathers && c->lengths[b] > capacity ? c->lengths[b] - capacity : 0;
         c->lengths[b] -= first;
@@ -458,9 +458,9 @@ static void run_reference(clattn__bench *b, cache_case *c) {
                                  .heads = HEADS,
                                  .rows = c->args.rows,
                                  .width = b->width,
-                                 .capacity = c->args.capacity,
-                                 .page_size = c->args.page_size,
-                                 .pages = c->args.pages,
+                                 .capacity = c->args.cells.capacity,
+                                 .page_size = c->args.cells.page_size,
+                                 .pages = c->args.cells.pages,
                                  .tokens = copy_of(tokens),
                                  .cells = copy_of(&b->t[CELLS]),
                                  .scales = copy_of(&b->t[SCALES]),
@@ -482,10 +482,10 @@ static clattn_status verify_cache(clattn__bench *b) {
                                  .heads = HEADS,
                                  .rows = c.gathers ? 8 : CLATTN__BENCH_ROWS,
                                  .width = b->width,
-                                 .capacity = 7,
-                                 .page_size = b->which == PAGED ? 2 : 0,
-                                 .pages = b->which == PAGED ? 7 : 0,
-                                 .ring = b->which == RING,
+                                 .cells = {.capacity = 7,
+                                           .page_size = b->which == PAGED ? 2 : 0,
+                                           .pages = b->which == PAGED ? 7 : 0,
+                                           .ring = b->which == RING},
                                  .fill = c.gathers && b->which != DENSE,
                                  .items = by_row ? 1 : b->width};
     if (!add_cache(b, &c)) return CLATTN_OUT_OF_MEMORY;
