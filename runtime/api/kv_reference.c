@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "api/check_kv_cache.h"
+#include "api/reference.h"
 #include "api/rules.h"
 #include "ref/ref.h"
 
@@ -168,10 +169,25 @@ clattn_status clattn_reference_kv_append(const clattn_kv_cache_desc *desc, const
 typedef struct attend_memory {
     void *key, *value;           /* (B, Hkv, C, D), (B, Hkv, C, Dv) of the attention's type: the cache's tokens */
     double *query, *query_error; /* (B, Hq, L, D), with a rope */
+    double *key_error;           /* as key, of keys that a device turned */
 } attend_memory;
 
-static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io *io, attend_memory *memory,
-                            float *tolerance) {
+static void allow_for_turning(const clattn__kv_desc *d, const clattn__ref_cache *key, double *error) {
+    const clattn__ref_turned turned = {.batch = key->batch,
+                                       .heads = key->heads,
+                                       .rows = key->rows,
+                                       .width = key->width,
+                                       .rotary_dim = d->rope.rotary_dim,
+                                       .interleaved = d->rope.style == CLATTN_ROPE_INTERLEAVED,
+                                       .computed = d->rope.source == CLATTN_ROPE_COMPUTED,
+                                       .cells = d->storage,
+                                       .keys = key->tokens,
+                                       .error = dense(error, CLATTN__F64, key->heads, key->rows, key->width)};
+    clattn__ref_turned_keys(&turned);
+}
+
+static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io *io, bool turned, attend_memory *memory,
+                            const clattn__tolerances *tolerances) {
     const clattn_attention_desc *a = &d->attention;
     const int64_t rows = io->query.shape[2], C = a->kv_len, tokens = a->batch * a->kv_heads * C;
     const size_t unit = clattn_dtype_size(a->dtype), asked = elements_of(&io->query);
@@ -180,6 +196,9 @@ static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io 
     memory->query = d->has_rope ? clattn__alloc(2 * asked + 1, sizeof(double)) : NULL;
     if (!memory->key || !memory->value || (d->has_rope && !memory->query)) return CLATTN_OUT_OF_MEMORY;
     memory->query_error = memory->query ? memory->query + asked : NULL;
+    turned = turned && d->has_rope;
+    memory->key_error = turned ? clattn__alloc((size_t)(tokens * a->head_dim) + 1, sizeof(double)) : NULL;
+    if (turned && !memory->key_error) return CLATTN_OUT_OF_MEMORY;
 
     clattn__ref_cache key = cache_of(d, &io->memory, false), value = cache_of(d, &io->memory, true);
     key.rows = value.rows = C;
@@ -212,7 +231,12 @@ static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io 
                                .sinks = array_of(&io->sinks, 0, -1, -1, -1),
                                .output = array4(&io->output),
                                .lse = array4(&io->logsumexp),
-                               .tolerance = dense(tolerance, CLATTN_F32, a->query_heads, rows, a->value_dim)};
+                               .tolerance = dense(tolerances->output, CLATTN_F32, a->query_heads, rows, a->value_dim),
+                               .lse_tolerance = dense(tolerances->logsumexp, CLATTN_F32, a->query_heads, rows, 1)};
+    if (turned) {
+        allow_for_turning(d, &key, memory->key_error);
+        p.key_error = dense(memory->key_error, CLATTN__F64, a->kv_heads, C, a->head_dim);
+    }
     if (d->has_rope) {
         turn(d, &io->query, &io->memory, -rows, memory->query, memory->query_error);
         p.query = dense(memory->query, CLATTN__F64, a->query_heads, rows, a->head_dim);
@@ -223,6 +247,12 @@ static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io 
 
 clattn_status clattn_reference_kv_attend(const clattn_kv_cache_desc *desc, const clattn_kv_attend_io *io,
                                          float *tolerance) {
+    const clattn__tolerances tolerances = {.output = tolerance};
+    return clattn__reference_kv_attend(desc, io, false, &tolerances);
+}
+
+clattn_status clattn__reference_kv_attend(const clattn_kv_cache_desc *desc, const clattn_kv_attend_io *io, bool turned,
+                                          const clattn__tolerances *tolerances) {
     clattn__kv_desc d;
     clattn_kv_attend_io all;
     CLATTN__TRY(clattn__check_kv_desc(desc, &d));
@@ -236,9 +266,10 @@ clattn_status clattn_reference_kv_attend(const clattn_kv_cache_desc *desc, const
     CLATTN__TRY(check_on_host(tensors, CLATTN__COUNT(tensors)));
     CLATTN__TRY(check_lengths(&d, &all.memory, 0, all.query.shape[2]));
     attend_memory memory = {0};
-    clattn_status status = attend(&d, &all, &memory, tolerance);
+    clattn_status status = attend(&d, &all, turned, &memory, tolerances);
     clattn__free(memory.key);
     clattn__free(memory.value);
     clattn__free(memory.query);
+    clattn__free(memory.key_error);
     return status;
 }

@@ -2,6 +2,9 @@
 #ifndef CLATTN_API_REFERENCE_H
 #define CLATTN_API_REFERENCE_H
 
+#include <stdbool.h>
+
+#include "clattn/kv_cache.h"
 #include "clattn/reference.h"
 
 /* How far a correct float32 device may be from each output. Each NULL, or dense floats in the output's shape. */
@@ -14,6 +17,10 @@ clattn_status clattn__reference_attention(const clattn_attention_desc *desc, con
 /* reference_past.c: io->key and io->value become those of all tokens: io's present ones, or memory in `owned`, which
  * the caller frees whatever the status is. Host tensors, checked. */
 clattn_status clattn__reference_join_past(const clattn_attention_desc *desc, clattn_attention_io *io, void *owned[2]);
+/* kv_reference.c. turned: the keys that a rope turned may be off as those are that a device turned and stored, although
+ * io->memory holds the reference's. Output and logsumexp are looked at. */
+clattn_status clattn__reference_kv_attend(const clattn_kv_cache_desc *desc, const clattn_kv_attend_io *io, bool turned,
+                                          const clattn__tolerances *tolerances);
 /* Here only output and weights are looked at. */
 clattn_status clattn__reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
                                     const clattn_mha_io *io, const clattn__tolerances *tolerances);

@@ -171,6 +171,16 @@ typedef struct clattn__ref_cache {
     clattn__ref_array lengths; /* stride batch */
     clattn__ref_array table;   /* strides batch and row */
 } clattn__ref_cache;
+/* tolerance.c: how far the keys of a cache may be off when a device turned and stored them itself: keys and error as
+ * (batch, head, row, column); rotary_dim and interleaved as in clattn__ref_rope, cells: the cache's type. */
+typedef struct clattn__ref_turned {
+    int64_t batch, heads, rows, width, rotary_dim;
+    bool interleaved, computed; /* computed: sine and cosine by the device, not from a table */
+    clattn_dtype cells;
+    clattn__ref_array keys, error;
+} clattn__ref_turned;
+void clattn__ref_turned_keys(const clattn__ref_turned *turned);
+
 void clattn__ref_cache_append(const clattn__ref_cache *cache);
 void clattn__ref_cache_gather(const clattn__ref_cache *cache);
 

@@ -97,6 +97,40 @@ void clattn__ref_stored(clattn_dtype dtype, clattn__ref_values x, int64_t count)
     for (int64_t i = 0; i < count; i++) x.error[i] += 1.5 * clattn__ref_storage_rounding(dtype, x.value[i]);
 }
 
+/* Features a and b became x and y of the same length, so |a| + |b| <= sqrt(2) (|x| + |y|). */
+static double turning_error(const clattn__ref_turned *t, double x, double y) {
+    return (t->computed ? 20 : 4) * u * sqrt(2.0) * (fabs(x) + fabs(y)) + FLT_MIN;
+}
+
+/* The other feature of the pair that d belongs to. */
+static int64_t partner_of(const clattn__ref_turned *t, int64_t d) {
+    const int64_t pairs = t->rotary_dim / 2;
+    return t->interleaved ? d ^ 1 : d < pairs ? d + pairs : d - pairs;
+}
+
+/* Where the cache has fewer bits, the least difference may round to the other side: a unit in the last place, or of
+ * bytes a step, which is a 127th of the greatest element. The step itself is as far off as that element. */
+static void turned_key(const clattn__ref_turned *t, int64_t b, int64_t h, int64_t r) {
+    double most = 0;
+    for (int64_t d = 0; d < t->width; d++) most = fmax(most, fabs(clattn__ref_get(&t->keys, b, h, r, d)));
+    for (int64_t d = 0; d < t->width; d++) {
+        const double x = clattn__ref_get(&t->keys, b, h, r, d);
+        const bool turns = d < t->rotary_dim;
+        double error = turns ? turning_error(t, x, clattn__ref_get(&t->keys, b, h, r, partner_of(t, d))) : 0;
+        if (t->cells == CLATTN_I8)
+            error += most / 127 + turning_error(t, most, most);
+        else if (turns)
+            error += clattn__ref_storage_rounding(t->cells, x);
+        clattn__ref_set(&t->error, b, h, r, d, error);
+    }
+}
+
+void clattn__ref_turned_keys(const clattn__ref_turned *t) {
+    for (int64_t b = 0; b < t->batch; b++)
+        for (int64_t h = 0; h < t->heads; h++)
+            for (int64_t r = 0; r < t->rows; r++) turned_key(t, b, h, r);
+}
+
 static double output_error(const clattn__ref_attention *p, const clattn__ref_row *row, const sum_errors *sums,
                            int64_t c) {
     const double o = row->output[c];
