@@ -145,9 +145,10 @@ typedef struct clattn_kv_attend_io {
 
 /* Creation compiles, verifies and allocates; calls only enqueue. One thread at a time per cache.
  * Attention reads rings, pages and other element types where they lie, by kernels with "paged keys", "ring of keys" and
- * "keys of another type" (docs/kernels.md). For calls of more queries than a decoding kernel takes, the fastest kernel of
- * a CPU has none of them: for those the cache keeps O(B * Hkv * C * (D + Dv)) elements into which it gathers. With
- * attention->query_len of at most 8, and 16 rows per key/value head, there are no such calls and no such memory. */
+ * "keys of another type" (docs/kernels.md). For calls of more queries than a decoding kernel takes, the fastest kernel
+ * of a CPU has none of them: for those the cache keeps O(B * Hkv * C * (D + Dv)) elements into which it gathers. With
+ * attention->query_len of at most 8, and 16 rows per key/value head, there are no such calls and no such memory.
+ */
 typedef struct clattn_kv_cache clattn_kv_cache;
 
 /* On failure *out is NULL and clattn_last_error() says why. */

@@ -226,7 +226,7 @@ static clattn_status run_cache(const clattn__attn_kernel *kernel, const clattn__
     return status;
 }
 
-/* ---- contract ----------------------------------------------------------------------------------------------------- */
+/* ---- contract ---------------------------------------------------------------------------------------------------*/
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
     (void)caps;
