@@ -169,7 +169,8 @@ clattn_status clattn_reference_kv_append(const clattn_kv_cache_desc *desc, const
 typedef struct attend_memory {
     void *key, *value;           /* (B, Hkv, C, D), (B, Hkv, C, Dv) of the attention's type: the cache's tokens */
     double *query, *query_error; /* (B, Hq, L, D), with a rope */
-    double *key_error;           /* as key, of keys that a device turned */
+    double *key_error;           /* as key: of keys that a device turned, or rounds once more */
+    double *value_error;         /* as value: likewise */
 } attend_memory;
 
 static void allow_for_turning(const clattn__kv_desc *d, const clattn__ref_cache *key, double *error) {
@@ -186,6 +187,17 @@ static void allow_for_turning(const clattn__kv_desc *d, const clattn__ref_cache 
     clattn__ref_turned_keys(&turned);
 }
 
+/* Bytes times their scale: some kernels go on with the product, others round it to the attention's 16 bits, as the
+ * reference does. */
+static void allow_for_rounding(const clattn__ref_cache *c, const clattn__ref_array *error) {
+    for (int64_t i = 0; i < c->batch * c->heads * c->rows * c->width; i++) {
+        const int64_t d = i % c->width, r = i / c->width % c->rows, h = i / c->width / c->rows % c->heads;
+        const int64_t b = i / c->width / c->rows / c->heads;
+        const double x = clattn__ref_get(&c->tokens, b, h, r, d), other = clattn__ref_get(error, b, h, r, d);
+        clattn__ref_set(error, b, h, r, d, other + 1.5 * clattn__ref_storage_rounding(c->tokens.dtype, x));
+    }
+}
+
 static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io *io, bool turned, attend_memory *memory,
                             const clattn__tolerances *tolerances) {
     const clattn_attention_desc *a = &d->attention;
@@ -197,8 +209,10 @@ static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io 
     if (!memory->key || !memory->value || (d->has_rope && !memory->query)) return CLATTN_OUT_OF_MEMORY;
     memory->query_error = memory->query ? memory->query + asked : NULL;
     turned = turned && d->has_rope;
-    memory->key_error = turned ? clattn__alloc((size_t)(tokens * a->head_dim) + 1, sizeof(double)) : NULL;
-    if (turned && !memory->key_error) return CLATTN_OUT_OF_MEMORY;
+    const bool rounded = d->storage == CLATTN_I8 && a->dtype != CLATTN_F32;
+    if (turned || rounded) memory->key_error = clattn__alloc((size_t)(tokens * a->head_dim) + 1, sizeof(double));
+    if (rounded) memory->value_error = clattn__alloc((size_t)(tokens * a->value_dim) + 1, sizeof(double));
+    if (((turned || rounded) && !memory->key_error) || (rounded && !memory->value_error)) return CLATTN_OUT_OF_MEMORY;
 
     clattn__ref_cache key = cache_of(d, &io->memory, false), value = cache_of(d, &io->memory, true);
     key.rows = value.rows = C;
@@ -233,10 +247,11 @@ static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io 
                                .lse = array4(&io->logsumexp),
                                .tolerance = dense(tolerances->output, CLATTN_F32, a->query_heads, rows, a->value_dim),
                                .lse_tolerance = dense(tolerances->logsumexp, CLATTN_F32, a->query_heads, rows, 1)};
-    if (turned) {
-        allow_for_turning(d, &key, memory->key_error);
-        p.key_error = dense(memory->key_error, CLATTN__F64, a->kv_heads, C, a->head_dim);
-    }
+    p.key_error = dense(memory->key_error, CLATTN__F64, a->kv_heads, C, a->head_dim);
+    p.value_error = dense(memory->value_error, CLATTN__F64, a->kv_heads, C, a->value_dim);
+    if (turned) allow_for_turning(d, &key, memory->key_error);
+    if (rounded) allow_for_rounding(&key, &p.key_error);
+    if (rounded) allow_for_rounding(&value, &p.value_error);
     if (d->has_rope) {
         turn(d, &io->query, &io->memory, -rows, memory->query, memory->query_error);
         p.query = dense(memory->query, CLATTN__F64, a->query_heads, rows, a->head_dim);
@@ -271,5 +286,6 @@ clattn_status clattn__reference_kv_attend(const clattn_kv_cache_desc *desc, cons
     clattn__free(memory.value);
     clattn__free(memory.query);
     clattn__free(memory.key_error);
+    clattn__free(memory.value_error);
     return status;
 }
