@@ -99,7 +99,7 @@ typedef struct chunk_cells {
 static inline void find_cells(const cell_rows *rows, int first, int count, chunk_cells *chunk) {
     chunk->stride = rows->row;
     chunk->first = CELLS_MAPPED ? rows->cells : rows->cells + first * rows->row;
-    if (!CELLS_MAPPED && !CELL_I8) return;
+    if (!(CELLS_MAPPED || CELL_I8)) return;
     for (int c = 0, run; c < count; c += run) {
         const int2 at = cells_at(rows, first + c);
         run = min(cells_run(rows, at), count - c);

@@ -174,7 +174,7 @@ static void layer_descriptions(void) {
     BAD_LAYER(w.in_proj_weight.data = NULL, CLATTN_INVALID_ARGUMENT, "q_proj_weight is missing");
     BAD_LAYER(w.in_proj_weight.shape[0] = 35, CLATTN_INVALID_SHAPE,
               "in_proj_weight has shape (35, 12); the description says (36, 12)");
-    BAD_LAYER(w.in_proj_weight.dtype = CLATTN_F16, CLATTN_INVALID_ARGUMENT, "in_proj_weight has element type float16");
+    BAD_LAYER(w.in_proj_weight.dtype = CLATTN_I8, CLATTN_INVALID_ARGUMENT, "in_proj_weight has element type int8");
     BAD_LAYER(w.out_proj_weight.data = NULL, CLATTN_INVALID_ARGUMENT, "out_proj_weight is missing");
     BAD_LAYER(w.q_proj_weight = w.out_proj_weight, CLATTN_INVALID_ARGUMENT, "give one form");
     BAD_LAYER(w.bias_k = clattn_host(data, CLATTN_F32, 1, 12, 0, 0, 0), CLATTN_INVALID_ARGUMENT, "bias_k and bias_v");

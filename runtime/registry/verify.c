@@ -14,9 +14,8 @@
 
 #include "ref/ref.h"
 
-enum { CANARIES = 64 }; /* elements before and behind every output */
-static const uint32_t CANARY =
-    0x7fed7fedu; /* a NaN that no arithmetic makes, as float32 and both halves as 16-bit types */
+enum { CANARIES = 64 };                 /* elements before and behind every output */
+static const uint16_t CANARY = 0x7fedu; /* a NaN that no arithmetic makes: alone in 16 bits, or twice as float32 */
 
 typedef struct verify_case {
     int64_t query_len, kv_len;
@@ -74,11 +73,11 @@ typedef struct stage {
     const verify_case *c;
     int64_t Hq, Hkv;
     bool packed;
-    int64_t gap;             /* elements between rows */
-    twin t[ATTN_SLOTS];      /* by clattn_attn_slot */
-    float *want[ATTN_SLOTS]; /* outputs by the reference */
-    float *tolerance;        /* of the output */
-    float *dense[2];         /* keys and values of a cache as floats, side by side: what the reference reads */
+    int64_t gap;                  /* elements between rows */
+    twin t[ATTN_SLOTS];           /* by clattn_attn_slot */
+    float *want[ATTN_SLOTS];      /* outputs by the reference */
+    float *tolerance[ATTN_SLOTS]; /* of outputs, by the reference */
+    float *dense[2];              /* keys and values of a cache as floats, side by side: what the reference reads */
     clattn__attn_call call;
     clattn__ref_attention ref;
     uint64_t seed;
@@ -351,16 +350,19 @@ static bool fill_features(stage *s) {
 /* Outputs are dense behind CANARIES elements; `place` starts behind them. Those of packed sequences are packed, but for
  * weights and scores; rows behind the last sequence must stay as they are, which is NaN. */
 static bool make_output(stage *s, int which, clattn_dtype dtype, int64_t heads, int64_t rows, int64_t width,
-                        clattn_place *place, clattn__ref_array *ref) {
+                        clattn_place *place, clattn__ref_array *ref, clattn__ref_array *tolerance) {
     const int64_t count = s->c->batch * heads * rows * width;
     if (!twin_make(s, which, count + 2 * CANARIES, clattn_dtype_size(dtype))) return false;
     s->want[which] = clattn__alloc((size_t)count + 1, sizeof(float));
-    if (!s->want[which]) return false;
+    s->tolerance[which] = clattn__alloc((size_t)count + 1, sizeof(float));
+    if (!s->want[which] || !s->tolerance[which]) return false;
     const bool packed = s->packed && which != ATTN_WEIGHTS && which != ATTN_SCORES;
     for (int64_t i = 0; packed && i < count; i++) s->want[which][i] = NAN;
     const int64_t head = (packed ? s->c->batch : 1) * rows * width, batch = packed ? 0 : heads * head;
     *place = (clattn_place){.offset = CANARIES, .batch = batch, .head = head, .row = width};
     *ref = (clattn__ref_array){s->want[which], CLATTN_F32, {batch, head, width, 1}};
+    *tolerance = *ref;
+    tolerance->data = s->tolerance[which];
     return true;
 }
 
@@ -368,25 +370,22 @@ static bool make_outputs(stage *s) {
     const clattn__attn_problem *p = &s->kernel->problem;
     clattn_attn_args *args = &s->call.args;
     const int64_t Sq = s->c->query_len, Sk = s->c->kv_len;
-    if (!make_output(s, ATTN_OUTPUT, p->dtype, s->Hq, Sq, p->value_dim, &args->output, &s->ref.output)) return false;
-    s->tolerance = clattn__alloc((size_t)(s->c->batch * s->Hq * Sq * p->value_dim) + 1, sizeof(float));
-    if (!s->tolerance) return false;
-    s->ref.tolerance = s->ref.output;
-    s->ref.tolerance.data = s->tolerance;
+    clattn__ref_attention *ref = &s->ref;
     clattn_place lse = {0};
-    if ((p->features & CLATTN__LSE) && !make_output(s, ATTN_LSE, CLATTN_F32, s->Hq, Sq, 1, &lse, &s->ref.lse))
+    if (!make_output(s, ATTN_OUTPUT, p->dtype, s->Hq, Sq, p->value_dim, &args->output, &ref->output, &ref->tolerance))
+        return false;
+    if ((p->features & CLATTN__LSE) &&
+        !make_output(s, ATTN_LSE, CLATTN_F32, s->Hq, Sq, 1, &lse, &ref->lse, &ref->lse_tolerance))
         return false;
     args->lse_offset = lse.offset;
     args->lse_batch = lse.batch;
     args->lse_head = lse.head;
-    if ((p->features & CLATTN__WEIGHTS) &&
-        !make_output(s, ATTN_WEIGHTS, CLATTN_F32, s->Hq, Sq, Sk, &args->weights, &s->ref.weights))
-        return false;
-    if ((p->features & CLATTN__AVERAGED_WEIGHTS) &&
-        !make_output(s, ATTN_WEIGHTS, CLATTN_F32, 1, Sq, Sk, &args->weights, &s->ref.weights))
+    if ((p->features & (CLATTN__WEIGHTS | CLATTN__AVERAGED_WEIGHTS)) &&
+        !make_output(s, ATTN_WEIGHTS, CLATTN_F32, p->features & CLATTN__WEIGHTS ? s->Hq : 1, Sq, Sk, &args->weights,
+                     &ref->weights, &ref->weights_tolerance))
         return false;
     return !(p->features & CLATTN__SCORES) ||
-           make_output(s, ATTN_SCORES, CLATTN_F32, s->Hq, Sq, Sk, &args->scores, &s->ref.scores);
+           make_output(s, ATTN_SCORES, CLATTN_F32, s->Hq, Sq, Sk, &args->scores, &ref->scores, &ref->scores_tolerance);
 }
 
 /* ---- one case --------------------------------------------------------------------------------------------------- */
@@ -452,7 +451,7 @@ static clattn_status upload(stage *s) {
     for (int i = 0; i < ATTN_SLOTS; i++) {
         if (!s->t[i].host) continue;
         if (s->want[i]) /* canaries and poison alike */
-            for (size_t w = 0; w < s->t[i].bytes / 4; w++) ((uint32_t *)s->t[i].host)[w] = CANARY;
+            for (size_t w = 0; w < s->t[i].bytes / 2; w++) ((uint16_t *)s->t[i].host)[w] = CANARY;
         clattn_status status = clattn__buffer_write(s->env, s->t[i].device.mem, 0, s->t[i].bytes, s->t[i].host);
         if (status != CLATTN_OK) return status;
     }
@@ -483,25 +482,18 @@ static clattn_status wrong(const stage *s, const char *format, ...) {
 }
 
 static clattn_status check_canaries(const stage *s, int which, clattn_dtype dtype) {
-    const size_t edge = CANARIES * clattn_dtype_size(dtype) / 4, words = s->t[which].bytes / 4;
-    const uint32_t *word = s->t[which].host;
+    const size_t edge = CANARIES * clattn_dtype_size(dtype) / 2, halves = s->t[which].bytes / 2;
+    const uint16_t *half = s->t[which].host;
     for (size_t i = 0; i < edge; i++)
-        if (word[i] != CANARY || (s->t[which].bytes % 4 == 0 && word[words - 1 - i] != CANARY))
-            return wrong(s, "it wrote outside its output");
+        if (half[i] != CANARY || half[halves - 1 - i] != CANARY) return wrong(s, "it wrote outside its output");
     return CLATTN_OK;
-}
-
-/* Errors of secondary outputs are bounded simply: by float32 rounding of the logits, whose size is known. */
-static double secondary_tolerance(const stage *s, double want) {
-    const double logits = fabs(s->c->logits) * 4 + 16;
-    return 0x1p-24 * (32 + 8 * sqrt((double)s->kernel->problem.head_dim)) * (logits + fabs(want));
 }
 
 static clattn_status compare(const stage *s, int which, clattn_dtype dtype, double *worst) {
     const int64_t count = (int64_t)(s->t[which].bytes / clattn_dtype_size(dtype)) - 2 * CANARIES;
     for (int64_t i = 0; i < count; i++) {
         const double got = clattn__ref_load(s->t[which].host, dtype, CANARIES + i), want = (double)s->want[which][i];
-        double tolerance = which == ATTN_OUTPUT ? (double)s->tolerance[i] : secondary_tolerance(s, want);
+        double tolerance = (double)s->tolerance[which][i];
         if (dtype == CLATTN_F16) tolerance += 0x1p-11 * fabs(want) + 0x1p-25; /* half an ulp of the stored type */
         if (dtype == CLATTN_BF16) tolerance += 0x1p-8 * fabs(want);
         if (got == want || (isnan(got) && isnan(want))) continue;
@@ -552,8 +544,8 @@ static clattn_status run_case(clattn__attn_kernel *kernel, const verify_case *c,
         clattn__buffer_clear(s.env, &s.t[i].device);
         clattn__free(s.t[i].host);
         clattn__free(s.want[i]);
+        clattn__free(s.tolerance[i]);
     }
-    clattn__free(s.tolerance);
     clattn__free(s.dense[0]);
     clattn__free(s.dense[1]);
     return status;
