@@ -443,6 +443,7 @@ static void check_get(const char *cache, bool loaded, const char *what) {
     clattn__program *program = NULL;
     int told = 0;
     if (!open_device_keeping(folder, cache)) return;
+    env.device.caps.quirks &= ~(uint32_t)CLATTN__QUIRK_CACHES_ITSELF; /* the files are the same on every driver */
     clattn__options_start(&options);
     clattn__options_int(&options, "TOLD", 7);
     if (CHECK(clattn__program_get(&programs, "good.cl", &options, &program) == CLATTN_OK, "%s: %s", what,

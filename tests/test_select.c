@@ -283,6 +283,7 @@ static void test_quirk_versions(void) {
         uint32_t quirks = clattn__quirks_of(&caps);
         CHECK(!!(quirks & CLATTN__QUIRK_BINARY_CRASHES) == rows[i].binary_crashes, "pocl \"%s\"", rows[i].driver);
         CHECK(quirks & CLATTN__QUIRK_NOINLINE_BODY, "pocl \"%s\"", rows[i].driver);
+        CHECK(quirks & CLATTN__QUIRK_CACHES_ITSELF, "pocl \"%s\"", rows[i].driver);
         CHECK((clattn__quirk_reason(&caps, CLATTN__QUIRK_BINARY_CRASHES) != NULL) == rows[i].binary_crashes,
               "pocl \"%s\"", rows[i].driver);
     }

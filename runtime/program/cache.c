@@ -12,9 +12,10 @@ enum { MOST_BYTES = 64 << 20, HEADER_BYTES = 96 };
 
 static const char *const HEADER = "clattn-program 1 %zu %s\n"; /* bytes behind this line, and their hash */
 
-/* <cache>/programs, with /<key> and a suffix when there is a key; NULL when nothing is kept on disk. Caller frees. */
+/* <cache>/programs, with /<key> and a suffix when there is a key; NULL when nothing is kept on disk, or the driver does
+ * that itself. Caller frees. */
 static char *path_of(const clattn__env *env, const char *key, const char *suffix) {
-    if (!env->cache_dir) return NULL;
+    if (!env->cache_dir || (env->device.caps.quirks & CLATTN__QUIRK_CACHES_ITSELF)) return NULL;
     clattn__text path = {0};
     clattn__text_add(&path, "%s/programs%s%s%s", env->cache_dir, key[0] ? "/" : "", key, suffix);
     if (path.failed) clattn__text_free(&path);
