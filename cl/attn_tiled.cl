@@ -110,6 +110,21 @@ static inline bool stage_value(__local float4 *slice, const cell_rows *v, const 
     return odd;
 }
 
+/* Bit KEYS * r + j: row r of this item may not attend to its key j. Rows beyond the last repeat it, unseen. Not
+ * unrolled: sixteen copies of all masks cost more registers than the tile itself. */
+static inline uint forbidden_keys(const attn_head *head, int row, int last_row, int key) {
+    uint forbidden = 0;
+    NO_UNROLL
+    for (int r = 0; r < ROWS; r++) {
+        const int i = min(row + r * TILE_Y, last_row);
+        const int2 run = attn_range(head, i);
+        NO_UNROLL
+        for (int j = 0; j < KEYS; j++)
+            if (!attn_allowed(head, run, i, key + j * TILE_X)) forbidden |= 1u << (KEYS * r + j);
+    }
+    return forbidden;
+}
+
 /* acc += weights * V for one staged slice; weights: this item's first row. */
 static inline void add_values(float4 acc[ROWS][VALUE_VECTORS], const __local float4 *weights,
                               const __local float4 *values) {
@@ -238,25 +253,15 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
         }
 
         /* pass 2; bit KEYS * r + j of forbidden belongs to s[r][j] */
-        uint forbidden = 0;
+        const int last_row = a.query_len - 1;
+        const uint forbidden = compare ? forbidden_keys(&head, q0 + ty, last_row, k0 + tx) : 0;
         UNROLL
         for (int r = 0; r < ROWS; r++) {
-            const int i = min(q0 + ty + r * TILE_Y, a.query_len - 1); /* rows beyond the last repeat it, unseen */
             UNROLL
-            for (int j = 0; j < KEYS; j++) s[r][j] = attn_softcap(&head, a.scale * s[r][j]);
-            if (compare) {
-                const int2 run = attn_range(&head, i);
-                UNROLL
-                for (int j = 0; j < KEYS; j++) {
-                    const int key_number = k0 + tx + j * TILE_X;
-                    if (attn_allowed(&head, run, i, key_number))
-                        s[r][j] = attn_terms(&head, i, key_number, s[r][j]);
-                    else
-                        forbidden |= 1u << (KEYS * r + j);
-                }
-            } else {
-                UNROLL
-                for (int j = 0; j < KEYS; j++) s[r][j] = attn_terms(&head, i, k0 + tx + j * TILE_X, s[r][j]);
+            for (int j = 0; j < KEYS; j++) {
+                s[r][j] = attn_softcap(&head, a.scale * s[r][j]);
+                if ((MASK_FLOAT || ALIBI) && !(forbidden >> (KEYS * r + j) & 1u))
+                    s[r][j] = attn_terms(&head, min(q0 + ty + r * TILE_Y, last_row), k0 + tx + j * TILE_X, s[r][j]);
             }
         }
 

@@ -101,6 +101,9 @@ NATIVE native_log2(float x) { return __nvvm_lg2_approx_f(x); }
 NATIVE native_exp(float x) { return __nvvm_ex2_approx_f(x * 1.44269504f); }
 NATIVE native_log(float x) { return __nvvm_lg2_approx_f(x) * 0.69314718f; }
 NATIVE native_rsqrt(float x) { return __nvvm_rsqrt_approx_f(x); }
+float4 __attribute__((overloadable, always_inline)) native_exp2(float4 x) {
+    return (float4)(native_exp2(x.x), native_exp2(x.y), native_exp2(x.z), native_exp2(x.w));
+}
 """
 
 
@@ -151,7 +154,7 @@ def compile_intel(tools, chip, program):
                    "/dev/null"])
         text = open(f"{folder}/info", errors="replace").read()
     kernels = []
-    for block in text.split("  - name: ")[1:]:
+    for block in text.split("kernels_misc_info:")[0].split("  - name: ")[1:]:  # what follows names them again
         name = block.split()[0]
         if name.startswith("Intel_Symbol_Table"):
             continue
