@@ -163,7 +163,8 @@ set ylabel "times faster than the best library"
 set title "clattn beside the fastest of torch, onnxruntime and openvino, same CPU, same threads"
 set arrow from graph 0, first 1 to graph 1, first 1 nohead lc rgb "#b03030" lw 1.5 front
 plot "{data}" using 0:($2 < {most:.3f} ? $2 : {most:.3f}):xtic(1) with boxes lc rgb "#3b6ea5" notitle, \\
-     "" using 0:(($2 < {most:.3f} ? $2 : {most:.3f}) + {0.04 * most:.3f}):(sprintf($2 < 10 ? "%.2f" : "%.0f", $2)) with labels font ",8" notitle
+     "" using 0:(($2 < {most:.3f} ? $2 : {most:.3f}) + {0.04 * most:.3f}): \\
+        (sprintf($2 < 10 ? "%.2f" : "%.0f", $2)) with labels font ",8" notitle
 """
     width = max(900, 34 * len(shown) + 160)
     for terminal, name in ((f"pngcairo size {width},620 font 'Sans,11'", "performance.png"),

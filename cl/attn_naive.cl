@@ -17,6 +17,7 @@
 #include "inc/varlen.clh"
 #include "shared/args.h"
 
+#define WRITES_LISTS (WEIGHTS || AVERAGED_WEIGHTS || SCORES) /* outputs of one number per key */
 #define WANT_SCORES(mode) (SCORES && SCORES_MODE == (mode))
 
 /* One row's softmax: what the second walk needs of the first. */
@@ -63,7 +64,7 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
     clattn_attn_args a = all;
     if (b >= a.batch) return;
     attn_sequence_set(&a, b, query_starts, key_starts);
-    if (VARLEN && (WEIGHTS || AVERAGED_WEIGHTS || SCORES))
+    if (VARLEN && WRITES_LISTS)
         fill_missing(&a, b, first_head, heads, i, i < a.query_len ? a.kv_len : 0, all.kv_len, weights, scores);
     if (i >= a.query_len) return;
     if (SCORE_WEIGHT) score_weight += a.score_weight_offset;
