@@ -54,6 +54,7 @@ static void attention_descriptions(void) {
     BAD_DESC(d.temperature = -1, CLATTN_INVALID_ARGUMENT, "temperature is -1");
     BAD_DESC(d.temperature = NAN, CLATTN_INVALID_ARGUMENT, "temperature");
     BAD_DESC(d.softcap = -3, CLATTN_INVALID_ARGUMENT, "softcap is -3");
+    BAD_DESC(d.softcap = NAN, CLATTN_INVALID_ARGUMENT, "softcap is nan");
     BAD_DESC(d.causal = (clattn_causal)9, CLATTN_INVALID_ARGUMENT, "causal is 9");
     BAD_DESC(d.causal_offset = (int64_t)1 << 50, CLATTN_INVALID_ARGUMENT, "causal_offset");
     BAD_DESC(d.window_left = -2, CLATTN_INVALID_ARGUMENT, "window_left is -2");
