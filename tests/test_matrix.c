@@ -101,9 +101,12 @@ static void test_features(void) {
     if (EVERY > 1 || has_subgroups()) return;
     try_variant("mfma32", false, everything, CLATTN_BF16, 24, 40);
     try_variant("dpas16", false, everything, CLATTN_BF16, 24, 40);
-    try_variant("nv", false, plain | CLATTN__VARLEN | CLATTN__CAUSAL | CLATTN__PREFIX, CLATTN_F16, 32, 32);
-    try_variant("wmma11", false, plain | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__LENGTHS | CLATTN__CAUSAL, CLATTN_F16, 32,
-                32);
+    const uint32_t packed = plain | CLATTN__VARLEN | CLATTN__CAUSAL | CLATTN__PREFIX;
+    const uint32_t lengths = plain | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__LENGTHS | CLATTN__CAUSAL | CLATTN__MASK_BOOL;
+    try_variant("nv", false, packed, CLATTN_F16, 32, 32);
+    try_variant("wmma11", false, lengths, CLATTN_F16, 32, 32);
+    CHECK((everything | packed | lengths) == clattn__attn_matrix.features, "a claim of attn_matrix is not tried: 0x%x",
+          clattn__attn_matrix.features & ~(everything | packed | lengths));
 }
 
 static void test_subgroups(void) {
