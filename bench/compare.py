@@ -1,6 +1,6 @@
 """Measures clattn and its peers row by row, one right after the other, and writes results.csv.
 
-usage: compare.py CLATTN OUT_DIR [--quick] [--seconds X] [--model DIR] [--only TEXT]
+usage: compare.py CLATTN OUT_DIR [--quick] [--seconds X] [--rounds N] [--model DIR] [--only TEXT]
 
 Run by compare.sh, which sets up what this needs.
 """
@@ -18,7 +18,7 @@ import peers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COLUMNS = ("op,peer,shape,causal,min_ms,median_ms,gflops,fraction_of_peak,device,driver,kernel,max_error"
-           ",section,arguments").split(",")
+           ",section,arguments,round").split(",")
 MOST_RUNS = 2000
 WARM_SHARE = 0.4  # of the measuring time, before it, as clattn bench does
 PATIENCE = 60  # seconds for one measurement of one library
@@ -72,16 +72,25 @@ def measure_apart(make, seconds):
 
 def measure_peers(case, own, seconds, model):
     for name, make in peers.peers(case, model):
-        row = {key: own.get(key, "") for key in ("op", "shape", "causal")}
+        row = {key: own[key] for key in ("op", "shape", "causal")}
         row["peer"] = name
         answer = measure_apart(make, seconds)
         if isinstance(answer, str):
             row["kernel"] = answer
         else:
-            row.update(min_ms=f"{answer[0]:.3f}", median_ms=f"{answer[1]:.3f}")
-            if own:
-                row["gflops"] = f"{float(own['gflops']) * float(own['median_ms']) / answer[1]:.1f}"
+            row.update(min_ms=f"{answer[0]:.3f}", median_ms=f"{answer[1]:.3f}",
+                       gflops=f"{float(own['gflops']) * float(own['median_ms']) / answer[1]:.1f}")
         yield row
+
+
+def measure_row(row, args):
+    """What the tool and the libraries need for one line of rows.csv; nothing when the tool fails."""
+    option, shape = row["option"], row["shape"]
+    own = clattn(args.clattn, option, shape, args.seconds, args.model)
+    others = [] if option == "startup" or not own else \
+        list(measure_peers(peers.Case(option, shape), own[0], args.seconds, args.model))
+    tags = {"section": row["section"], "arguments": (option + " " + shape).strip()}
+    return [{**result, **tags} for result in own + others]
 
 
 def machine():
@@ -114,33 +123,32 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--quick", action="store_true", help="the rows that rows.csv marks")
     parser.add_argument("--seconds", type=float, default=0.7, help="per measurement")
+    parser.add_argument("--rounds", type=int, default=1, help="times that all rows are measured, one after the other")
     parser.add_argument("--model", help="folder of the model; without it those rows are left out")
     parser.add_argument("--only", default="", help="rows whose section, option or shape holds this text")
     args = parser.parse_args()
     with open(os.path.join(HERE, "rows.csv"), newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["quick"] == "1" or not args.quick]
     rows = [row for row in rows if args.only in " ".join((row["section"], row["option"], row["shape"]))]
+    if not args.model:
+        print("the rows of the model are left out, there is no --model", flush=True)
+        rows = [row for row in rows if row["option"] != "model"]
     rows.append({"section": "startup", "option": "startup", "shape": ""})
     failed = 0
     write_machine(args.out, args.clattn)
     with open(os.path.join(args.out, "results.csv"), "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        for number, row in enumerate(rows, 1):
-            option, shape = row["option"], row["shape"]
-            if option == "model" and not args.model:
-                print(f"[{number}/{len(rows)}] model {shape}: left out, there is no --model", flush=True)
-                continue
-            tags = {"section": row["section"], "arguments": (option + " " + shape).strip()}
-            own = clattn(args.clattn, option, shape, args.seconds, args.model)
-            failed += not own
-            writer.writerows({**r, **tags} for r in own)
-            others = [] if option == "startup" else \
-                list(measure_peers(peers.Case(option, shape), own[0] if own else {}, args.seconds, args.model))
-            writer.writerows({**r, **tags} for r in others)
-            file.flush()
-            print(f"[{number}/{len(rows)}] {option} {shape}: " +
-                  ", ".join(f"{r['peer']} {r.get('median_ms') or '-'}" for r in own + others) + " ms", flush=True)
+        for number in range(1, args.rounds + 1):
+            if args.rounds > 1:
+                print(f"round {number} of {args.rounds}", flush=True)
+            for done, row in enumerate(rows, 1):
+                measured = measure_row(row, args)
+                failed += not measured
+                writer.writerows({**result, "round": number} for result in measured)
+                file.flush()
+                times = ", ".join(f"{r['peer']} {r.get('median_ms') or '-'}" for r in measured)
+                print(f"[{done}/{len(rows)}] {row['option']} {row['shape']}: {times} ms", flush=True)
     return 1 if failed else 0
 
 

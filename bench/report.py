@@ -37,15 +37,25 @@ def number(text):
     return float(text) if text else None
 
 
+def quietest(results, key):
+    """For each value of `key` the result of the round with the least median: others on the machine only add time."""
+    best = {}
+    for r in results:
+        known = best.get(r[key])
+        if known is None or r["median_ms"] and (number(r["median_ms"]) < (number(known["median_ms"]) or float("inf"))):
+            best[r[key]] = r
+    return best
+
+
 class Row:
     """One line of rows.csv with what was measured."""
 
     def __init__(self, wanted, results, slack):
         self.wanted = wanted
         mine = [r for r in results if r["arguments"] == wanted["option"] + " " + wanted["shape"]]
-        own = [r for r in mine if r["peer"] == "clattn"]
-        self.own = own[0] if own else None
-        self.peers = {r["peer"]: number(r["median_ms"]) for r in mine if r["peer"] != "clattn"}
+        best = quietest(mine, "peer")
+        self.own = best.pop("clattn", None)
+        self.peers = {name: number(r["median_ms"]) for name, r in best.items()}
         measured = {name: ms for name, ms in self.peers.items() if ms}
         self.best = min(measured, key=measured.get) if measured else None
         self.ms = number(self.own["median_ms"]) if self.own else None
@@ -105,13 +115,13 @@ def startup(results):
     missing, lines = [], ["| start-up | ms | wanted |", "|---|---:|---:|"]
     names = {"first_run": "first run, nothing cached", "warm_start": "warm start of a process to its first result",
              "attention": "one call at S 16"}
-    for r in results:
-        if r["section"] == "startup":
-            what = r["shape"].replace(":", " ").replace("x", " ")
-            name, ms, wanted = f"{names[r['op']]}: {what}", float(r["median_ms"]), START_WANTED[r["op"]]
-            lines.append(f"| {name} | {ms:.3f} | < {wanted:g} |")
-            if not ms < wanted:
-                missing.append(f"- {name}: {ms:.3f} ms instead of {wanted:g}")
+    starts = [{**r, "what": r["op"] + r["shape"]} for r in results if r["section"] == "startup"]
+    for r in quietest(starts, "what").values():
+        what = r["shape"].replace(":", " ").replace("x", " ")
+        name, ms, wanted = f"{names[r['op']]}: {what}", float(r["median_ms"]), START_WANTED[r["op"]]
+        lines.append(f"| {name} | {ms:.3f} | < {wanted:g} |")
+        if not ms < wanted:
+            missing.append(f"- {name}: {ms:.3f} ms instead of {wanted:g}")
     return lines if len(lines) > 2 else [], missing
 
 
@@ -122,14 +132,19 @@ def peak_of(results):
     return statistics.median(peaks) if peaks else None
 
 
+def medians(results):
+    rounds = len({r.get("round") for r in results})
+    return "Medians" if rounds == 1 else f"Medians, of each library the least of {rounds} rounds"
+
+
 def text_of(rows, results, machine):
     device, peak = rows[0].own, peak_of(results)
     lines = [f"{machine['cpu']}, {machine['cpus']} processors, {machine.get('vectors', '')}, {machine['system']}. "
              f"Device: {device['device']}, driver {device['driver']}" +
              (f", {peak:.0f} GFLOP/s of float32 multiply-adds at most. " if peak else ". ") +
              f"{machine['clattn']} beside torch {machine['torch']}, onnxruntime {machine['onnxruntime']} and openvino "
-             f"{machine['openvino'].split('-')[0]}, each with {machine['cpus']} threads. Medians; in brackets what is "
-             "wanted.", ""]
+             f"{machine['openvino'].split('-')[0]}, each with {machine['cpus']} threads. "
+             f"{medians(results)}; in brackets what is wanted.", ""]
     start_lines, start_missing = startup(results)
     lines += table(rows) + [""] + start_lines
     missing = [f"- {row.wanted['option']} {row.label()}: {'; '.join(row.misses())}" for row in rows if row.misses()]
