@@ -67,7 +67,7 @@ static void verify(const variant *v, bool groups) {
     clattn__attn_decode_force_groups(groups);
     if (CHECK(clattn__attn_decode.supports(&kernel.problem, &context->env.device.caps, &why), "%s: %s", what,
               why.text)) {
-        clattn_status status = clattn__attn_decode.prepare(&kernel);
+        clattn_status status = clattn__attn_prepare(&kernel, NULL);
         if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, true, &stats);
         CHECK(status == CLATTN_OK && stats.cases > 3, "%s: %d cases: %s", what, stats.cases, clattn_last_error());
     }

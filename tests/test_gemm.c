@@ -149,7 +149,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const clattn__gemm_imp
                                                 .split_heads = p->width != 0,
                                                 .bias = !p->no_bias,
                                                 .activation = s->activation}};
-    return impl->prepare(kernel, s->w, s->w_row, p->no_bias ? NULL : s->bias);
+    return clattn__gemm_prepare(kernel, NULL, s->w, s->w_row, p->no_bias ? NULL : s->bias);
 }
 
 /* As the device sees it; the caller frees. */

@@ -55,7 +55,7 @@ static clattn_status verify(clattn_context *context, clattn__attn_problem proble
     clattn__refusal why = {{0}};
     if (!CHECK(clattn__attn_matrix.supports(&problem, &context->env.device.caps, &why), "refused: %s", why.text))
         return CLATTN_UNSUPPORTED;
-    clattn_status status = clattn__attn_matrix.prepare(&kernel);
+    clattn_status status = clattn__attn_prepare(&kernel, NULL);
     if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, long_form, stats);
     clattn__attn_kernel_clear(&kernel);
     return status;

@@ -464,7 +464,7 @@ static bool cached_keys(const clattn_kernel_info *info, uint32_t feature) {
     for (int i = 0; clattn__attn_list[i]; i++)
         if (strcmp(clattn__attn_list[i]->name, info->name) == 0) kernel.impl = clattn__attn_list[i];
     clattn__verify_stats stats = {0};
-    clattn_status status = kernel.impl->prepare(&kernel);
+    clattn_status status = clattn__attn_prepare(&kernel, NULL);
     if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, true, &stats);
     clattn__attn_kernel_clear(&kernel);
     return CHECK(status == CLATTN_OK && stats.cases > 3, "%s: %s", info->name, clattn_last_error());

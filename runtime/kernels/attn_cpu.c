@@ -68,15 +68,28 @@ static int choose_columns(int64_t vectors, int most) {
     return best;
 }
 
-static tile choose_tile(const clattn__attn_problem *problem, const clattn__caps *caps) {
+/* The best by expected time, then the others that fit. */
+static void candidates(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
     const int lanes = lanes_of(caps);
-    const score_tile *best = NULL;
+    clattn__params best = {{0}};
+    double least_time = INFINITY;
     for (size_t i = 0; i < CLATTN__COUNT(score_tiles); i++) {
         const score_tile *t = &score_tiles[i];
         if ((t->least_lanes == 16) != (lanes == 16)) continue;
-        if (!best || expected_time(t, lanes, problem, caps) < expected_time(best, lanes, problem, caps)) best = t;
+        const double time = expected_time(t, lanes, problem, caps);
+        const clattn__params set = {{lanes, t->vectors, t->keys, t->block}};
+        if (isfinite(time)) clattn__candidates_add(list, set);
+        if (!isfinite(time) || time >= least_time) continue;
+        best = set;
+        least_time = time;
     }
-    tile chosen = {lanes, best->vectors, best->keys, best->block, 1, 8, false};
+    clattn__candidates_prefer(list, &best);
+}
+
+/* The value tile that goes with a score tile. */
+static tile tile_of(const clattn__params *params, const clattn__attn_problem *problem) {
+    const int lanes = params->value[0];
+    tile chosen = {lanes, params->value[1], params->value[2], params->value[3], 1, 8, false};
     const int sums = lanes == 16 ? 24 : 12, most = sums / 4;
     const int whole = (int)(problem->value_dim / lanes), rest = (int)(problem->value_dim % lanes);
     const bool copied = problem->dtype != CLATTN_F32 || whole == 0;
@@ -95,7 +108,7 @@ static bool supports(const clattn__attn_problem *problem, const clattn__caps *ca
 
 static clattn_status prepare(clattn__attn_kernel *kernel) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
-    const tile t = choose_tile(&kernel->problem, caps);
+    const tile t = tile_of(&kernel->params, &kernel->problem);
     clattn__options options;
     clattn__options_start(&options);
     clattn__attn_options(&options, &kernel->problem, caps);
@@ -136,6 +149,8 @@ const clattn__attn_impl clattn__attn_cpu = {
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .supports = supports,
+    .params = {"lanes", "vectors", "keys", "block"},
+    .candidates = candidates,
     .prepare = prepare,
     .enqueue = enqueue,
 };

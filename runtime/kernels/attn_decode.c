@@ -9,7 +9,7 @@ enum {
     GROUP_ROWS = 4,      /* of a tile on GPUs: 8 spill on gfx900, by its offline compiler */
     CHUNK = 128,         /* keys per partial result */
     LEAST_GROUP = 128,   /* work-items of a group, fewer where the device allows fewer */
-    BUSY = 4,            /* work-groups per compute unit that keep a device busy */
+    BUSY = 4,            /* work-groups per compute unit that keep a device busy; twice or half as many may be better */
     LEAST_PARTIALS = 256 /* room for the splits of verification */
 };
 
@@ -44,16 +44,16 @@ static int group_of(const clattn__attn_problem *p) {
     return group;
 }
 
-static size_t local_bytes(const clattn__attn_problem *p, int rows) {
+static size_t local_bytes(const clattn__attn_problem *p, int rows, int group) {
     const size_t fours = (size_t)ceil_div(p->head_dim, 4);
     const size_t row = 64; /* decode_row, at most */
-    return (size_t)rows * (row + fours * 16 + CHUNK * 4 + (size_t)group_of(p) * 20);
+    return (size_t)rows * (row + fours * 16 + CHUNK * 4 + (size_t)group * 20);
 }
 
 /* As many rows as there are, as far as registers and local memory go. */
 static int tile_rows(const clattn__attn_problem *p, const clattn__caps *caps) {
     int rows = (int)least(rows_of(p) > 1 ? rows_of(p) : 1, in_groups(caps) ? GROUP_ROWS : MOST_ROWS);
-    while (in_groups(caps) && rows > 1 && local_bytes(p, rows) > caps->local_memory) rows = (rows + 1) / 2;
+    while (in_groups(caps) && rows > 1 && local_bytes(p, rows, group_of(p)) > caps->local_memory) rows = (rows + 1) / 2;
     return rows;
 }
 
@@ -77,15 +77,26 @@ static bool supports(const clattn__attn_problem *p, const clattn__caps *caps, cl
     if (in_groups(caps) && caps->max_work_group < (uint64_t)group_of(p))
         return clattn__refuse(why, "work-groups of %d items; the device allows %llu", group_of(p),
                               (unsigned long long)caps->max_work_group);
-    if (in_groups(caps) && caps->local_memory < local_bytes(p, 1))
-        return clattn__refuse(why, "%zu bytes of local memory; the device has %llu", local_bytes(p, 1),
+    if (in_groups(caps) && caps->local_memory < local_bytes(p, 1, group_of(p)))
+        return clattn__refuse(why, "%zu bytes of local memory; the device has %llu", local_bytes(p, 1, group_of(p)),
                               (unsigned long long)caps->local_memory);
     return clattn__refuse_features(why, p->features, clattn__attn_decode.features);
 }
 
+static void candidates(const clattn__attn_problem *p, const clattn__caps *caps, clattn__candidates *list) {
+    const int rows = tile_rows(p, caps), group = in_groups(caps) ? group_of(p) : 1;
+    clattn__candidates_add(list, (clattn__params){{rows, group, BUSY}});
+    clattn__candidates_add(list, (clattn__params){{rows, group, 2 * BUSY}});
+    clattn__candidates_add(list, (clattn__params){{rows, group, BUSY / 2}});
+    if (in_groups(caps) && caps->max_work_group >= (uint64_t)(2 * group) &&
+        caps->local_memory >= local_bytes(p, rows, 2 * group))
+        clattn__candidates_add(list, (clattn__params){{rows, 2 * group, BUSY}});
+}
+
 /* Register tiles: 16 lanes come with 32 registers, fewer lanes with 16. */
-static void add_tile_options(clattn__options *options, const clattn__attn_problem *p, const clattn__caps *caps) {
-    const int lanes = lanes_of(p, caps), rows = tile_rows(p, caps), tile = rows < 4 ? rows : 4;
+static void add_tile_options(clattn__options *options, const clattn__attn_problem *p, int rows,
+                             const clattn__caps *caps) {
+    const int lanes = lanes_of(p, caps), tile = rows < 4 ? rows : 4;
     const int64_t vectors = ceil_div(p->value_dim, lanes), most = lanes == 16 ? (tile < 3 ? 8 : 4) : (tile < 3 ? 4 : 2);
     clattn__options_int(options, "VW", lanes);
     clattn__options_int(options, "RT", tile);
@@ -95,7 +106,8 @@ static void add_tile_options(clattn__options *options, const clattn__attn_proble
 /* How many items share the chunks of one tile, so that the device is busy. */
 static int64_t wanted_splits(const clattn__attn_kernel *kernel, int64_t lines, int64_t rows, int64_t chunks) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
-    const int64_t items = lines * ceil_div(rows, kernel->block_q), busy = (int64_t)BUSY * caps->compute_units;
+    const int64_t items = lines * ceil_div(rows, kernel->block_q),
+                  busy = (int64_t)kernel->params.value[2] * caps->compute_units;
     if (forced_splits) return least(forced_splits, chunks);
     return items >= busy || items == 0 ? 1 : least(ceil_div(busy, items), chunks);
 }
@@ -116,16 +128,16 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     const clattn__attn_problem *p = &kernel->problem;
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     const bool groups = in_groups(caps);
-    const int rows = tile_rows(p, caps);
+    const int rows = kernel->params.value[0], group = kernel->params.value[1];
     clattn__options options;
     clattn__options_start(&options);
     clattn__attn_options(&options, p, caps);
     clattn__options_int(&options, "CHUNK", CHUNK);
     clattn__options_int(&options, "ROWS", rows);
     if (groups)
-        clattn__options_int(&options, "GROUP", group_of(p));
+        clattn__options_int(&options, "GROUP", group);
     else
-        add_tile_options(&options, p, caps);
+        add_tile_options(&options, p, rows, caps);
     const char *file = groups ? "attn_decode_gpu.cl" : "attn_decode.cl";
     clattn_status status = clattn__program_get(kernel->programs, file, &options, &kernel->program);
     if (status == CLATTN_OK)
@@ -135,7 +147,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     if (status != CLATTN_OK) return status;
     kernel->block_q = rows;
     kernel->block_kv = CHUNK;
-    kernel->local_items[0] = groups ? (size_t)group_of(p) : 1;
+    kernel->local_items[0] = (size_t)group;
     kernel->local_items[1] = kernel->local_items[2] = 1;
     snprintf(kernel->tiles, sizeof kernel->tiles, "%d query rows x %d keys, chunks shared by up to %d work-groups",
              rows, CHUNK, (int)wanted_splits(kernel, p->batch * p->kv_heads, rows_of(p), ceil_div(p->kv_len, CHUNK)));
@@ -201,6 +213,8 @@ const clattn__attn_impl clattn__attn_decode = {
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE |
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__CACHE_FEATURES,
     .supports = supports,
+    .params = {"rows", "group", "groups_per_unit"},
+    .candidates = candidates,
     .prepare = prepare,
     .enqueue = enqueue,
 };

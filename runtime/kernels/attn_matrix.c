@@ -39,7 +39,7 @@ static const struct matrix_engine {
 };
 
 typedef struct matrix_plan {
-    const struct matrix_shape *shape;
+    struct matrix_shape shape;
     int waves, items, block_q;
     size_t local_bytes;
 } matrix_plan;
@@ -49,7 +49,7 @@ static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1)
 static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn__attn_problem *problem,
                                  const clattn__caps *caps) {
     const struct matrix_engine *engine = &engines[shape->engine];
-    matrix_plan plan = {.shape = shape, .waves = shape->waves};
+    matrix_plan plan = {.shape = *shape, .waves = shape->waves};
     if (caps->matrix.emulated && plan.waves > 2) plan.waves = 2; /* each lane costs a work-item's stack */
     plan.items = plan.waves * engine->lanes;
     plan.block_q = plan.waves * shape->query_tiles * engine->m;
@@ -71,31 +71,45 @@ static bool fits(const matrix_plan *plan, const clattn__caps *caps) {
            plan->local_bytes + LOCAL_RESERVE <= caps->local_memory;
 }
 
-/* The first shape of the device's engine that is made for these widths and fits; NULL with the reason. */
-static const struct matrix_shape *choose(const clattn__attn_problem *problem, const clattn__caps *caps,
-                                         clattn__refusal *why) {
+static bool is_for(const struct matrix_shape *shape, const clattn__attn_problem *problem, const clattn__caps *caps) {
     const int64_t widest = problem->head_dim > problem->value_dim ? problem->head_dim : problem->value_dim;
-    matrix_plan plan = {0};
-    bool known = false;
+    return shape->engine == caps->matrix.engine && widest <= shape->most_head_dim &&
+           (shape->arch == 0 || shape->arch == caps->matrix.arch);
+}
+
+/* The shapes of the device's engine that are made for these widths and fit. */
+static void candidates(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
     for (size_t n = 0; n < CLATTN__COUNT(shapes); n++) {
-        if (shapes[n].engine != caps->matrix.engine || widest > shapes[n].most_head_dim) continue;
-        if (shapes[n].arch && shapes[n].arch != caps->matrix.arch) continue;
-        known = true;
-        plan = plan_of_shape(&shapes[n], problem, caps);
-        if (fits(&plan, caps)) return &shapes[n];
+        const struct matrix_shape *s = &shapes[n];
+        if (!is_for(s, problem, caps)) continue;
+        const matrix_plan plan = plan_of_shape(s, problem, caps);
+        if (fits(&plan, caps))
+            clattn__candidates_add(list, (clattn__params){{s->waves, s->query_tiles, s->block_kv, s->stages,
+                                                           s->prefetch, s->query_local}});
     }
-    if (!known) {
-        clattn__refuse(why, "head_dim %lld and value_dim %lld are more columns than its registers hold",
-                       (long long)problem->head_dim, (long long)problem->value_dim);
-        return NULL;
-    }
-    clattn__refuse(
+}
+
+static matrix_plan plan_of_params(const clattn__params *params, const clattn__attn_problem *problem,
+                                  const clattn__caps *caps) {
+    const int *v = params->value;
+    const struct matrix_shape shape = {caps->matrix.engine, 0, 0, v[0], v[1], v[2], v[3], v[4] != 0, v[5] != 0};
+    return plan_of_shape(&shape, problem, caps);
+}
+
+/* Why there is no candidate. */
+static bool refuse_widths(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
+    matrix_plan plan = {.waves = 0};
+    for (size_t n = 0; n < CLATTN__COUNT(shapes); n++)
+        if (is_for(&shapes[n], problem, caps)) plan = plan_of_shape(&shapes[n], problem, caps);
+    if (plan.waves == 0)
+        return clattn__refuse(why, "head_dim %lld and value_dim %lld are more columns than its registers hold",
+                              (long long)problem->head_dim, (long long)problem->value_dim);
+    return clattn__refuse(
         why,
         "its tiles for head_dim %lld and value_dim %lld need %zu bytes of local memory and %d work-items per "
         "group; the device has %llu (%d reserved) and %llu",
         (long long)problem->head_dim, (long long)problem->value_dim, plan.local_bytes, plan.items,
         (unsigned long long)caps->local_memory, LOCAL_RESERVE, (unsigned long long)caps->max_work_group);
-    return NULL;
 }
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
@@ -111,7 +125,9 @@ static bool supports(const clattn__attn_problem *problem, const clattn__caps *ca
     if (problem->head_dim % 8 != 0 || problem->value_dim % 8 != 0)
         return clattn__refuse(why, "head_dim %lld and value_dim %lld must be multiples of 8",
                               (long long)problem->head_dim, (long long)problem->value_dim);
-    return choose(problem, caps, why) != NULL;
+    clattn__candidates list = {0};
+    candidates(problem, caps, &list);
+    return list.count > 0 || refuse_widths(problem, caps, why);
 }
 
 static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan) {
@@ -121,11 +137,11 @@ static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan)
     clattn__attn_options(&options, &kernel->problem, &kernel->programs->env->device.caps);
     clattn__options_int(&options, "MATRIX_ENGINE", matrix->engine);
     clattn__options_int(&options, "WAVES", plan->waves);
-    clattn__options_int(&options, "QT", plan->shape->query_tiles);
-    clattn__options_int(&options, "BLOCK_KV", plan->shape->block_kv);
-    clattn__options_int(&options, "STAGES", plan->shape->stages);
-    clattn__options_int(&options, "PREFETCH", plan->shape->prefetch);
-    clattn__options_int(&options, "QUERY_LOCAL", plan->shape->query_local);
+    clattn__options_int(&options, "QT", plan->shape.query_tiles);
+    clattn__options_int(&options, "BLOCK_KV", plan->shape.block_kv);
+    clattn__options_int(&options, "STAGES", plan->shape.stages);
+    clattn__options_int(&options, "PREFETCH", plan->shape.prefetch);
+    clattn__options_int(&options, "QUERY_LOCAL", plan->shape.query_local);
     clattn__options_int(&options, "MMA_EMULATE", matrix->emulated);
     if (matrix->emulated) {
         clattn__options_int(&options, "MMA_EMULATE_SUBGROUPS", matrix->subgroups);
@@ -143,10 +159,7 @@ static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan)
 
 static clattn_status prepare(clattn__attn_kernel *kernel) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
-    clattn__refusal why = {{0}};
-    const struct matrix_shape *shape = choose(&kernel->problem, caps, &why);
-    if (!shape) return clattn__fail(CLATTN_UNSUPPORTED, "attn_matrix: %s", why.text);
-    const matrix_plan plan = plan_of_shape(shape, &kernel->problem, caps);
+    const matrix_plan plan = plan_of_params(&kernel->params, &kernel->problem, caps);
     clattn_status status = build(kernel, &plan);
     if (status != CLATTN_OK) return status;
     const size_t most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
@@ -158,10 +171,10 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     kernel->local_items[0] = (size_t)plan.items;
     kernel->local_items[1] = kernel->local_items[2] = 1;
     kernel->block_q = plan.block_q;
-    kernel->block_kv = shape->block_kv;
+    kernel->block_kv = plan.shape.block_kv;
     snprintf(kernel->tiles, sizeof kernel->tiles,
              "%d query rows x %d keys, %d waves of %d lanes with %d row tiles each, %zu bytes of local memory%s",
-             plan.block_q, shape->block_kv, plan.waves, engines[shape->engine].lanes, shape->query_tiles,
+             plan.block_q, plan.shape.block_kv, plan.waves, engines[plan.shape.engine].lanes, plan.shape.query_tiles,
              plan.local_bytes, caps->matrix.emulated ? ", emulated" : "");
     return CLATTN_OK;
 }
@@ -182,6 +195,8 @@ const clattn__attn_impl clattn__attn_matrix = {
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .rounds_weights = true,
     .supports = supports,
+    .params = {"waves", "query_tiles", "block_kv", "stages", "prefetch", "query_local"},
+    .candidates = candidates,
     .prepare = prepare,
     .enqueue = enqueue,
 };

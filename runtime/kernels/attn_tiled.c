@@ -66,14 +66,25 @@ static bool is_worth(const struct tile_shape *shape, const clattn__attn_problem 
     return problem->value_dim <= shape->most_columns;
 }
 
+static tile_plan plan_of_params(const clattn__params *params, const clattn__attn_problem *problem) {
+    return plan_of_shape(&(struct tile_shape){params->value[0], params->value[1], params->value[2], 0}, problem);
+}
+
+static void candidates(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
+    for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
+        const struct tile_shape *shape = &tile_shapes[n];
+        const tile_plan plan = plan_of_shape(shape, problem);
+        if (is_worth(shape, problem) && fits(&plan, caps))
+            clattn__candidates_add(list, (clattn__params){{shape->x, shape->y, shape->depth}});
+    }
+}
+
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
     if (!clattn__refuse_features(why, problem->features, clattn__attn_tiled.features)) return false;
-    tile_plan plan = {0};
-    for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
-        if (!is_worth(&tile_shapes[n], problem)) continue;
-        plan = plan_of_shape(&tile_shapes[n], problem);
-        if (fits(&plan, caps)) return true;
-    }
+    clattn__candidates list = {0};
+    candidates(problem, caps, &list);
+    if (list.count > 0) return true;
+    const tile_plan plan = plan_of_shape(&tile_shapes[CLATTN__COUNT(tile_shapes) - 1], problem);
     return clattn__refuse(why,
                           "the smallest tile for value_dim %lld needs %zu bytes of local memory and %d work-items per "
                           "group; the device has %llu (%d reserved) and %llu",
@@ -99,34 +110,24 @@ static clattn_status build(clattn__attn_kernel *kernel, const tile_plan *plan) {
 }
 
 static clattn_status prepare(clattn__attn_kernel *kernel) {
-    clattn__env *env = kernel->programs->env;
-    size_t items = 0, most = 0;
-    for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
-        if (!is_worth(&tile_shapes[n], &kernel->problem)) continue;
-        const tile_plan plan = plan_of_shape(&tile_shapes[n], &kernel->problem);
-        items = (size_t)plan.x * (size_t)plan.y;
-        if (!fits(&plan, &env->device.caps) || (most && items > most)) continue;
-        clattn_status status = build(kernel, &plan);
-        if (status != CLATTN_OK) return status;
-        most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
-        if (items > most) { /* too many registers: try a smaller group */
-            if (kernel->kernel) clReleaseKernel(kernel->kernel);
-            kernel->kernel = NULL;
-            continue;
-        }
-        kernel->local_items[0] = items;
-        kernel->local_items[1] = kernel->local_items[2] = 1;
-        kernel->block_q = plan.block_q;
-        kernel->block_kv = plan.block_kv;
-        snprintf(kernel->tiles, sizeof kernel->tiles,
-                 "%d query rows x %d keys, %d x %d work-items with %d rows each, %zu bytes of local memory",
-                 plan.block_q, plan.block_kv, plan.x, plan.y, plan.rows, plan.local_bytes);
-        return CLATTN_OK;
-    }
-    return clattn__fail(CLATTN_UNSUPPORTED,
-                        "attn_tiled: the built kernel runs with at most %zu work-items per group on %s; "
-                        "its smallest tile needs %zu",
-                        most, env->device.caps.name, items);
+    const tile_plan plan = plan_of_params(&kernel->params, &kernel->problem);
+    const size_t items = (size_t)plan.x * (size_t)plan.y;
+    clattn_status status = build(kernel, &plan);
+    if (status != CLATTN_OK) return status;
+    const size_t most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
+    if (items > most) /* too many registers */
+        return clattn__fail(CLATTN_UNSUPPORTED,
+                            "attn_tiled: the built kernel runs with at most %zu work-items per group on %s; "
+                            "its smallest tile needs %zu",
+                            most, kernel->programs->env->device.caps.name, items);
+    kernel->local_items[0] = items;
+    kernel->local_items[1] = kernel->local_items[2] = 1;
+    kernel->block_q = plan.block_q;
+    kernel->block_kv = plan.block_kv;
+    snprintf(kernel->tiles, sizeof kernel->tiles,
+             "%d query rows x %d keys, %d x %d work-items with %d rows each, %zu bytes of local memory", plan.block_q,
+             plan.block_kv, plan.x, plan.y, plan.rows, plan.local_bytes);
+    return CLATTN_OK;
 }
 
 const clattn__attn_impl clattn__attn_tiled = {
@@ -137,6 +138,8 @@ const clattn__attn_impl clattn__attn_tiled = {
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN |
                 CLATTN__CACHE_FEATURES,
     .supports = supports,
+    .params = {"items_x", "items_y", "depth"},
+    .candidates = candidates,
     .prepare = prepare,
     .enqueue = clattn__attn_enqueue_tiles,
 };

@@ -19,10 +19,23 @@ typedef struct tile {
     int lanes, rows, vectors, weight_floats;
 } tile;
 
-static tile choose_tile(const clattn__caps *caps) {
-    if (caps->vector_width >= 16) return (tile){16, 4, 4, 160 * 1024};
-    if (caps->vector_width >= 8) return (tile){8, 4, 3, 48 * 1024};
-    return (tile){4, 4, 3, 48 * 1024};
+static tile tile_of(const clattn__params *params) {
+    const int *v = params->value;
+    return (tile){v[0], v[1], v[2], v[3] * 1024};
+}
+
+static void add(clattn__candidates *list, int lanes, int rows, int vectors, int weight_kilofloats) {
+    clattn__candidates_add(list, (clattn__params){{lanes, rows, vectors, weight_kilofloats}});
+}
+
+/* The tile and the share of the second-level cache as above; then the cache as if it were half or twice as large. */
+static void candidates(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
+    (void)problem;
+    const int lanes = caps->vector_width >= 16 ? 16 : caps->vector_width >= 8 ? 8 : 4;
+    const int vectors = lanes == 16 ? 4 : 3, weight = lanes == 16 ? 160 : 48;
+    add(list, lanes, 4, vectors, weight);
+    add(list, lanes, 4, vectors, weight / 2);
+    add(list, lanes, 4, vectors, 2 * weight);
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -50,7 +63,7 @@ static void pack(const float *w, int64_t w_row, int64_t n, int64_t k, int64_t pa
 static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     const int64_t n = kernel->problem.n, k = kernel->problem.k;
-    const tile t = choose_tile(caps);
+    const tile t = tile_of(&kernel->params);
     const int panel = t.lanes * t.vectors;
     clattn__options options;
 
@@ -94,7 +107,7 @@ static void split(const clattn__gemm_kernel *kernel, clattn_gemm_args *args) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     const int panel = kernel->block_n, tile_rows = kernel->block_m;
     const int64_t units = caps->compute_units ? caps->compute_units : 1;
-    const int64_t cached = choose_tile(caps).weight_floats / least(args->k, BLOCK_K) / panel * panel;
+    const int64_t cached = tile_of(&kernel->params).weight_floats / least(args->k, BLOCK_K) / panel * panel;
     const int64_t most =
         least(least(cached > panel ? cached : panel, COLUMNS_LIMIT / panel * panel), round_up(args->n, panel));
     double best = -1;
@@ -134,6 +147,8 @@ const clattn__gemm_impl clattn__gemm_cpu = {
     .splits_heads = true,
     .activates = true,
     .supports = supports,
+    .params = {"lanes", "rows", "vectors", "weight_kilofloats"},
+    .candidates = candidates,
     .prepare = prepare,
     .enqueue = enqueue,
 };

@@ -36,8 +36,13 @@ static bool supports(const clattn__gemm_problem *problem, const clattn__caps *ca
 
 static int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 
-/* Builds for one work-group shape. *usable is false when the compiler needed so many registers that fewer items fit. */
-static clattn_status build(clattn__gemm_kernel *kernel, shape s, bool *usable) {
+static void candidates(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
+    (void)problem;
+    for (size_t i = 0; i < CLATTN__COUNT(shapes); i++)
+        if (fits(shapes[i], caps)) clattn__candidates_add(list, (clattn__params){{shapes[i].x, shapes[i].y}});
+}
+
+static clattn_status build(clattn__gemm_kernel *kernel, shape s) {
     clattn__options options;
     clattn__options_start(&options);
     clattn__options_int(&options, "ITEMS_X", s.x);
@@ -49,40 +54,25 @@ static clattn_status build(clattn__gemm_kernel *kernel, shape s, bool *usable) {
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "gemm_tiled", &kernel->kernel);
     if (status != CLATTN_OK) return status;
-    *usable = clattn__kernel_most_items(kernel->programs, kernel->kernel) >= (size_t)(s.x * s.y);
+    const size_t most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
+    if (most < (size_t)(s.x * s.y)) /* too many registers */
+        return clattn__fail(CLATTN_UNSUPPORTED,
+                            "gemm_tiled: the built kernel runs with at most %zu work-items per group on %s; its "
+                            "smallest tile needs %d",
+                            most, kernel->programs->env->device.caps.name, s.x * s.y);
+    kernel->block_m = s.y * PER_ITEM;
+    kernel->block_n = s.x * PER_ITEM;
+    kernel->block_k = BLOCK_K;
+    snprintf(kernel->tiles, sizeof kernel->tiles,
+             "%d rows x %d columns x %d steps of k, %d x %d work-items, %d bytes local", kernel->block_m,
+             kernel->block_n, BLOCK_K, s.x, s.y, local_bytes(s));
     return CLATTN_OK;
-}
-
-static clattn_status build_largest(clattn__gemm_kernel *kernel) {
-    const clattn__caps *caps = &kernel->programs->env->device.caps;
-    for (size_t i = 0; i < CLATTN__COUNT(shapes); i++) {
-        const shape s = shapes[i];
-        bool usable = false;
-        if (!fits(s, caps)) continue;
-        clattn_status status = build(kernel, s, &usable);
-        if (status != CLATTN_OK) return status;
-        if (!usable) {
-            if (kernel->kernel) clReleaseKernel(kernel->kernel);
-            kernel->kernel = NULL;
-            continue;
-        }
-        kernel->block_m = s.y * PER_ITEM;
-        kernel->block_n = s.x * PER_ITEM;
-        kernel->block_k = BLOCK_K;
-        snprintf(kernel->tiles, sizeof kernel->tiles,
-                 "%d rows x %d columns x %d steps of k, %d x %d work-items, %d bytes local", kernel->block_m,
-                 kernel->block_n, BLOCK_K, s.x, s.y, local_bytes(s));
-        return CLATTN_OK;
-    }
-    return clattn__fail(CLATTN_UNSUPPORTED,
-                        "gemm_tiled: on %s no work-group of %d or more items can run the compiled kernel", caps->name,
-                        shapes[CLATTN__COUNT(shapes) - 1].x * shapes[CLATTN__COUNT(shapes) - 1].y);
 }
 
 static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias) {
     const int64_t n = kernel->problem.n, k = kernel->problem.k;
     const int64_t columns = round_up(n, WEIGHT_PAD), steps = round_up(k, BLOCK_K);
-    clattn_status status = build_largest(kernel);
+    clattn_status status = build(kernel, (shape){kernel->params.value[0], kernel->params.value[1]});
     if (status == CLATTN_OK) status = clattn__gemm_upload_bias(kernel, bias, n);
     if (status != CLATTN_OK) return status;
 
@@ -113,6 +103,8 @@ const clattn__gemm_impl clattn__gemm_tiled = {
     .what = "local-memory tiles, for any OpenCL 1.2 device",
     .splits_heads = true,
     .supports = supports,
+    .params = {"items_x", "items_y"},
+    .candidates = candidates,
     .prepare = prepare,
     .enqueue = enqueue,
 };

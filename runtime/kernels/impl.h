@@ -17,6 +17,24 @@ typedef struct clattn__refusal {
 } clattn__refusal;
 bool clattn__refuse(clattn__refusal *why, const char *format, ...) CLATTN__PRINTF(2, 3); /* always false */
 
+/* What a kernel may choose without changing what it computes: tile sizes, shapes of work-groups (params.c). A kernel
+ * names its parameters and lists the sets of values that serve a problem on a device, its own choice first. A set that
+ * is not in the list is never taken, so that no file can hand a kernel a tile of size 0. */
+enum { CLATTN__PARAMS = 8, CLATTN__CANDIDATES = 24 };
+typedef struct clattn__params {
+    int value[CLATTN__PARAMS]; /* in the order of the names; 0 behind the last */
+} clattn__params;
+typedef struct clattn__candidates {
+    clattn__params set[CLATTN__CANDIDATES];
+    int count;
+} clattn__candidates;
+/* Adds a set unless it is there already; what goes beyond the room is left out. */
+void clattn__candidates_add(clattn__candidates *list, clattn__params set);
+/* Puts a set first, the others keep their order; false when it is not in the list. */
+bool clattn__candidates_prefer(clattn__candidates *list, const clattn__params *set);
+/* "lanes 16, rows 4"; "" without parameters. */
+void clattn__params_text(const char *const *names, const clattn__params *params, char *text, size_t capacity);
+
 /* What a description asks for beyond plain softmax(Q K^T) V. A kernel lists what it can do; a bit that it does not list
  * is refused, so a new feature is refused everywhere until a kernel claims it. */
 #define CLATTN__FEATURE_MAP(X)                                                                                         \
@@ -85,6 +103,7 @@ typedef struct clattn__attn_kernel {
     const clattn__attn_impl *impl;
     clattn__programs *programs;
     clattn__attn_problem problem;
+    clattn__params params; /* set before prepare */
     cl_kernel kernel;
     clattn__program *program; /* its key names the variant; NULL for the host kernel */
     int block_q, block_kv;    /* tile sizes; verification tries lengths around them */
@@ -100,10 +119,19 @@ struct clattn__attn_impl {
     uint32_t features;
     bool rounds_weights; /* to the storage type, before they meet V: part of the error model */
     bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
-    clattn_status (*prepare)(clattn__attn_kernel *kernel); /* problem and programs are set; fills the rest */
+    const char *params[CLATTN__PARAMS]; /* names, NULL behind the last */
+    /* Of a problem that it supports; NULL for a kernel without parameters. */
+    void (*candidates)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__candidates *list);
+    /* problem, programs and params are set; fills the rest. UNSUPPORTED: not with these parameters. */
+    clattn_status (*prepare)(clattn__attn_kernel *kernel);
     clattn_status (*enqueue)(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 };
 void clattn__attn_kernel_clear(clattn__attn_kernel *kernel); /* attn_common.c */
+/* params.c: the kernel's candidates, or one empty set; and preparation with the first that the built kernel can run
+ * with. list NULL: the kernel's own. impl, problem and programs are set. */
+void clattn__attn_candidates(const clattn__attn_impl *impl, const clattn__attn_problem *problem,
+                             const clattn__caps *caps, clattn__candidates *list);
+clattn_status clattn__attn_prepare(clattn__attn_kernel *kernel, const clattn__candidates *list);
 /* attn_common.c: sets all slots of call on kernel->kernel; -D options that every attention kernel shares (features,
  * dims, types, quirks). */
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
@@ -136,6 +164,7 @@ typedef struct clattn__gemm_kernel {
     const clattn__gemm_impl *impl;
     clattn__programs *programs;
     clattn__gemm_problem problem;
+    clattn__params params; /* set before prepare */
     cl_kernel kernel;
     clattn__program *program; /* NULL for clblast and host */
     clattn__buffer weight, bias;
@@ -150,11 +179,18 @@ struct clattn__gemm_impl {
     bool splits_heads; /* can write per-head or per-part outputs directly */
     bool activates;    /* can apply the activation; one that cannot is given a problem without it */
     bool (*supports)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why);
+    const char *params[CLATTN__PARAMS]; /* parameters as in clattn__attn_impl */
+    void (*candidates)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__candidates *list);
     /* w (n, k) with row stride w_row, bias (n) or NULL: host floats, borrowed during the call. */
     clattn_status (*prepare)(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias);
     clattn_status (*enqueue)(clattn__gemm_kernel *kernel, const clattn__gemm_call *call);
 };
 void clattn__gemm_kernel_clear(clattn__gemm_kernel *kernel); /* gemm_common.c */
+/* params.c: as for attention. */
+void clattn__gemm_candidates(const clattn__gemm_impl *impl, const clattn__gemm_problem *problem,
+                             const clattn__caps *caps, clattn__candidates *list);
+clattn_status clattn__gemm_prepare(clattn__gemm_kernel *kernel, const clattn__candidates *list, const float *w,
+                                   int64_t w_row, const float *bias);
 clattn_status clattn__gemm_set_args(clattn__gemm_kernel *kernel, const clattn__gemm_call *call,
                                     const clattn_gemm_args *args);
 

@@ -77,7 +77,7 @@ static clattn_status prepare_attention(clattn_context *context, const clattn__at
     kernel->impl = impl;
     kernel->programs = &context->programs;
     kernel->problem = *problem;
-    clattn_status status = impl->prepare(kernel);
+    clattn_status status = clattn__attn_prepare(kernel, NULL);
     char key[33];
     if (status == CLATTN_OK) {
         switch (trust_of(context, impl->name, kernel->program, key)) {
@@ -139,7 +139,7 @@ static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_im
     kernel->impl = impl;
     kernel->programs = &context->programs;
     kernel->problem = *problem;
-    clattn_status status = impl->prepare(kernel, w, w_row, bias);
+    clattn_status status = clattn__gemm_prepare(kernel, NULL, w, w_row, bias);
     char key[33];
     if (status == CLATTN_OK) {
         switch (trust_of(context, impl->name, kernel->program, key)) {

@@ -40,7 +40,7 @@ static void list_attention(void *user, const clattn__attn_impl *impl, const clat
              (long long)problem->value_dim, clattn_dtype_name(problem->dtype), features);
     l->kernel = impl->name;
     clattn__attn_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
-    keep(l, impl->prepare(&kernel));
+    keep(l, clattn__attn_prepare(&kernel, NULL));
     clattn__attn_kernel_clear(&kernel);
 }
 
@@ -54,7 +54,7 @@ static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__g
     float *weight = clattn__alloc((size_t)problem->n * (size_t)problem->k, sizeof *weight);
     float *bias = clattn__alloc((size_t)problem->n, sizeof *bias);
     clattn__gemm_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
-    keep(l, weight && bias ? impl->prepare(&kernel, weight, problem->k, problem->bias ? bias : NULL)
+    keep(l, weight && bias ? clattn__gemm_prepare(&kernel, NULL, weight, problem->k, problem->bias ? bias : NULL)
                            : CLATTN_OUT_OF_MEMORY);
     clattn__gemm_kernel_clear(&kernel);
     clattn__free(bias);

@@ -46,7 +46,7 @@ static void verify_attention(void *user, const clattn__attn_impl *impl, const cl
         return;
     }
     clattn__attn_kernel kernel = {.impl = impl, .programs = &w->context->programs, .problem = *problem};
-    clattn_status status = impl->prepare(&kernel);
+    clattn_status status = clattn__attn_prepare(&kernel, NULL);
     if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, true, &stats);
     if (status != CLATTN_OK) w->failed = true;
     if (impl != &clattn__attn_host) record(w, impl->name, kernel.program, status);

@@ -157,7 +157,8 @@ clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_im
     gemm_stage s = {.context = context, .rows = long_form ? LONG_ROWS : ROWS};
     s.kernel = (clattn__gemm_kernel){.impl = impl, .programs = &context->programs, .problem = *problem};
     clattn_status status = make(&s, problem) ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
-    if (status == CLATTN_OK) status = impl->prepare(&s.kernel, s.w, problem->k, problem->bias ? s.bias : NULL);
+    if (status == CLATTN_OK)
+        status = clattn__gemm_prepare(&s.kernel, NULL, s.w, problem->k, problem->bias ? s.bias : NULL);
     if (status == CLATTN_OK) set_expected(&s, problem);
     const int kinds = problem->activation == CLATTN_ACTIVATION_NONE ? 2 : 1;
     for (int accumulate = 0; accumulate < kinds && status == CLATTN_OK; accumulate++) {
