@@ -9,6 +9,7 @@ typedef struct bench_settings {
     long long warmup, repeat;  /* repeat 0: until `seconds` have passed, at least five times */
     double seconds;
     uint64_t seed;
+    bool resident;        /* tensors in device memory */
     const char *selector; /* of the device, for other processes; NULL: the best */
 } bench_settings;
 
@@ -23,6 +24,14 @@ typedef struct bench_result {
     char kernels[160];
 } bench_result;
 
+/* A tensor in device memory, and the host memory that it is a copy of. */
+typedef struct bench_resident {
+    void *mem, *queue; /* cl_mem, cl_command_queue */
+    void *host;
+    size_t bytes;
+} bench_resident;
+enum { BENCH_RESIDENTS = 8 };
+
 /* One row of the report. */
 typedef struct bench_case {
     const struct bench_kind *kind;
@@ -34,6 +43,8 @@ typedef struct bench_case {
     void *state;       /* state_bytes of the kind, zeroed */
     bench_result result;
     bool timed;
+    bench_resident residents[BENCH_RESIDENTS];
+    int resident_count;
 } bench_case;
 
 /* A kind of work: one file bench_<op>.c each. */
@@ -88,6 +99,15 @@ typedef struct bench_attention_data {
     cli_array alibi, sinks;              /* (Hq) float32 */
 } bench_attention_data;
 clattn_status bench_check_attention(const cli_problem *problem, const bench_attention_data *data, bench_result *result);
+
+/* bench_resident.c ------------------------------------------------------------------------------------------------ */
+
+/* With settings->resident: copies the dense host tensors into device memory and makes them views of that; at most
+ * BENCH_RESIDENTS in a case. EXIT_GOOD, or another code with the message printed. */
+int bench_place(bench_case *c, clattn_context *context, const bench_settings *settings, clattn_tensor *const *tensors,
+                int count);
+bool bench_fetch(const bench_case *c); /* copies all of them back to where they came from */
+void bench_release(bench_case *c);
 
 /* bench_load.c ---------------------------------------------------------------------------------------------------- */
 

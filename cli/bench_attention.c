@@ -1,4 +1,4 @@
-/* bench --attention: one softmax(QK^T)V with any of its options, host memory to host memory. */
+/* bench --attention: one softmax(QK^T)V with any of its options. */
 #include <math.h>
 #include <string.h>
 
@@ -74,7 +74,9 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     if (desc.mask != CLATTN_MASK_NONE) s->io.mask = cli_array_tensor(&data->mask);
     if (desc.alibi) s->io.alibi = cli_array_tensor(&data->alibi);
     if (desc.sinks) s->io.sinks = cli_array_tensor(&data->sinks);
-    return EXIT_GOOD;
+    clattn_tensor *const tensors[] = {&s->io.query, &s->io.key,   &s->io.value, &s->io.output,
+                                      &s->io.mask,  &s->io.alibi, &s->io.sinks};
+    return bench_place(c, context, settings, tensors, sizeof tensors / sizeof *tensors);
 }
 
 static clattn_status run(bench_case *c) {

@@ -70,6 +70,10 @@ int bench_run(bench_case *c, clattn_context *context, const bench_settings *sett
         result->extra_bytes = info.arena_bytes;
         status = c->kind->run(c);
     }
+    if (status == CLATTN_OK && !bench_fetch(c)) {
+        code = cli_fail(EXIT_USAGE, "%s: its tensors cannot be read back from the device", c->shape);
+        goto done;
+    }
     if (status == CLATTN_OK) {
         doing = "comparing with the reference";
         status = c->kind->check(c);
@@ -87,5 +91,6 @@ int bench_run(bench_case *c, clattn_context *context, const bench_settings *sett
 done:
     c->timed = code == EXIT_GOOD;
     c->kind->close(c);
+    bench_release(c);
     return code;
 }

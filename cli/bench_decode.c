@@ -10,6 +10,8 @@ typedef struct decode_state {
     cli_problem problem; /* what one step computes, on the cache's content as float32 */
     clattn_kv_cache_desc desc;
     bench_attention_data data; /* key and value: all tokens, as they were appended; check reads them back */
+    clattn_tensor key, value;  /* of data */
+    clattn_kv_attend_io io;
     clattn_kv_cache *cache;
 } decode_state;
 
@@ -50,18 +52,18 @@ static bool parse(bench_case *c, const char *text) {
     return true;
 }
 
-/* Token t of an array (B, Hkv, S, D), as (B, Hkv, 1, D). */
-static clattn_tensor token(const cli_array *array, int64_t t) {
-    const int64_t *n = array->shape;
-    clattn_tensor tensor = clattn_host(array->data, array->dtype, 4, n[0], n[1], 1, n[3]);
+/* Token t of (B, Hkv, S, D), as (B, Hkv, 1, D). */
+static clattn_tensor token(clattn_tensor tensor, int64_t t) {
+    const int64_t *n = tensor.shape;
     const int64_t stride[4] = {n[1] * n[2] * n[3], n[2] * n[3], n[3], 1};
     memcpy(tensor.stride, stride, sizeof stride);
     tensor.offset = t * n[3];
+    tensor.shape[2] = 1;
     return tensor;
 }
 
 static clattn_status append(decode_state *s, int64_t t) {
-    const clattn_kv_append_io io = {.key = token(&s->data.key, t), .value = token(&s->data.value, t)};
+    const clattn_kv_append_io io = {.key = token(s->key, t), .value = token(s->value, t)};
     return clattn_kv_cache_append(s->cache, &io);
 }
 
@@ -85,6 +87,13 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     clattn_status status = clattn_kv_cache_create(&s->cache, context, &s->desc);
     s->desc.attention = NULL;
     if (status != CLATTN_OK) return bench_fail(c, status, "planning");
+    s->key = cli_array_tensor(&s->data.key);
+    s->value = cli_array_tensor(&s->data.value);
+    s->io.query = cli_array_tensor(&s->data.query);
+    s->io.output = cli_array_tensor(&s->data.output);
+    clattn_tensor *const tensors[] = {&s->key, &s->value, &s->io.query, &s->io.output};
+    int code = bench_place(c, context, settings, tensors, sizeof tensors / sizeof *tensors);
+    if (code != EXIT_GOOD) return code;
     for (int64_t t = 0; t + 1 < attention.kv_len && status == CLATTN_OK; t++) status = append(s, t);
     return status == CLATTN_OK ? EXIT_GOOD : bench_fail(c, status, "filling the cache of");
 }
@@ -98,9 +107,7 @@ static clattn_status run(bench_case *c) {
         if (clattn_kv_cache_length(s->cache, b) == a->kv_len)
             status = clattn_kv_cache_truncate(s->cache, b, a->kv_len - 1);
     if (status == CLATTN_OK) status = append(s, a->kv_len - 1);
-    const clattn_kv_attend_io io = {.query = cli_array_tensor(&s->data.query),
-                                    .output = cli_array_tensor(&s->data.output)};
-    return status == CLATTN_OK ? clattn_kv_cache_attend(s->cache, &io) : status;
+    return status == CLATTN_OK ? clattn_kv_cache_attend(s->cache, &s->io) : status;
 }
 
 static clattn_status info(const bench_case *c, clattn_plan_info *figures) {

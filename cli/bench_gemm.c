@@ -44,7 +44,8 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     s->weights = (clattn_linear_weights){.weight = cli_array_tensor(&s->weight), .bias = cli_array_tensor(&s->bias)};
     s->io = (clattn_layer_io){.input = cli_array_tensor(&s->input), .output = cli_array_tensor(&s->output)};
     clattn_status status = clattn_linear_create(&s->layer, context, &s->desc, &s->weights);
-    return status == CLATTN_OK ? EXIT_GOOD : bench_fail(c, status, "planning");
+    if (status != CLATTN_OK) return bench_fail(c, status, "planning");
+    return bench_place(c, context, settings, (clattn_tensor *[]){&s->io.input, &s->io.output}, 2);
 }
 
 static clattn_status run(bench_case *c) {

@@ -37,7 +37,8 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
         return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);
     s->io = (clattn_mha_io){.query = cli_array_tensor(&s->input), .output = cli_array_tensor(&s->output)};
     clattn_status status = clattn_mha_create(&s->plan, context, &desc, &s->weights.tensors);
-    return status == CLATTN_OK ? EXIT_GOOD : bench_fail(c, status, "planning");
+    if (status != CLATTN_OK) return bench_fail(c, status, "planning");
+    return bench_place(c, context, settings, (clattn_tensor *[]){&s->io.query, &s->io.output}, 2);
 }
 
 static clattn_status run(bench_case *c) {

@@ -79,7 +79,9 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
                               .padding_mask = cli_array_tensor(&s->mask),
                               .output = cli_array_tensor(&s->hidden)};
     clattn_status status = clattn_stack_create(&s->layer, context, &desc, &s->model.weights);
-    return status == CLATTN_OK ? EXIT_GOOD : bench_fail(c, status, "planning");
+    if (status != CLATTN_OK) return bench_fail(c, status, "planning");
+    clattn_tensor *const tensors[] = {&s->io.input, &s->io.padding_mask, &s->io.output};
+    return bench_place(c, context, settings, tensors, 3);
 }
 
 static clattn_status run(bench_case *c) {

@@ -28,6 +28,7 @@ static const char help[] =
     "  --startup            start to first result of a process, with nothing cached and with everything, for\n"
     "                       attention 1,8,8,1024,1024,64 and layer 4,128,384,12; and a call at S 16\n"
     "  --once               run each shape once, unchecked, print a line and end: what --startup times\n"
+    "  --resident           tensors in device memory, where an application on a GPU keeps them\n"
     "  --kernel NAME        this attention kernel and no other\n"
     "  --gemm-kernel NAME   this projection kernel and no other\n"
     "  --warmup N           runs before the clock starts, at least (default 2); without --repeat also 0.4 * --seconds\n"
@@ -39,7 +40,8 @@ static const char help[] =
     "\n" CLI_ATTENTION_WORDS "\n"
     "GFLOP/s are computed from the median and the usual count: attention 4*B*Hq*Sq*Skv*D, a layer 8*B*L*E*E more for\n"
     "its projections, 2*M*N*K for one; causal counts half of the score work, windows and blocks the allowed pairs. A\n"
-    "run goes from host memory to host memory. spread: the quartiles' distance over the median.\n"
+    "run goes from host memory to host memory, or stays in the device's with --resident. spread: the quartiles' "
+    "distance over the median.\n"
     "\n"
     "of peak: the share of the device's own limit, measured in the same run by OpenCL kernels, before and after the\n"
     "cases: float32 multiply-adds in registers; for a single query per head (Sq 1, --decode) reading memory, where "
@@ -64,6 +66,7 @@ enum {
     OPT_MODEL,
     OPT_STARTUP,
     OPT_ONCE,
+    OPT_RESIDENT,
     OPT_KERNEL,
     OPT_GEMM_KERNEL,
     OPT_WARMUP,
@@ -82,6 +85,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"model", required_argument, NULL, OPT_MODEL},
                                              {"startup", no_argument, NULL, OPT_STARTUP},
                                              {"once", no_argument, NULL, OPT_ONCE},
+                                             {"resident", no_argument, NULL, OPT_RESIDENT},
                                              {"kernel", required_argument, NULL, OPT_KERNEL},
                                              {"gemm-kernel", required_argument, NULL, OPT_GEMM_KERNEL},
                                              {"warmup", required_argument, NULL, OPT_WARMUP},
@@ -171,6 +175,9 @@ static int take_option(bench *b, int option, const char *value) {
         return add_cases(b, startup_cases, sizeof startup_cases / sizeof *startup_cases);
     case OPT_ONCE:
         b->once = true;
+        break;
+    case OPT_RESIDENT:
+        b->settings.resident = true;
         break;
     case OPT_KERNEL:
         b->settings.kernel = value;
@@ -267,6 +274,7 @@ static int run_once(bench *b, clattn_context *context) {
         if (status != CLATTN_OK) code = bench_fail(c, status, "running");
         if (code == EXIT_GOOD && i + 1 == b->count) puts("done"), fflush(stdout);
         c->kind->close(c);
+        bench_release(c);
     }
     return code;
 }

@@ -270,6 +270,28 @@ static void contexts(void) {
     clattn_context_destroy(&none);
 }
 
+/* The objects that a context works with belong together: its queue takes work on a buffer of its context. */
+static void objects(void) {
+    cl_context cl = NULL, of_queue = NULL;
+    cl_device_id device = NULL, under_queue = NULL;
+    cl_command_queue queue = NULL;
+    REQUIRE(clattn_context_objects(context, &cl, &device, &queue) == CLATTN_OK, "%s", clattn_last_error());
+    clGetCommandQueueInfo(queue, CL_QUEUE_CONTEXT, sizeof of_queue, (void *)&of_queue, NULL);
+    clGetCommandQueueInfo(queue, CL_QUEUE_DEVICE, sizeof under_queue, (void *)&under_queue, NULL);
+    CHECK(of_queue == cl && under_queue == device, "the queue is of another context or device");
+    const float put[2] = {1.5F, -2};
+    float got[2] = {0};
+    cl_int code = CL_SUCCESS;
+    cl_mem mem = clCreateBuffer(cl, CL_MEM_READ_WRITE, sizeof put, NULL, &code);
+    REQUIRE(code == CL_SUCCESS, "clCreateBuffer: %d", code);
+    CHECK(clEnqueueWriteBuffer(queue, mem, CL_TRUE, 0, sizeof put, put, 0, NULL, NULL) == CL_SUCCESS, "write");
+    CHECK(clEnqueueReadBuffer(queue, mem, CL_TRUE, 0, sizeof got, got, 0, NULL, NULL) == CL_SUCCESS, "read");
+    CHECK(memcmp(put, got, sizeof put) == 0, "%g %g", got[0], got[1]);
+    clReleaseMemObject(mem);
+    CHECK(clattn_context_objects(context, NULL, NULL, NULL) == CLATTN_OK, "%s", clattn_last_error());
+    CHECK(clattn_context_objects(NULL, &cl, &device, &queue) == CLATTN_INVALID_ARGUMENT, "context NULL");
+}
+
 static void limits(void) {
     clattn_limits first = {0}, second = {0};
     clattn_device_info info;
@@ -303,6 +325,7 @@ int main(int argc, char **argv) {
                                         {"older_structs", older_structs},
                                         {"names", names},
                                         {"contexts", contexts},
+                                        {"objects", objects},
                                         {"limits", limits},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"api", tests}, {NULL, NULL}};

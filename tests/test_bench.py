@@ -41,6 +41,14 @@ def test_kinds():
         must(r["kernel"] and r["device"] and r["driver"] and float(r["max_error"]) < 1e-3, r)
 
 
+def test_resident():
+    got = rows("--resident", "--attention", "1,4,2,33,40,16,causal,mask=float,alibi,sinks", "--layer", "2,9,16,2",
+               "--gemm", "19,24,33", "--decode", "2,4,2,37,16,int8,paged=8", "--model", MODEL + ",2x7")
+    must([r["op"] for r in got] == ["attention", "layer", "gemm", "decode", "model"], got)
+    must(all(0 < float(r["median_ms"]) and float(r["max_error"]) < 1e-3 for r in got), got)
+    must(must_run("bench", "--once", "--resident", "--gemm", "5,6,7").out == "done\n", "--once with --resident")
+
+
 def test_words():
     shape = "1,2,1,270,270,8,"
     words = ["causal,window=20,alibi", "window=9:3,sinks", "mask=bool,softcap=3", "mask=float,float16", "mask=blocks",
@@ -94,6 +102,15 @@ def test_report():
         must(done.returncode == 0, done.stderr)
         must(all(text in done.stdout for text in says + ("| quick | 20.000 | 2.00 (1.05) |",)), done.stdout)
         must(os.path.getsize("report/performance.png") > 2000, "no picture")
+    lines = [COLUMNS + ",section,arguments,round"]  # each library's quietest round counts
+    for number, ms in ((1, (12, 30)), (2, (10, 20)), (3, (11, 25))):
+        lines += [(own % (180, 0.9)).replace(",10,", ",%d," % ms[0]) + ",%d" % number,
+                  other % ("quick", ms[1]) + ",%d" % number]
+    test_cli.write("report/results.csv", "\n".join(lines).encode())
+    done = subprocess.run([sys.executable, test_cli.ROOT + "/bench/report.py", "report"], capture_output=True,
+                          text=True)
+    must(all(text in done.stdout for text in ("the least of 3 rounds", "| 10.000 |", "| quick | 20.000 | 2.00 ")),
+         done.stdout, done.stderr)
 
 
 def test_bad_input():

@@ -22,6 +22,11 @@ extern "C" {
 CLATTN_API clattn_status clattn_context_create_from(clattn_context **out, cl_context context, cl_device_id device,
                                                     cl_command_queue queue, const clattn_context_options *options);
 
+/* The objects that a context works with, for buffers and events beside it. Each pointer may be NULL. They are lent:
+ * valid until clattn_context_destroy, unless the caller retains them. cl_mem views belong to *cl. */
+CLATTN_API clattn_status clattn_context_objects(const clattn_context *context, cl_context *cl, cl_device_id *device,
+                                                cl_command_queue *queue);
+
 /* A dense view of a cl_mem. */
 CLATTN_API clattn_tensor clattn_mem(cl_mem mem, clattn_dtype dtype, int rank, int64_t n0, int64_t n1, int64_t n2,
                                     int64_t n3);
