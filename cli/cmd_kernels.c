@@ -17,8 +17,8 @@ static const char help[] =
     "the programs that a device would be given into DIR, which may be a device that is not at hand, and builds "
     "nothing.\n"
     "\n"
-    "  --sources DIR        write DIR/programs.json: kernel, variant, file, options and source of each "
-    "program\n" CLI_DEVICE_HELP "  --json               for machines\n"
+    "  --sources DIR        write DIR/programs.json: kernel, variant, file, options, source and key of "
+    "each program\n" CLI_DEVICE_HELP "  --json               for machines\n"
     "  --help               this text\n"
     "\n"
     "Examples:\n"
@@ -89,6 +89,7 @@ static void write_program(void *user, const clattn_program_source *program) {
     cJSON_AddStringToObject(item, "file", program->file);
     cJSON_AddStringToObject(item, "options", program->options);
     cJSON_AddStringToObject(item, "source", name);
+    cJSON_AddStringToObject(item, "key", program->key);
     cJSON_AddItemToArray(all->list, item);
 }
 

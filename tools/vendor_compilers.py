@@ -1,13 +1,16 @@
-"""What each GPU vendor's offline compiler makes of an OpenCL program: one function per family, all alike.
+"""What each GPU vendor's offline compiler makes of OpenCL programs: one function per family, all alike.
 
-compile_FAMILY(tools, chip, program) -> [Kernel]: raises Refused with the compiler's words when it fails.  A program has
-`path`, `options`, `items` (work-items of its largest group, or None) and `name`.
+compile_FAMILY(tools, chip, programs) -> [[Kernel] or Refused]: for each program what was made of it, or the compiler's
+words when it failed.  A program has `name`, `path`, `options`, `key` (of source and options) and `listing`: whether its
+kernels come with their machine code as text.
 """
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass
 
 # Runtimes define the macro, plain clang does not.
@@ -21,12 +24,14 @@ class Refused(Exception):
 @dataclass
 class Kernel:
     name: str
-    registers: int  # per work-item; 0: the compiler does not say
-    spills: int     # bytes or registers moved to memory
-    scratch: int    # bytes of private memory
-    local: int      # bytes
-    lanes: int      # of a sub-group; 0: the compiler does not say
-    assembly: str   # to look for instructions in
+    registers: int     # per work-item (Intel: per thread); 0: the compiler does not say
+    spills: int        # bytes or registers moved to memory
+    scratch: int       # bytes of private memory
+    local: int         # bytes
+    lanes: int         # of a sub-group; 0: the compiler does not say
+    items: int         # of the group that the kernel requires; 0: it requires none
+    matrix: int        # matrix instructions; -1: not counted
+    listing: str = ""  # machine code, when it was asked for
 
 
 class Tools:
@@ -39,6 +44,7 @@ class Tools:
         if self.folder:
             self.environment["LD_LIBRARY_PATH"] = f"{root}/lib/x86_64-linux-gnu"
             self.environment["PATH"] = f"{root}/bin:{os.environ['PATH']}"
+        self.lock, self.made = threading.Lock(), {}
 
     def find(self, program):
         return shutil.which(program, path=self.environment["PATH"])
@@ -61,9 +67,48 @@ class Tools:
             raise Refused(f"{os.path.basename(command[0])}: {done.stdout.strip()[-1500:]}")
         return done.stdout
 
+    def once(self, key, make):
+        """What make() returns or raises, made by the first thread that asks for the key."""
+        with self.lock:
+            slot = self.made.setdefault(key, [threading.Lock(), None, None])
+        with slot[0]:
+            if slot[1] is None and slot[2] is None:
+                try:
+                    slot[1] = make()
+                except Refused as refusal:
+                    slot[2] = refusal
+        if slot[2]:
+            raise slot[2]
+        return slot[1]
+
 
 def scratch_folder():
     return tempfile.TemporaryDirectory(prefix="clattn-matrix-")
+
+
+def number_in(text, pattern):
+    found = re.search(pattern, text)
+    return int(found[1]) if found else 0
+
+
+def product_in(text, pattern):
+    """The product of the numbers in a list like [ 16, 16, 1 ]; 0 when there is none."""
+    found = re.search(pattern, text)
+    numbers = [int(n) for n in re.findall(r"\d+", found[1])] if found else [0]
+    product = 1
+    for number in numbers:
+        product *= number
+    return product
+
+
+def each(compile_one, tools, chip, programs):
+    made = []
+    for program in programs:
+        try:
+            made.append(compile_one(tools, chip, program))
+        except Refused as refusal:
+            made.append(refusal)
+    return made
 
 
 # ---- AMD: clang's code generator; numbers from the metadata that the loader reads ----
@@ -71,7 +116,7 @@ def scratch_folder():
 AMD_FILES = ["bc/opencl.bc"]
 
 
-def compile_amd(tools, chip, program):
+def compile_amd_one(tools, chip, program):
     with scratch_folder() as folder:
         out = f"{folder}/k.s"
         tools.run([tools.find("clang-19"), *CLANG, "-O2", "-target", "amdgcn-amd-amdhsa", f"-mcpu={chip}",
@@ -80,19 +125,25 @@ def compile_amd(tools, chip, program):
     kernels = []
     for block in re.split(r"\n  - ", text.split("amdhsa.kernels:")[-1].split("amdhsa.target:")[0])[1:]:
         def number(key):
-            return int(re.search(rf"\.{key}:\s*(\d+)", block)[1])
-        kernels.append(Kernel(re.search(r"\n    \.name:\s*(\w+)", block)[1], number("vgpr_count"),
-                              number("vgpr_spill_count") + number("sgpr_spill_count"),
+            return number_in(block, rf"\.{key}:\s*(\d+)")
+        name = re.search(r"\n    \.name:\s*(\w+)", block)[1]
+        body = text.split(f"\n{name}:", 1)[-1].split("\n.Lfunc_end", 1)[0]
+        kernels.append(Kernel(name, number("vgpr_count"), number("vgpr_spill_count") + number("sgpr_spill_count"),
                               number("private_segment_fixed_size"), number("group_segment_fixed_size"),
-                              number("wavefront_size"), text))
+                              number("wavefront_size"), product_in(block, r"\.reqd_workgroup_size:((?:\s*- \d+)+)"),
+                              len(re.findall(r"\bv_(?:wmma|mfma)_", body)), body if program.listing else ""))
     return kernels
+
+
+def compile_amd(tools, chip, programs):
+    return each(compile_amd_one, tools, chip, programs)
 
 
 # ---- NVIDIA: clang makes PTX, the vendor's assembler makes machine code ----
 
 NVIDIA_FILES = ["usr/lib/clc/nvptx64--nvidiacl.bc"]
 
-# libclc's native_ functions become calls that this back end cannot make; the driver's own are these instructions.
+# libclc's versions become calls that this back end cannot make; the driver's own are these instructions.
 NATIVE = r"""
 float __nvvm_ex2_approx_f(float); float __nvvm_lg2_approx_f(float); float __nvvm_rsqrt_approx_f(float);
 #define NATIVE float __attribute__((overloadable, always_inline))
@@ -101,58 +152,103 @@ NATIVE native_log2(float x) { return __nvvm_lg2_approx_f(x); }
 NATIVE native_exp(float x) { return __nvvm_ex2_approx_f(x * 1.44269504f); }
 NATIVE native_log(float x) { return __nvvm_lg2_approx_f(x) * 0.69314718f; }
 NATIVE native_rsqrt(float x) { return __nvvm_rsqrt_approx_f(x); }
-float4 __attribute__((overloadable, always_inline)) native_exp2(float4 x) {
-    return (float4)(native_exp2(x.x), native_exp2(x.y), native_exp2(x.z), native_exp2(x.w));
+NATIVE exp2(float x) { /* results below 2^-126 by a detour */
+    const float far = x < -126.0f ? 0.5f : 1.0f, y = __nvvm_ex2_approx_f(x * far);
+    return x < -126.0f ? y * y : y;
 }
+#define HALVES(f, vec) vec __attribute__((overloadable, always_inline)) f(vec x) { return (vec)(f(x.lo), f(x.hi)); }
+#define VECTORS(f) HALVES(f, float2) HALVES(f, float4) HALVES(f, float8) HALVES(f, float16)
+VECTORS(native_exp2)
+VECTORS(exp2)
 """
 
 
-def nvidia_prepare(tools, folder):
-    """The functions above as bitcode; once per run."""
-    tools.native = f"{folder}/native.bc"
+def nvidia_bitcode(tools):
+    """The functions above as bitcode."""
+    folder = scratch_folder()
     tools.run([tools.find("clang-19"), *CLANG, "-O2", "-target", "nvptx64--nvidiacl", "-emit-llvm", "-c", "-", "-o",
-               tools.native], stdin=NATIVE)
+               f"{folder.name}/native.bc"], stdin=NATIVE)
+    return folder
 
 
-def compile_nvidia(tools, chip, program):
-    front = min(int(chip[3:]), 90)  # clang's newest; the assembler knows the rest
+def group_items(tools, program):
+    """Work-items that a program's kernels require of their group, the most; 0 when they do not say."""
+    if "reqd_work_group_size" not in open(program.path).read():
+        return 0
+    plain = tools.run([tools.find("clang-19"), "-E", "-P", *CLANG, *program.options, program.path])
+    sizes = [0]
+    for words in re.findall(r"reqd_work_group_size\(([\d\s()*+,/-]+?)\)\s*\)\s*\)", plain):
+        product = 1
+        for factor in words.split(","):
+            product *= eval(factor, {"__builtins__": {}})  # digits and operators alone, by the pattern
+        sizes.append(int(product))
+    return max(sizes)
+
+
+def make_ptx(tools, program):
+    """(PTX, group size). clang's output differs between chips in nothing but their name unless the program asks for
+    one by PTX_ARCH, so it is made once, for the oldest; a driver, too, assembles it for the chip at hand."""
+    native = tools.once("nvidia", lambda: nvidia_bitcode(tools))
+    bitcode = []
+    for file in (f"{native.name}/native.bc", tools.file(NVIDIA_FILES[0])):
+        bitcode += ["-Xclang", "-mlink-builtin-bitcode", "-Xclang", file]
+    asked = [int(o.split("=")[1]) for o in program.options if o.startswith("-DPTX_ARCH=")]
+    front = f"sm_{min(asked[0] if asked else 75, 90)}"  # clang 19's newest is 90
+    with scratch_folder() as folder:
+        out = f"{folder}/k.ptx"
+        tools.run([tools.find("clang-19"), *CLANG, "-O2", "-fgnu-keywords", "-target", "nvptx64--nvidiacl", "-Xclang",
+                   "-target-cpu", "-Xclang", front, *bitcode, "-Wno-linker-warnings", "-D__NV_CL_C_VERSION=120",
+                   *program.options, "-S", program.path, "-o", out])
+        return open(out).read(), group_items(tools, program)
+
+
+def compile_nvidia_one(tools, chip, program):
+    text, items = tools.once(("ptx", program.key), lambda: make_ptx(tools, program))
     with scratch_folder() as folder:
         ptx, cubin = f"{folder}/k.ptx", f"{folder}/k.cubin"
-        bitcode = []
-        for file in (tools.native, tools.file(NVIDIA_FILES[0])):
-            bitcode += ["-Xclang", "-mlink-builtin-bitcode", "-Xclang", file]
-        tools.run([tools.find("clang-19"), *CLANG, "-O2", "-fgnu-keywords", "-target", "nvptx64--nvidiacl", "-Xclang",
-                   "-target-cpu", "-Xclang", f"sm_{front}", *bitcode, "-Wno-linker-warnings",
-                   "-D__NV_CL_C_VERSION=120",
-                   *program.options, "-S", program.path, "-o", ptx])
+        with open(ptx, "w") as file:
+            file.write(text)
         # clang drops the required group size, without which the assembler believes in 1024 work-items
-        report = tools.run([tools.find("ptxas"), "-v", f"-arch={chip}", "--maxntid", str(program.items or 256), ptx,
-                            "-o", cubin])
-        text = open(ptx).read()
+        report = tools.run([tools.find("ptxas"), "-v", f"-arch={chip}", "--maxntid", str(items or 256), ptx, "-o",
+                            cubin])
+        code = tools.run([tools.find("nvdisasm"), "-c", cubin]) if program.listing else ""
     kernels = []
     for block in report.split("Compiling entry function '")[1:]:
         def number(pattern):
-            found = re.search(pattern, block)
-            return int(found[1]) if found else 0
-        kernels.append(Kernel(block.split("'")[0], number(r"Used (\d+) registers"), number(r"(\d+) bytes spill stores"),
-                              number(r"(\d+) bytes stack frame"), number(r"(\d+) bytes smem"), 32, text))
+            return number_in(block, pattern)
+        name = block.split("'")[0]
+        body = text.split(f".entry {name}(", 1)[-1].split(".entry ", 1)[0]
+        listing = code.split(f"\n.text.{name}:", 1)[-1].split("\n\t.section", 1)[0] if code else ""
+        kernels.append(Kernel(name, number(r"Used (\d+) registers"), number(r"(\d+) bytes spill stores"),
+                              number(r"(\d+) bytes stack frame"), number(r"(\d+) bytes smem"), 32, items,
+                              len(re.findall(r"\bmma\.sync", body)), listing))
     return kernels
+
+
+def compile_nvidia(tools, chip, programs):
+    return each(compile_nvidia_one, tools, chip, programs)
 
 
 # ---- Intel: the driver's compiler; numbers from the binary's own description ----
 
+# The driver defines these words for what the chip offers; the offline compiler does not.
+INTEL_MACROS = ["-cl-std=CL1.2", "-Dcl_intel_subgroup_matrix_multiply_accumulate=1",
+                "-Dcl_intel_subgroup_local_block_io=1"]
 
-def compile_intel(tools, chip, program):
-    with scratch_folder() as folder:
-        # the driver defines these words for what the chip offers; the offline compiler does not
-        macros = " ".join(["-cl-std=CL1.2", "-Dcl_intel_subgroup_matrix_multiply_accumulate=1",
-                           "-Dcl_intel_subgroup_local_block_io=1", *program.options])
-        tools.run([tools.find("ocloc"), "compile", "-file", program.path, "-device", chip, "-options", macros,
-                   "-output", "b", "-out_dir", folder])
-        binary = [f for f in os.listdir(folder) if f.endswith(".bin")]
-        tools.run([tools.find("llvm-objcopy-19"), f"--dump-section=.ze_info={folder}/info", f"{folder}/{binary[0]}",
-                   "/dev/null"])
-        text = open(f"{folder}/info", errors="replace").read()
+
+def elf_sections(path):
+    """Name -> bytes of each section of a 64-bit ELF file."""
+    data = open(path, "rb").read()
+    start, = struct.unpack_from("<Q", data, 40)
+    size, count, names = struct.unpack_from("<HHH", data, 58)
+    rows = [struct.unpack_from("<IIQQQQ", data, start + n * size) for n in range(count)]
+    table = rows[names][4]
+    return {data[table + row[0]:data.index(b"\0", table + row[0])].decode(): data[row[4]:row[4] + row[5]]
+            for row in rows}
+
+
+def intel_kernels(path, program):
+    text = elf_sections(path)[".ze_info"].decode(errors="replace")
     kernels = []
     for block in text.split("kernels_misc_info:")[0].split("  - name: ")[1:]:  # what follows names them again
         name = block.split()[0]
@@ -160,21 +256,49 @@ def compile_intel(tools, chip, program):
             continue
 
         def number(key):
-            found = re.search(rf"\b{key}:\s*(\d+)", block)
-            return int(found[1]) if found else 0
+            return number_in(block, rf"\b{key}:\s*(\d+)")
         memory = {"spill_fill_space": 0, "private_space": 0, "single_space": 0}
         for usage, size in re.findall(r"usage:\s*(\w+)\s+size:\s*(\d+)", block):
             memory[usage] = memory.get(usage, 0) + int(size)
         kernels.append(Kernel(name, number("grf_count"), memory["spill_fill_space"],
-                              memory["private_space"] + memory["single_space"], number("slm_size"), number("simd_size"),
-                              block))
+                              memory["private_space"] + memory["single_space"], number("slm_size"),
+                              number("simd_size"), product_in(block, r"required_work_group_size: \[([\d, ]+)\]"),
+                              int(bool(re.search(r"has_dpas:\s*true", block)))))
     return kernels
+
+
+def compile_intel_alone(tools, chip, program):
+    with scratch_folder() as folder:
+        tools.run([tools.find("ocloc"), "compile", "-file", program.path, "-device", chip, "-options",
+                   " ".join(INTEL_MACROS + program.options), "-output", "b", "-out_dir", folder])
+        binary = [f for f in os.listdir(folder) if f.endswith(".bin")]
+        return intel_kernels(f"{folder}/{binary[0]}", program)
+
+
+def compile_intel(tools, chip, programs):
+    """All in one process, for its start costs as much as a small program; what is missing then, alone."""
+    made = []
+    with scratch_folder() as folder:
+        with open(f"{folder}/list", "w") as file:
+            for program in programs:
+                options = " ".join(INTEL_MACROS + program.options)
+                file.write(f'-file {program.path} -device {chip} -options "{options}" -out_dir {folder}\n')
+        try:
+            tools.run([tools.find("ocloc"), "multi", f"{folder}/list"])
+        except Refused:
+            pass
+        binaries = [f for f in os.listdir(folder) if f.endswith(".bin")]
+        for number, program in enumerate(programs, 1):
+            binary = [f for f in binaries if f.startswith(f"build_no_{number}_")]
+            made += [intel_kernels(f"{folder}/{binary[0]}", program)] if binary else \
+                each(compile_intel_alone, tools, chip, [program])
+    return made
 
 
 # ---- SPIR-V 1.0 without any extension: the language as every other driver reads it ----
 
 
-def compile_spirv(tools, chip, program):
+def compile_spirv_one(tools, chip, program):
     with scratch_folder() as folder:
         bitcode, module = f"{folder}/k.bc", f"{folder}/k.spv"
         tools.run([tools.find("clang-15"), *CLANG, "-O1", "-Xclang", "-disable-llvm-passes", "-Xclang",
@@ -185,12 +309,24 @@ def compile_spirv(tools, chip, program):
         tools.run([tools.find("llvm-spirv-15"), "--spirv-max-version=1.0", bitcode, "-o", module])
         tools.run([tools.find("spirv-val"), "--target-env", "opencl1.2", module])
         text = tools.run([tools.find("spirv-dis"), "--no-color", module])
-    return [Kernel(name, 0, 0, 0, 0, 0, "") for name in re.findall(r'OpEntryPoint Kernel \S+ "(\w+)"', text)]
+    return [Kernel(name, 0, 0, 0, 0, 0, 0, -1) for name in re.findall(r'OpEntryPoint Kernel \S+ "(\w+)"', text)]
+
+
+def compile_spirv(tools, chip, programs):
+    return each(compile_spirv_one, tools, chip, programs)
+
+
+@dataclass
+class Family:
+    compile: object
+    programs: list   # that it needs
+    files: list
+    batch: int = 1   # programs that are best compiled together
 
 
 FAMILIES = {
-    "amd": (compile_amd, ["clang-19"], AMD_FILES),
-    "nvidia": (compile_nvidia, ["clang-19", "ptxas"], NVIDIA_FILES),
-    "intel": (compile_intel, ["ocloc", "llvm-objcopy-19"], []),
-    "spirv": (compile_spirv, ["clang-15", "llvm-spirv-15", "spirv-val", "spirv-dis"], []),
+    "amd": Family(compile_amd, ["clang-19"], AMD_FILES),
+    "nvidia": Family(compile_nvidia, ["clang-19", "ptxas"], NVIDIA_FILES),
+    "intel": Family(compile_intel, ["ocloc"], [], 6),
+    "spirv": Family(compile_spirv, ["clang-15", "llvm-spirv-15", "spirv-val", "spirv-dis"], []),
 }

@@ -36,9 +36,9 @@ typedef struct clattn_program_source {
 } clattn_program_source;
 typedef void (*clattn_source_fn)(void *user, const clattn_program_source *program);
 
-/* Reports each program that the kernels of the registry would have built on the context's device, over many variants;
- * nothing is built or run. With clattn_context_options.pretend, those of a device that is not at hand. A program that
- * several kernels share is reported for the first of them. */
+/* Reports the programs that the kernels of the registry would have built on the context's device, for each of many
+ * variants; nothing is built or run. With clattn_context_options.pretend, those of a device that is not at hand.
+ * Variants and kernels that share a program report the same key. */
 CLATTN_API clattn_status clattn_kernel_sources(clattn_context *context, clattn_source_fn report, void *user);
 
 /* The registry, for listings: attention kernels in the order in which they are tried, then projections. Strings are

@@ -7,7 +7,8 @@
 
 typedef struct listing {
     clattn_context *context;
-    clattn__programs programs; /* of its own: nothing in it was built */
+    const clattn__recorder *recorder;
+    clattn__programs programs; /* of the variant at hand alone, so that each reports its own; nothing is built */
     clattn_source_fn report;
     void *user;
     const char *kernel;
@@ -30,6 +31,13 @@ static void keep(listing *l, clattn_status status) {
     if (l->status == CLATTN_OK) l->status = status;
 }
 
+static bool start_variant(listing *l) {
+    clattn_status status = clattn__programs_create(&l->programs, &l->context->env);
+    l->programs.recorder = l->recorder;
+    keep(l, status);
+    return status == CLATTN_OK;
+}
+
 static void list_attention(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
     listing *l = user;
     clattn__refusal why;
@@ -39,9 +47,11 @@ static void list_attention(void *user, const clattn__attn_impl *impl, const clat
     snprintf(l->variant, sizeof l->variant, "head_dim %lld, value_dim %lld, %s, %s", (long long)problem->head_dim,
              (long long)problem->value_dim, clattn_dtype_name(problem->dtype), features);
     l->kernel = impl->name;
+    if (!start_variant(l)) return;
     clattn__attn_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
     keep(l, clattn__attn_prepare(&kernel, NULL));
     clattn__attn_kernel_clear(&kernel);
+    clattn__programs_clear(&l->programs);
 }
 
 static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
@@ -51,6 +61,7 @@ static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__g
     snprintf(l->variant, sizeof l->variant, "%lld columns from %lld, %s", (long long)problem->n, (long long)problem->k,
              clattn_dtype_name(problem->dtype));
     l->kernel = impl->name;
+    if (!start_variant(l)) return;
     float *weight = clattn__alloc((size_t)problem->n * (size_t)problem->k, sizeof *weight);
     float *bias = clattn__alloc((size_t)problem->n, sizeof *bias);
     clattn__gemm_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
@@ -59,6 +70,7 @@ static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__g
     clattn__gemm_kernel_clear(&kernel);
     clattn__free(bias);
     clattn__free(weight);
+    clattn__programs_clear(&l->programs);
 }
 
 static clattn_status create_op(clattn__programs *programs, const char *name, const clattn__op_variant *v,
@@ -99,19 +111,21 @@ static void list_op(void *user, const char *name, const clattn__op_variant *vari
     listing *l = user;
     clattn__op op = {0};
     l->kernel = name;
-    snprintf(l->variant, sizeof l->variant, "%s", name);
+    const bool cache = strncmp(name, "kv_", 3) == 0;
+    snprintf(l->variant, sizeof l->variant, "%s, kind %d%s%s%s%s", clattn_dtype_name(variant->dtype), variant->kind,
+             cache ? ", cells " : "", cache ? clattn_dtype_name(variant->cells) : "",
+             variant->interleaved ? ", interleaved" : "", variant->inverse ? ", inverse" : "");
+    if (!start_variant(l)) return;
     keep(l, create_op(&l->programs, name, variant, &op));
     clattn__op_clear(&op);
+    clattn__programs_clear(&l->programs);
 }
 
 clattn_status clattn__kernel_sources(clattn_context *context, clattn_source_fn report, void *user) {
     listing l = {.context = context, .report = report, .user = user};
     const clattn__recorder recorder = {.program = report_program, .user = &l};
-    clattn_status status = clattn__programs_create(&l.programs, &context->env);
-    if (status != CLATTN_OK) return status;
-    l.programs.recorder = &recorder;
+    l.recorder = &recorder;
     clattn__variants_walk(&(clattn__variants){
         .attention = list_attention, .gemm = list_gemm, .op = list_op, .user = &l, .wide_tiles = true});
-    clattn__programs_clear(&l.programs);
     return l.status;
 }

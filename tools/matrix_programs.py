@@ -1,0 +1,109 @@
+"""Which programs the compile matrix compiles for which target, and the proof that none was forgotten."""
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from matrix_targets import TARGETS, engine
+
+# Kernels whose registers and tiles the speed depends on: compiled for every chip.
+SHAPES = re.compile(r"^(attn_tiled|attn_decode|attn_matrix|gemm_tiled|gemm_matrix)$")
+# Kernels with code of their own for each matrix engine.
+ENGINES = re.compile(r"_matrix$")
+ATTENTION = re.compile(r"head_dim (\d+), value_dim \d+, (\w+), (.*)$")
+WIDEST = "causal, window, softcap, ALiBi, sinks"  # the most terms that one score has
+
+
+@dataclass
+class Program:
+    name: str
+    variant: str
+    file: str              # of cl/
+    path: str              # of the whole source
+    options: list
+    key: str               # of source and options
+    listing: bool = False  # keep the machine code
+
+    def title(self):
+        return f"{self.name} ({self.variant})" if self.variant != self.name else self.name
+
+
+def list_programs(clattn, pretend, folder):
+    os.makedirs(folder)
+    done = subprocess.run([clattn, "kernels", "--sources", folder, "--pretend", pretend], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        sys.exit(f"compile_matrix.py: clattn kernels --sources: {done.stdout}")
+    programs = []
+    for row in json.load(open(f"{folder}/programs.json")):
+        options = [word for word in row["options"].split() if not word.startswith("-cl-std=")]
+        programs.append(Program(row["kernel"], row["variant"], row["file"], f"{folder}/{row['source']}", options,
+                                row["key"]))
+    return programs
+
+
+def is_wanted(target, program):
+    """Breadths: `all` programs of the target; for the first chip of a `family`, every kernel, every set of features,
+    every width, every storage type, but not each with each; for the other chips `tiles`, which is what shapes their
+    registers; `engine` is that and all programs of the matrix engine. Storage types share all code but loads and
+    stores, and a causal kernel holds the code of one that is not: such variants are left to the broader targets."""
+    found = ATTENTION.match(program.variant)
+    if target.breadth == "all" or target.breadth in ("family", "engine") and ENGINES.search(program.name) or \
+            target.breadth == "family" and not found:
+        return True
+    if not found:
+        return bool(SHAPES.match(program.name))
+    width, storage, features = int(found[1]), found[2], found[3]
+    if target.breadth == "family":
+        if storage == "float32":
+            return width == 64 or features == "causal"
+        return width == 64 and features in ("causal", WIDEST) or width == 128 and features == "causal"
+    if not SHAPES.match(program.name):
+        return False
+    if ENGINES.search(program.name) and storage == "bfloat16":
+        return width in (64, 128) and features == "causal"
+    return (width, storage, features) in (
+        (64, "float32", "causal"), (128, "float32", "causal"), (512, "float32", "causal"), (64, "float32", WIDEST),
+        (128, "float32", WIDEST), (64, "float16", "causal"), (64, "float16", WIDEST), (128, "float16", "causal"),
+        (256, "float16", "causal"), (64, "bfloat16", "causal"))
+
+
+# ---- nothing forgotten ----
+
+# Conditions of vendor.clh on compilers, and what compiles or runs that side of them.
+BRANCHES = {
+    "__NV_CL_C_VERSION": "nvidia", "__AMDGCN__": "amd",
+    "__x86_64__": "pocl and Intel's CPU runtime, in every test", "__aarch64__": "as on x86-64, but for the words",
+    "__FMA__": "pocl, in every test",
+}
+
+
+def identity(target, program):
+    """Two programs of one identity are the same variant, whatever the device's numbers are."""
+    return program.name, program.variant, program.file, engine(target) if ENGINES.search(program.name) else ""
+
+
+def forgotten(clattn, root, listed, compiled):
+    """What no target compiles, in words. listed, compiled: [(target, program)]."""
+    found = []
+    kernels = json.loads(subprocess.run([clattn, "kernels", "--json"], stdout=subprocess.PIPE, check=True).stdout)
+    names = {program.name for _, program in compiled}
+    found += [f"{k['name']} is in no target" for k in kernels if k["name"] not in names and "host" not in k["name"]]
+    done = {identity(*pair) for pair in compiled}
+    missing = sorted({identity(*pair) for pair in listed} - done)
+    found += [f"{name} ({variant}) of {file}{' on ' + on if on else ''} is compiled by no target"
+              for name, variant, file, on in missing]
+    for family in sorted({t.family for t, _ in listed}):
+        have = {p.name for t, p in compiled if t.family == family}
+        want = {p.name for t, p in listed if t.family == family}
+        found += [f"{name} is compiled by no {family} target" for name in sorted(want - have)]
+    text = open(f"{root}/cl/shared/matrix.h").read()
+    engines = {name.lower() for name in re.findall(r"#define MATRIX_(\w+) [1-9]", text)}
+    found += [f"no target has the matrix engine {name}" for name in sorted(engines - {engine(t) for t in TARGETS})]
+    text = open(f"{root}/cl/inc/vendor.clh").read()
+    asked = set(re.findall(r"defined\((__\w+)\)|#ifdef (__[A-Z]\w+)", text))
+    words = {a or b for a, b in asked}
+    found += [f"vendor.clh asks for {word}, which no target has" for word in sorted(words - set(BRANCHES))]
+    return found
