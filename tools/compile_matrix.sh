@@ -1,8 +1,8 @@
 #!/bin/sh
 # Compiles every kernel for the GPUs of three vendors, without having one, and checks what their compilers made of it:
 #   compile_matrix.sh [--fetch] [OPTION]... [TARGET]...
-#   --fetch          first fetch the compilers into build/vendor-tools (tools/vendor_tools.sh: 120 MB from Debian and
-#                    one proprietary program from PyPI)
+#   --fetch          first fetch the compilers into build/vendor-tools (tools/vendor_tools.sh: 160 MB from Debian and
+#                    two proprietary programs from PyPI)
 #   --help           the other options, which go to tools/compile_matrix.py
 # $CLATTN_BINARY names the program (default: the first of build/test-release/clattn and build/clattn that exists);
 # $CLATTN_VENDOR_TOOLS the folder with the compilers (default: build/vendor-tools, else those on the system).

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Builds clattn twice and runs all tests: test.sh [OPTION]...
-#   --all-runtimes   also test on Intel's OpenCL runtime for CPUs; fetches it (273 MB) into build/intel-runtime, or
-#                    into $CLATTN_INTEL_RUNTIME
+#   --all-runtimes   also test on Intel's OpenCL runtime for CPUs, and compile all kernels for the GPUs of three vendors
+#                    (tools/compile_matrix.sh); fetches the runtime (273 MB) into build/intel-runtime, or into
+#                    $CLATTN_INTEL_RUNTIME, and the compilers (165 MB) into build/vendor-tools, or into
+#                    $CLATTN_VENDOR_TOOLS
 #   --full           also run the slow tests
 #   --help           this text
 # Installs what is missing. The debug tree (build/debug) runs under the address and undefined-behaviour sanitizers,
@@ -16,7 +18,7 @@ for option in "$@"; do
     case "$option" in
         --all-runtimes) runtimes=$option ;;
         --full) select='' && export CLATTN_TEST_FULL=1 ;;
-        -h | --help) sed -n '2,9s/^# \{0,1\}//p' tools/test.sh; exit 0 ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' tools/test.sh; exit 0 ;;
         *) echo "test.sh: unknown option $option; see --help" >&2; exit 2 ;;
     esac
 done
@@ -40,22 +42,30 @@ build() {
     ninja -C "$tree" || give_up "$tree does not build"
 }
 
-# check LABEL TREE: runs the tests of a tree and remembers the log; the counting is done at the end.
+# check LABEL TREE OPTION...: runs the tests of a tree and remembers the log; the counting is done at the end.
 logs=''
 check() {
-    log="build/$2/meson-logs/$1.json"
+    label=$1 tree=build/$2
+    shift 2
+    log="$tree/meson-logs/$label.json"
     rm -f "$log"
-    echo "== test $1"
+    echo "== test $label"
     status=0
     # shellcheck disable=SC2086  # a list of options
-    meson test -C "build/$2" --no-rebuild --print-errorlogs --logbase "$1" --timeout-multiplier 4 $select || status=$?
-    logs="$logs $1:$status:$log"
+    meson test -C "$tree" --no-rebuild --print-errorlogs --logbase "$label" --timeout-multiplier 4 $select "$@" ||
+        status=$?
+    logs="$logs $label:$status:$log"
 }
 
 sh tools/deps.sh test ${runtimes:+"$runtimes"} || give_up "something is missing"
 mkdir -p build
 intel=${CLATTN_INTEL_RUNTIME:-$root/build/intel-runtime}
-[ -z "$runtimes" ] || sh tools/intel_runtime.sh "$intel" || give_up "no Intel runtime"
+vendors=${CLATTN_VENDOR_TOOLS:-$root/build/vendor-tools}
+if [ -n "$runtimes" ]; then
+    sh tools/intel_runtime.sh "$intel" || give_up "no Intel runtime"
+    sh tools/vendor_tools.sh "$vendors" || give_up "no offline compilers"
+fi
+[ ! -d "$vendors" ] || export CLATTN_VENDOR_TOOLS="$vendors"
 
 # pocl keeps compiled kernels below HOME and offers no device when it cannot.
 [ -w "${HOME:-/nonexistent}" ] || export XDG_CACHE_HOME="$root/build/cache" POCL_CACHE_DIR="$root/build/cache/pocl"
@@ -69,11 +79,11 @@ export LSAN_OPTIONS="suppressions=$root/tests/lsan.supp:print_suppressions=0"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 
 check release test-release # first: the debug tree finds pocl's kernels compiled, which is slow under the sanitizers
-check debug debug
+check debug debug --no-suite vendors # compilers find the same in every tree
 if [ -n "$runtimes" ]; then
     export OCL_ICD_VENDORS="$intel/icd"
     build/test-release/clattn devices | grep -q Intel || give_up "clattn does not see the runtime in $intel"
-    check intel test-release
+    check intel test-release --no-suite vendors
 fi
 
 echo

@@ -1,41 +1,49 @@
 #!/bin/sh
 # Fetches the GPU vendors' offline compilers into a folder: vendor_tools.sh DIR
-# tools/compile_matrix.sh --tools DIR uses them. Nothing else on the system changes, and no root rights are needed:
-# Debian's packages are unpacked, not installed. 160 MB to fetch, 540 MB in DIR. Does nothing when DIR is ready.
+# tools/compile_matrix.sh --tools DIR uses them. Nothing else on the system changes, and no root rights are needed but
+# to renew missing package lists: Debian's packages are unpacked, not installed. 165 MB to fetch, 480 MB in DIR. Does
+# nothing when DIR is ready.
 #
 #   clang, LLVM, libclc, rocm-device-libs    NVIDIA and AMD          Debian, open source
-#   ocloc (intel-opencl-icd)                 Intel                   Debian, open source
+#   ocloc (intel-opencl-icd), iga64          Intel                   Debian, open source
 #   llvm-spirv, spirv-val                    SPIR-V                  Debian, open source
-#   ptxas                                    NVIDIA's assembler      PyPI; proprietary, for use here, never a part of clattn
+#   ptxas, nvdisasm                          NVIDIA's assembler      PyPI; proprietary, for use here, never a part of clattn
 set -eu
 [ $# -eq 1 ] || { echo "usage: vendor_tools.sh DIR" >&2; exit 2; }
 fail() { echo "vendor_tools.sh: $*" >&2; exit 1; }
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-[ ! -f "$dir/ready" ] || exit 0
+contents=2 # renewed with every change of what is fetched
+[ "$(cat "$dir/ready" 2>/dev/null || true)" != "$contents" ] || exit 0
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "for Linux on x86-64; this is $(uname -s) on $(uname -m)"
 command -v apt-get >/dev/null || fail "apt-get is needed: the compilers come from Debian's packages"
 
-echo "Fetching offline compilers. One of them is proprietary; by using it you accept its licence:"
-echo "    NVIDIA Software License Agreement and CUDA Supplement  (ptxas, from nvidia-cuda-nvcc-cu12)"
+echo "Fetching offline compilers. Two programs are proprietary; by using them you accept their licence:"
+echo "    NVIDIA Software License Agreement and CUDA Supplement  (ptxas, from nvidia-cuda-nvcc-cu12; nvdisasm)"
 rm -rf "$dir/part"
 mkdir -p "$dir/part/debs/partial" "$dir/part/root" "$dir/part/bc"
 trap 'rm -rf "$dir/part"' EXIT
 trap 'exit 1' HUP INT TERM
 
+# Without package lists apt-get knows no package; renewing them is the one step that needs root rights.
+apt-cache show clang-19 >/dev/null 2>&1 || apt-get -q update >"$dir/apt.log" 2>&1 || sudo -n apt-get -q update \
+    >"$dir/apt.log" 2>&1 || { tail -3 "$dir/apt.log"; fail "the package lists are missing and could not be fetched"; }
 # What depends on packages that are installed already is fetched without those.
 apt-get install -q -y --download-only --no-install-recommends -o Debug::NoLocking=1 \
     -o Dir::Cache::archives="$dir/part/debs" clang-15 clang-19 llvm-19 libclc-15 rocm-device-libs intel-opencl-icd \
-    llvm-spirv-15 spirv-tools >"$dir/apt.log" 2>&1 || { tail -3 "$dir/apt.log"; fail "apt-get could not fetch the packages"; }
+    llvm-spirv-15 spirv-tools libigc-tools >"$dir/apt.log" 2>&1 || { tail -3 "$dir/apt.log"; fail "apt-get could not fetch the packages"; }
 for deb in "$dir"/part/debs/*.deb; do dpkg -x "$deb" "$dir/part/root"; done
 
 python3 -m pip download --quiet --no-input --no-deps --require-hashes --dest "$dir/part" --requirement /dev/stdin <<'END' ||
 nvidia-cuda-nvcc-cu12==12.9.86 --hash=sha256:5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0
+nvidia-cuda-nvdisasm==13.5.37 --hash=sha256:d3fdbdd49fa53e2e4aacd3db8259d052bd2b049ececdcb69e92e083c6728e7ca
 END
-    fail "the download of ptxas failed (see above): is python3-pip installed and the network reachable?"
-python3 -m zipfile -e "$dir"/part/*.whl "$dir/part/wheel"
-cp "$dir/part/wheel/nvidia/cuda_nvcc/bin/ptxas" "$dir/part/root/usr/bin/ptxas"
-chmod +x "$dir/part/root/usr/bin/ptxas"
+    fail "the download of ptxas and nvdisasm failed (see above): is python3-pip installed and the network reachable?"
+for wheel in "$dir"/part/*.whl; do python3 -m zipfile -e "$wheel" "$dir/part/wheel"; done
+for program in ptxas nvdisasm; do
+    cp "$dir"/part/wheel/nvidia/*/bin/$program "$dir/part/root/usr/bin/$program"
+    chmod +x "$dir/part/root/usr/bin/$program"
+done
 
 # Debian's device libraries stop before these chips; a chip's own file holds nothing but its number.
 bin="$dir/part/root/usr/bin"
@@ -55,5 +63,5 @@ done <<'END'
 END
 rm -rf "${dir:?}/root" "$dir/bc"
 mv "$dir/part/root" "$dir/part/bc" "$dir/"
-touch "$dir/ready"
+echo "$contents" >"$dir/ready"
 echo "The compilers are ready: tools/compile_matrix.sh --tools $dir"
