@@ -4,9 +4,10 @@
  * with a running maximum and sum per row (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022,
  * arXiv:2205.14135).
  * It works like a matrix product: query, key and value pass through local memory in slices, so that local memory does
- * not grow with HEAD_DIM.
+ * not grow with HEAD_DIM. Keys are turned on their way, so that both products are the same lines: four terms of a sum,
+ * for ROWS rows and four columns of an item.
  *
- *        keys tx, tx+TILE_X, ...  (4)             columns 4*tx..4*tx+3, then 4*TILE_X further on  (VALUE_VECTORS times)
+ *        keys 4*tx..4*tx+3 of each block          columns 4*tx..4*tx+3, then 4*TILE_X further on  (VALUE_VECTORS times)
  *      +-----------------------------+          +-----------------------------+
  *   ty | ROWS x 4 scores per item    |  exp ->  | ROWS x 4*VALUE_VECTORS      |  rows ty, ty+TILE_Y, ...  (ROWS)
  *      | S = Q K^T, DEPTH at a time  |  weights | O += P V, VALUE_KEYS keys   |
@@ -21,17 +22,17 @@
  * whole batch entry are zeros in local memory.
  *
  * Tile macros, chosen by the host half from the device's limits:
- *   TILE_X: items along keys or columns; a multiple of 4, 8 or 16 in use.
+ *   TILE_X: items along keys or columns; a multiple of 4, 8 to 32 in use.
  *   TILE_Y: items along rows.
- *   ROWS: query rows per item, 1, 2 or 4; costs 4 + 4 * VALUE_VECTORS registers each.
+ *   ROWS: query rows per item, 1, 2 or 4; costs 8 + 4 * VALUE_VECTORS registers each.
  *   DEPTH: elements of HEAD_DIM staged at once; a multiple of 4.
  *   VALUE_KEYS: keys of V staged at once; a multiple of 4 that divides BLOCK_KV.
  *   AREA_FLOATS: floats in the staging area that the slices and the table of row maxima share.
  * What follows from them:
  *   BLOCK_Q: query rows per group.  BLOCK_KV: keys per step.
- *   VALUE_VECTORS: float4 columns per item.  ROW_VECTORS: float4 per staged row of V.
- *   SLICE_LD: float4 per staged row of Q and K, one more than needed, so that neighbouring rows start in other banks.
- *   WEIGHT_LD: the same for a row of weights.
+ *   VALUE_VECTORS: float4 columns per item, 1 to 4.  ROW_VECTORS: float4 per staged row of V.
+ *   QUERY_LD, KEY_LD, WEIGHT_LD: float4 per row of the slices of Q and K^T and of the weights, one more than needed, so
+ *   that neighbouring rows start in other banks.
  * Others: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1 (no weights and no scores output). */
 #include "inc/cell_rows.clh"
 #include "inc/dropout.clh"
@@ -46,16 +47,50 @@
 #define BLOCK_KV (TILE_X * KEYS)
 #define VALUE_VECTORS ((VALUE_DIM + 4 * TILE_X - 1) / (4 * TILE_X))
 #define ROW_VECTORS (VALUE_VECTORS * TILE_X)
-#define SLICE_LD (DEPTH / 4 + 1)
-#define WEIGHT_LD (BLOCK_KV / 4 + 1)
+#define QUERY_LD (DEPTH / 4 + 1)
+#define KEY_LD (TILE_X + 1)
+#define WEIGHT_LD (TILE_X + 1)
 
 #if TILE_X % 4 != 0 || DEPTH % 4 != 0 || VALUE_KEYS % 4 != 0 || BLOCK_KV % VALUE_KEYS != 0
 #error "TILE_X, DEPTH and VALUE_KEYS must be multiples of 4, and VALUE_KEYS must divide 4 * TILE_X"
 #endif
-#if AREA_FLOATS < (BLOCK_Q + BLOCK_KV) * SLICE_LD * 4 || AREA_FLOATS < VALUE_KEYS * ROW_VECTORS * 4 ||                 \
-    AREA_FLOATS < BLOCK_Q * TILE_X
+#if AREA_FLOATS < (BLOCK_Q * QUERY_LD + DEPTH * KEY_LD) * 4 || AREA_FLOATS < VALUE_KEYS * ROW_VECTORS * 4 ||           \
+    AREA_FLOATS < ITEMS * 4
 #error "AREA_FLOATS is too small for these tiles"
 #endif
+
+/* An item's rows and vectors of columns are written out, not kept in arrays: an array whose loops are unrolled late
+ * stays in memory on Intel's compiler. EACH_ROW(DO) is DO(0) DO(1) ...; the number names components of a float4.*/
+#if ROWS == 1
+#define EACH_ROW(DO) DO(0)
+#elif ROWS == 2
+#define EACH_ROW(DO) DO(0) DO(1)
+#elif ROWS == 4
+#define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3)
+#else
+#error "ROWS must be 1, 2 or 4"
+#endif
+#if VALUE_VECTORS == 1
+#define EACH_VECTOR(DO) DO(0)
+#elif VALUE_VECTORS == 2
+#define EACH_VECTOR(DO) DO(0) DO(1)
+#elif VALUE_VECTORS == 3
+#define EACH_VECTOR(DO) DO(0) DO(1) DO(2)
+#elif VALUE_VECTORS == 4
+#define EACH_VECTOR(DO) DO(0) DO(1) DO(2) DO(3)
+#else
+#error "VALUE_DIM must be at most 16 * TILE_X"
+#endif
+
+/* Four neighbouring columns of an item's rows: scores, weights, or sums of values. */
+typedef struct row_tile {
+    float4 r0, r1, r2, r3;
+} row_tile;
+
+/* All its columns of the output. */
+typedef struct value_tile {
+    row_tile c0, c1, c2, c3;
+} value_tile;
 
 #define FORBIDDEN_WEIGHT (-0.0f)
 #define IS_FORBIDDEN(weight) (as_uint(weight) == 0x80000000u)
@@ -72,10 +107,10 @@ static inline bool readable(const attn_head *head, int j) {
 static inline void stage_query(__local float4 *slice, const __global storage *q, clattn_i64 stride, int q0, int rows,
                                int d0, int item) {
     for (int u = item; u < BLOCK_Q * (DEPTH / 4); u += ITEMS) {
-        const int r = u / (DEPTH / 4), d = u % (DEPTH / 4) * 4;
+        const int r = u / (DEPTH / 4), d = u % (DEPTH / 4);
         float4 x = (float4)(0.0f);
-        if (q0 + r < rows) x = load4_part(q + ((q0 + r) * stride + d0 + d), HEAD_DIM - d0 - d);
-        slice[r * SLICE_LD + d / 4] = x;
+        if (q0 + r < rows) x = load4_part(q + ((q0 + r) * stride + d0 + 4 * d), HEAD_DIM - d0 - 4 * d);
+        slice[r * QUERY_LD + d] = x;
     }
 }
 
@@ -86,14 +121,19 @@ static inline float4 staged_part(const cell_rows *rows, int j, int c, int column
     return CELL_I8 ? x * cells_scale(rows, at) : x;
 }
 
-/* BLOCK_KV rows of K from key k0 in the same way. */
-static inline void stage_key(__local float4 *slice, const cell_rows *k, const attn_head *head, int k0, int d0,
+/* BLOCK_KV keys from key k0 likewise, turned: (DEPTH, BLOCK_KV). Sixteen items read sixteen keys, so that what they
+ * write lies side by side; the next sixteen read the next four columns of the same keys. */
+static inline void stage_key(__local float *slice, const cell_rows *k, const attn_head *head, int k0, int d0,
                              int item) {
     for (int u = item; u < BLOCK_KV * (DEPTH / 4); u += ITEMS) {
-        const int r = u / (DEPTH / 4), d = u % (DEPTH / 4) * 4;
+        const int j = u % 16 + u / (4 * DEPTH) * 16, d = u / 16 % (DEPTH / 4) * 4;
         float4 x = (float4)(0.0f);
-        if (readable(head, k0 + r)) x = staged_part(k, k0 + r, d0 + d, HEAD_DIM);
-        slice[r * SLICE_LD + d / 4] = x;
+        if (readable(head, k0 + j)) x = staged_part(k, k0 + j, d0 + d, HEAD_DIM);
+        __local float *column = slice + d * KEY_LD * 4 + j;
+        column[0] = x.x;
+        column[KEY_LD * 4] = x.y;
+        column[KEY_LD * 8] = x.z;
+        column[KEY_LD * 12] = x.w;
     }
 }
 
@@ -120,61 +160,123 @@ static inline uint forbidden_keys(const attn_head *head, int row, int last_row, 
         const int2 run = attn_range(head, i);
         NO_UNROLL
         for (int j = 0; j < KEYS; j++)
-            if (!attn_allowed(head, run, i, key + j * TILE_X)) forbidden |= 1u << (KEYS * r + j);
+            if (!attn_allowed(head, run, i, key + j)) forbidden |= 1u << (KEYS * r + j);
     }
     return forbidden;
 }
 
-/* acc += weights * V for one staged slice; weights: this item's first row. */
-static inline void add_values(float4 acc[ROWS][VALUE_VECTORS], const __local float4 *weights,
-                              const __local float4 *values) {
+/* Those of row r as a mask for select(). */
+#define HIDDEN(n) (((int4)((int)(forbidden >> (KEYS * n))) & (int4)(1, 2, 4, 8)) != (int4)(0))
+
+/* Four terms of a product: sums += left (rows, 4) * right (4, columns), rows of right `ld` apart. */
+static inline void add_terms(row_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
+    const float4 x = right[0], y = right[ld], z = right[2 * ld], w = right[3 * ld];
+#define ADD_TERMS(n)                                                                                                   \
+    sums->r##n = fma((float4)(left->r##n.x), x, sums->r##n);                                                           \
+    sums->r##n = fma((float4)(left->r##n.y), y, sums->r##n);                                                           \
+    sums->r##n = fma((float4)(left->r##n.z), z, sums->r##n);                                                           \
+    sums->r##n = fma((float4)(left->r##n.w), w, sums->r##n);
+    EACH_ROW(ADD_TERMS)
+}
+
+/* Four neighbouring elements of each of an item's rows. */
+static inline row_tile load_rows(const __local float4 *first, const int ld) {
+    row_tile rows;
+#define LOAD_ROW(n) rows.r##n = first[n * TILE_Y * ld];
+    EACH_ROW(LOAD_ROW)
+    return rows;
+}
+
+/* s += Q K^T for one staged slice; query: this item's first row, key: its first column. */
+static inline void add_scores(row_tile *s, const __local float4 *query, const __local float4 *key) {
+    UNROLL_DEPTH
+    for (int d = 0; d < DEPTH / 4; d++) {
+        const row_tile left = load_rows(query + d, QUERY_LD);
+        add_terms(s, &left, key + 4 * d * KEY_LD, KEY_LD);
+    }
+}
+
+/* acc += weights * V for one staged slice, likewise. */
+static inline void add_values(value_tile *acc, const __local float4 *weights, const __local float4 *values) {
     UNROLL_DEPTH
     for (int j = 0; j < VALUE_KEYS / 4; j++) {
-        float4 w[ROWS];
-        UNROLL
-        for (int r = 0; r < ROWS; r++) w[r] = weights[r * TILE_Y * WEIGHT_LD + j];
-        UNROLL
-        for (int c = 0; c < VALUE_VECTORS; c++) {
-            const __local float4 *v = values + (4 * j * ROW_VECTORS + c * TILE_X);
-            const float4 v0 = v[0], v1 = v[ROW_VECTORS], v2 = v[2 * ROW_VECTORS], v3 = v[3 * ROW_VECTORS];
-            UNROLL
-            for (int r = 0; r < ROWS; r++) {
-                float4 sum = fma((float4)(w[r].x), v0, acc[r][c]);
-                sum = fma((float4)(w[r].y), v1, sum);
-                sum = fma((float4)(w[r].z), v2, sum);
-                acc[r][c] = fma((float4)(w[r].w), v3, sum);
-            }
+        const row_tile left = load_rows(weights + j, WEIGHT_LD);
+#define ADD_VECTOR(n) add_terms(&acc->c##n, &left, values + (4 * j * ROW_VECTORS + n * TILE_X), ROW_VECTORS);
+        EACH_VECTOR(ADD_VECTOR)
+    }
+}
+
+/* sums += weight * value, stepping over forbidden weights. */
+static inline void add_term_with_care(row_tile *sums, float4 weight, float4 value) {
+#define ADD_WITH_CARE(n)                                                                                               \
+    if (!IS_FORBIDDEN(weight.s##n)) sums->r##n = fma((float4)(weight.s##n), value, sums->r##n);
+    EACH_ROW(ADD_WITH_CARE)
+}
+
+static inline void add_values_with_care(value_tile *acc, const __local float *weights, const __local float4 *values) {
+    NO_UNROLL
+    for (int j = 0; j < VALUE_KEYS; j++) {
+        float4 weight;
+#define LOAD_WEIGHT(n) weight.s##n = weights[n * TILE_Y * WEIGHT_LD * 4 + j];
+        EACH_ROW(LOAD_WEIGHT)
+#define ADD_VECTOR_WITH_CARE(n) add_term_with_care(&acc->c##n, weight, values[j * ROW_VECTORS + n * TILE_X]);
+        EACH_VECTOR(ADD_VECTOR_WITH_CARE)
+    }
+}
+
+static inline void scale_rows(row_tile *x, float4 factor) {
+#define SCALE_ROW(n) x->r##n *= factor.s##n;
+    EACH_ROW(SCALE_ROW)
+}
+
+static inline float greatest4(float4 x) { return fmax(fmax(x.x, x.y), fmax(x.z, x.w)); }
+
+static inline float sum4(float4 x) { return (x.x + x.y) + (x.z + x.w); }
+
+/* Pass 2 on an item's scores in local memory, where a loop can go over them. */
+static inline void add_to_scores(__local float4 *scores, const attn_head *head, uint forbidden, int row, int last_row,
+                                 int key) {
+    NO_UNROLL
+    for (int r = 0; r < ROWS; r++) {
+        __local float *s = (__local float *)(scores + r * TILE_Y * WEIGHT_LD);
+        const int i = min(row + r * TILE_Y, last_row);
+        NO_UNROLL
+        for (int j = 0; j < KEYS; j++) {
+            float x = attn_softcap(head, s[j]);
+            if (!(forbidden >> (KEYS * r + j) & 1u)) x = attn_terms(head, i, key + j, x);
+            s[j] = x;
         }
     }
 }
 
-/* The same, stepping over forbidden weights. */
-static inline void add_values_with_care(float4 acc[ROWS][VALUE_VECTORS], const __local float *weights,
-                                        const __local float4 *values) {
-    for (int j = 0; j < VALUE_KEYS; j++) {
-        UNROLL
-        for (int r = 0; r < ROWS; r++) {
-            const float w = weights[r * TILE_Y * WEIGHT_LD * 4 + j];
-            UNROLL
-            for (int c = 0; c < VALUE_VECTORS; c++) {
-                const float4 sum = fma((float4)(w), values[j * ROW_VECTORS + c * TILE_X], acc[r][c]);
-                acc[r][c] = IS_FORBIDDEN(w) ? acc[r][c] : sum;
-            }
-        }
+/* The same for the weights' share of pass 4. Forbidden weights stay -0. */
+static inline void drop_weights(__local float4 *weights, const clattn_attn_args *a, int b, int h, int row, int key) {
+    NO_UNROLL
+    for (int r = 0; r < ROWS; r++) {
+        __local float *p = (__local float *)(weights + r * TILE_Y * WEIGHT_LD);
+        NO_UNROLL
+        for (int j = 0; j < KEYS; j++) p[j] *= attn_dropout(a, b, h, row + r * TILE_Y, key + j);
     }
+}
+
+/* Four columns of an item's rows to the output; rows beyond the last and columns beyond VALUE_DIM write nothing. */
+static inline void store_rows(const row_tile *x, __global storage *o, clattn_i64 stride, int row, int rows,
+                              int column) {
+#define STORE_OUTPUT(n)                                                                                                \
+    if (row + n * TILE_Y < rows) store4_part(x->r##n, o + ((row + n * TILE_Y) * stride + column), VALUE_DIM - column);
+    EACH_ROW(STORE_OUTPUT)
 }
 
 /* first: number of group 0's tile, as launches come in chunks. */
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN_ALL_PARAMETERS(all),
                                                                             clattn_i64 first) {
-    __local float4 area[AREA_FLOATS / 4];            /* slices of Q and K, of V, or a table (BLOCK_Q, TILE_X) */
+    __local float4 area[AREA_FLOATS / 4];            /* slices of Q and K^T, of V, or what the items of a row tell */
     __local float4 weight_area[BLOCK_Q * WEIGHT_LD]; /* (BLOCK_Q, BLOCK_KV), padded rows */
     __local int odd_slice;                           /* number of the last slice of V with a NaN or an infinity */
-    __local float *table = (__local float *)area;
-    __local float *weight = (__local float *)weight_area;
-    __local float4 *query_slice = area, *key_slice = area + BLOCK_Q * SLICE_LD;
+    __local float4 *query_slice = area, *key_slice = area + BLOCK_Q * QUERY_LD;
 
     const int item = (int)get_local_id(0), tx = item % TILE_X, ty = item / TILE_X;
+    __local float4 *own_weights = weight_area + (ty * WEIGHT_LD + tx);
     const int tiles = (all.query_len + BLOCK_Q - 1) / BLOCK_Q, heads = all.batch * all.query_heads;
     const clattn_i64 number = first + (clattn_i64)get_group_id(0);
     /* With a causal mask the last tiles have the most keys: they start first, so that groups finish together. Otherwise
@@ -202,18 +304,16 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
     int k0 = top_run.x / BLOCK_KV * BLOCK_KV;
     if (ALWAYS_KEYS && k0 >= run_end) k0 = max(k0, always_block);
 
-    /* Running values per row, in units of log2: top is the greatest score so far, total this item's part of the sum. */
+    /* Running values, component r for row r, in units of log2: top is the greatest score so far, total this item's part
+     * of the sum. */
     const float to_log2 = a.inverse_temperature * LOG2_E;
-    float top[ROWS], total[ROWS];
-    float4 acc[ROWS][VALUE_VECTORS];
-    uint attended = 0; /* bit r: row r may attend to one of this item's keys */
-    UNROLL
-    for (int r = 0; r < ROWS; r++) {
-        top[r] = SINKS ? sinks[a.sinks_offset + h] * to_log2 : -INFINITY;
-        total[r] = tx == 0 && top[r] != -INFINITY ? 1.0f : 0.0f;
-        UNROLL
-        for (int c = 0; c < VALUE_VECTORS; c++) acc[r][c] = (float4)(0.0f);
-    }
+    float4 top = (float4)(SINKS ? sinks[a.sinks_offset + h] * to_log2 : -INFINITY);
+    float4 total = (float4)(tx == 0 && top.x != -INFINITY ? 1.0f : 0.0f);
+    value_tile acc;
+    uint attended = 0; /* bit KEYS * r + j: row r may attend to key j of one of this item's blocks */
+#define CLEAR_ROWS(x) x.r0 = x.r1 = x.r2 = x.r3 = (float4)(0.0f);
+#define CLEAR_VECTOR(n) CLEAR_ROWS(acc.c##n)
+    EACH_VECTOR(CLEAR_VECTOR)
     int slice_number = 0;
     if (item == 0) odd_slice = -1;
 
@@ -222,90 +322,60 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
         const bool compare = masks || k0 < bottom_run.x || k0 + BLOCK_KV > top_run.y;
 
         /* pass 1 */
-        float s[ROWS][KEYS];
-        UNROLL
-        for (int r = 0; r < ROWS; r++) {
-            UNROLL
-            for (int j = 0; j < KEYS; j++) s[r][j] = 0.0f;
-        }
+        row_tile s;
+        CLEAR_ROWS(s)
         for (int d0 = 0; d0 < HEAD_DIM; d0 += DEPTH) {
             barrier(CLK_LOCAL_MEM_FENCE);
             stage_query(query_slice, q, a.query.row, q0, a.query_len, d0, item);
-            stage_key(key_slice, &k, &head, k0, d0, item);
+            stage_key((__local float *)key_slice, &k, &head, k0, d0, item);
             barrier(CLK_LOCAL_MEM_FENCE);
-            UNROLL_DEPTH
-            for (int d = 0; d < DEPTH / 4; d++) {
-                float4 kd[KEYS];
-                UNROLL
-                for (int j = 0; j < KEYS; j++) kd[j] = key_slice[(tx + j * TILE_X) * SLICE_LD + d];
-                UNROLL
-                for (int r = 0; r < ROWS; r++) {
-                    const float4 qd = query_slice[(ty + r * TILE_Y) * SLICE_LD + d];
-                    UNROLL
-                    for (int j = 0; j < KEYS; j++) {
-                        float sum = fma(qd.x, kd[j].x, s[r][j]);
-                        sum = fma(qd.y, kd[j].y, sum);
-                        sum = fma(qd.z, kd[j].z, sum);
-                        s[r][j] = fma(qd.w, kd[j].w, sum);
-                    }
-                }
-            }
+            add_scores(&s, query_slice + ty * QUERY_LD, key_slice + tx);
         }
 
-        /* pass 2; bit KEYS * r + j of forbidden belongs to s[r][j] */
+        /* pass 2; bit KEYS * r + j of forbidden belongs to component j of row r */
         const int last_row = a.query_len - 1;
-        const uint forbidden = compare ? forbidden_keys(&head, q0 + ty, last_row, k0 + tx) : 0;
-        UNROLL
-        for (int r = 0; r < ROWS; r++) {
-            UNROLL
-            for (int j = 0; j < KEYS; j++) {
-                s[r][j] = attn_softcap(&head, a.scale * s[r][j]);
-                if ((MASK_FLOAT || ALIBI) && !(forbidden >> (KEYS * r + j) & 1u))
-                    s[r][j] = attn_terms(&head, min(q0 + ty + r * TILE_Y, last_row), k0 + tx + j * TILE_X, s[r][j]);
-            }
+        const uint forbidden = compare ? forbidden_keys(&head, q0 + ty, last_row, k0 + 4 * tx) : 0;
+        attended |= ~forbidden;
+        scale_rows(&s, (float4)(a.scale));
+        if (SOFTCAP || MASK_FLOAT || ALIBI) {
+#define STORE_ROW(n) own_weights[n * TILE_Y * WEIGHT_LD] = s.r##n;
+            EACH_ROW(STORE_ROW)
+            add_to_scores(own_weights, &head, forbidden, q0 + ty, last_row, k0 + 4 * tx);
+            s = load_rows(own_weights, WEIGHT_LD);
+        }
+        if (forbidden) {
+#define HIDE_SCORE(n) s.r##n = select(s.r##n, (float4)(-INFINITY), HIDDEN(n));
+            EACH_ROW(HIDE_SCORE)
         }
 
         /* pass 3: the row maxima meet in the staging area, which everybody has finished reading */
+        float4 greatest = (float4)(-INFINITY);
+#define FIND_GREATEST(n) greatest.s##n = greatest4(s.r##n);
+        EACH_ROW(FIND_GREATEST)
         barrier(CLK_LOCAL_MEM_FENCE);
-        UNROLL
-        for (int r = 0; r < ROWS; r++) {
-            float greatest = -INFINITY;
-            UNROLL
-            for (int j = 0; j < KEYS; j++) {
-                if (forbidden >> (KEYS * r + j) & 1u)
-                    s[r][j] = -INFINITY;
-                else
-                    attended |= 1u << r;
-                greatest = fmax(greatest, s[r][j]);
-            }
-            table[(ty + r * TILE_Y) * TILE_X + tx] = greatest;
+        area[item] = greatest;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        UNROLL_DEPTH
+        for (int x = 0; x < TILE_X; x++) greatest = fmax(greatest, area[ty * TILE_X + x]);
+        const float4 new_top = fmax(top, greatest * to_log2);
+        const float4 base = select(new_top, (float4)(0.0f), new_top == -INFINITY); /* safe to subtract */
+        const float4 rescale = fast_exp2(top - base);
+        top = new_top;
+        float4 sum = (float4)(0.0f);
+#define WEIGHT_ROW(n)                                                                                                  \
+    s.r##n = fast_exp2(fma(s.r##n, (float4)(to_log2), (float4)(-base.s##n)));                                          \
+    sum.s##n = sum4(s.r##n);
+        EACH_ROW(WEIGHT_ROW)
+        total = fma(total, rescale, sum);
+        if (forbidden) {
+#define HIDE_WEIGHT(n) s.r##n = select(s.r##n, (float4)(FORBIDDEN_WEIGHT), HIDDEN(n));
+            EACH_ROW(HIDE_WEIGHT)
         }
-        barrier(CLK_LOCAL_MEM_FENCE);
-        UNROLL
-        for (int r = 0; r < ROWS; r++) {
-            const __local float4 *row = area + (ty + r * TILE_Y) * (TILE_X / 4);
-            float4 greatest = row[0];
-            UNROLL
-            for (int x = 1; x < TILE_X / 4; x++) greatest = fmax(greatest, row[x]);
-            const float block_top = fmax(fmax(greatest.x, greatest.y), fmax(greatest.z, greatest.w));
-            const float new_top = fmax(top[r], block_top * to_log2);
-            const float base = new_top == -INFINITY ? 0.0f : new_top; /* safe to subtract */
-            const float rescale = fast_exp2(top[r] - base);
-            float sum = 0.0f;
-            UNROLL
-            for (int j = 0; j < KEYS; j++) {
-                float p = fast_exp2(fma(s[r][j], to_log2, -base));
-                if (forbidden >> (KEYS * r + j) & 1u) p = FORBIDDEN_WEIGHT;
-                sum += p;
-                if (DROPOUT) p *= attn_dropout(&a, b, h, q0 + ty + r * TILE_Y, k0 + tx + j * TILE_X);
-                weight[(ty + r * TILE_Y) * WEIGHT_LD * 4 + tx + j * TILE_X] = p;
-            }
-            top[r] = new_top;
-            total[r] = fma(total[r], rescale, sum);
-            if (rescale != 1.0f) { /* a branch, not a select: some compilers keep a second copy of acc otherwise */
-                UNROLL
-                for (int c = 0; c < VALUE_VECTORS; c++) acc[r][c] *= rescale;
-            }
+        EACH_ROW(STORE_ROW)
+        if (DROPOUT) drop_weights(own_weights, &a, b, h, q0 + ty, k0 + 4 * tx);
+        if (any(rescale != (float4)(1.0f))) { /* a branch: some compilers keep a second copy of acc otherwise */
+#define RESCALE_VECTOR(n) scale_rows(&acc.c##n, rescale);
+            EACH_VECTOR(RESCALE_VECTOR)
         }
 
         /* pass 4 */
@@ -314,10 +384,11 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
             if (stage_value(area, &v, &head, k0 + j0, item))
                 odd_slice = slice_number; /* whoever writes, writes the same */
             barrier(CLK_LOCAL_MEM_FENCE);
+            const __local float4 *weights = weight_area + (ty * WEIGHT_LD + j0 / 4);
             if (compare && odd_slice == slice_number)
-                add_values_with_care(acc, weight + (ty * WEIGHT_LD * 4 + j0), area + tx);
+                add_values_with_care(&acc, (const __local float *)weights, area + tx);
             else
-                add_values(acc, weight_area + (ty * WEIGHT_LD + j0 / 4), area + tx);
+                add_values(&acc, weights, area + tx);
             slice_number++;
         }
 
@@ -326,34 +397,30 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
     }
 
     /* pass 5: the parts of the sums meet, and whether the row had a key at all */
+    __local uint *attended_area = (__local uint *)weight_area;
     barrier(CLK_LOCAL_MEM_FENCE);
-    UNROLL
-    for (int r = 0; r < ROWS; r++) {
-        table[(ty + r * TILE_Y) * TILE_X + tx] = total[r];
-        weight[(ty + r * TILE_Y) * WEIGHT_LD * 4 + tx] = attended >> r & 1u ? 1.0f : 0.0f;
+    area[item] = total;
+    attended_area[item] = attended;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    total = (float4)(0.0f);
+    attended = 0;
+    for (int x = 0; x < TILE_X; x++) {
+        total += area[ty * TILE_X + x];
+        attended |= attended_area[ty * TILE_X + x];
     }
-    barrier(CLK_LOCAL_MEM_FENCE);
-    UNROLL
-    for (int r = 0; r < ROWS; r++) {
-        const int i = q0 + ty + r * TILE_Y;
-        float sum = 0.0f, any = 0.0f;
-        UNROLL
-        for (int x = 0; x < TILE_X; x++) {
-            sum += table[(ty + r * TILE_Y) * TILE_X + x];
-            any += weight[(ty + r * TILE_Y) * WEIGHT_LD * 4 + x];
-        }
-        const float inverse = 1.0f / sum;
-        __global storage *o = output + (a.output.offset + b * a.output.batch + h * a.output.head + i * a.output.row);
-        const int columns = i < a.query_len ? VALUE_DIM : 0; /* rows beyond the last write nothing */
-        UNROLL
-        for (int c = 0; c < VALUE_VECTORS; c++) {
-            const int column = (c * TILE_X + tx) * 4;
-            store4_part(any > 0.0f ? acc[r][c] * inverse : (float4)(0.0f), o + column, columns - column);
-        }
-        if (LSE && tx == 0 && i < a.query_len) {
-            const float base = top[r] == -INFINITY ? 0.0f : top[r];
-            lse[a.lse_offset + b * a.lse_batch + h * a.lse_head + i] =
-                any > 0.0f ? (base + log2(sum)) * LN_2 : -INFINITY;
-        }
+    const int4 empty = ((int4)((int)attended) & (int4)(0xf, 0xf0, 0xf00, 0xf000)) == (int4)(0);
+    const float4 inverse = select(1.0f / total, (float4)(0.0f), empty);
+    __global storage *o = output + (a.output.offset + b * a.output.batch + h * a.output.head);
+#define STORE_VECTOR(n)                                                                                                \
+    scale_rows(&acc.c##n, inverse);                                                                                    \
+    store_rows(&acc.c##n, o, a.output.row, q0 + ty, a.query_len, (n * TILE_X + tx) * 4);
+    EACH_VECTOR(STORE_VECTOR)
+    if (LSE && tx == 0) {
+        const float4 safe_top = select(top, (float4)(0.0f), top == -INFINITY);
+        const float4 natural = select((safe_top + log2(total)) * LN_2, (float4)(-INFINITY), empty);
+        __global float *l = lse + (a.lse_offset + b * a.lse_batch + h * a.lse_head);
+#define STORE_LSE(n)                                                                                                   \
+    if (q0 + ty + n * TILE_Y < a.query_len) l[q0 + ty + n * TILE_Y] = natural.s##n;
+        EACH_ROW(STORE_LSE)
     }
 }

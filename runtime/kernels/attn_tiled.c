@@ -14,13 +14,16 @@
 /* Work-group shapes, best first. The first that fits the device is taken. */
 static const struct tile_shape {
     int x, y, depth;
-    int most_columns; /* value_dim up to which the shape is worth it */
+    int most_columns; /* value_dim up to which the shape is worth it, or has registers for it */
 } tile_shapes[] = {
-    {8, 16, 32, 32},                   /* few output columns: 16 items across would idle */
-    {16, 16, 32, CLATTN_MAX_HEAD_DIM}, /* 64 x 64 scores, about 35 KB */
-    {16, 16, 16, CLATTN_MAX_HEAD_DIM}, /* 27 KB: fits 32 KB devices */
-    {8, 8, 32, CLATTN_MAX_HEAD_DIM},   /* 32 x 32 scores, 14 KB, 64 work-items */
-    {8, 8, 16, CLATTN_MAX_HEAD_DIM},   /* 10 KB up to 128 columns */
+    {8, 16, 32, 32},   /* few output columns: 16 items across would idle */
+    {16, 16, 32, 256}, /* 64 x 64 scores, about 35 KB */
+    {16, 16, 16, 256}, /* 27 KB: fits 32 KB devices */
+    {32, 8, 16, 512},  /* 30 KB up to 512 columns */
+    {8, 8, 32, 128},   /* 32 x 32 scores, 14 KB, 64 work-items */
+    {8, 8, 16, 128},   /* 10 KB */
+    {16, 4, 16, 256},  /* 14 KB, 64 work-items */
+    {32, 2, 16, 512},
 };
 
 typedef struct tile_plan {
@@ -45,8 +48,8 @@ static tile_plan plan_of_shape(const struct tile_shape *shape, const clattn__att
     plan.depth = depth < shape->depth ? depth : shape->depth;
 
     /* The area holds slices of Q and K, then a table of row maxima, then as many rows of V as have room there. */
-    size_t area = (size_t)(plan.block_q + plan.block_kv) * (size_t)(plan.depth + 4);
-    const size_t table = (size_t)plan.block_q * (size_t)plan.x;
+    size_t area = (size_t)plan.block_q * (size_t)(plan.depth + 4) + (size_t)plan.depth * (size_t)(plan.block_kv + 4);
+    const size_t table = (size_t)plan.x * (size_t)plan.y * 4;
     if (area < table) area = table;
     plan.value_keys = plan.block_kv < MOST_VALUE_KEYS ? plan.block_kv : MOST_VALUE_KEYS;
     while (plan.value_keys > 4 && (size_t)plan.value_keys * (size_t)columns > area) plan.value_keys /= 2;
