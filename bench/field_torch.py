@@ -67,7 +67,9 @@ def layer(case):
     batch, length, width, heads = case.sizes
     module = torch.nn.MultiheadAttention(width, heads, batch_first=True).to(case.device, case.dtype).eval()
     x = case.random(batch, length, width)
-    mask = torch.nn.Transformer.generate_square_subsequent_mask(length, case.device, case.dtype) if case.causal else None
+    mask = None
+    if case.causal:
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(length, case.device, case.dtype)
     return lambda: module(x, x, x, need_weights=False, attn_mask=mask, is_causal=case.causal)[0]
 
 

@@ -2,7 +2,7 @@
 
     test_field.py SOURCE_ROOT BUILD_ROOT
 
-On the device that $CLATTN_DEVICE selects, else on a CPU. The last line is "clattn-tests: P passed, F failed, S skipped".
+On the device that $CLATTN_DEVICE selects, else on a CPU. The last line: "clattn-tests: P passed, F failed, S skipped".
 """
 import csv
 import os
@@ -53,8 +53,8 @@ with tempfile.TemporaryDirectory(prefix="clattn-field-") as folder:
         rows = list(csv.DictReader(file))
     check([row["op"] for row in rows] == ["attention", "gemm"] and all(float(r["median_ms"]) > 0 for r in rows), rows)
 
-    # A wrong row is named and costs only itself; a program that fails or hangs is named; the exit code says so. The limit
-    # is one that the long verification does not keep on any machine.
+    # A wrong row is named and costs only itself; a program that fails or hangs is named; the exit code says so. No
+    # machine ends the long verification within the limit.
     write_rows(pack, "attention 1,2,2,64,64,16,gallop", "gemm 16,16,16")
     for name, script in (("test_bad", "echo FAIL here; exit 1"), ("test_hangs", "sleep 60"), ("test_skips", "exit 77")):
         with open(f"{pack}/bin/{name}", "w", encoding="utf-8") as file:
