@@ -88,6 +88,32 @@ static inline void add_products(mma_context *x, mma_c s[QT][KEY_TILES], query_ti
     }
 }
 
+#if KEY_TILES * MMA_VALUES > 32
+typedef ulong key_bits;
+#else
+typedef uint key_bits;
+#endif
+
+/* Which of this lane's scores of a row tile are allowed: bit n * MMA_VALUES + i is value i of tile n. Four at a time,
+ * so that the loads of the masks hold few registers; the scores cannot wait for them in such a loop, as registers have
+ * no addresses. */
+static inline key_bits allowed_bits(const mma_context *x, const attn_head *head, const int2 *run, const int *row,
+                                    int k0) {
+    key_bits bits = 0;
+    MMA_ROLL
+    for (int first = 0; first < KEY_TILES * MMA_VALUES; first += 4) {
+        const int column = k0 + first / MMA_VALUES * MMA_N;
+        key_bits four = 0;
+        MMA_UNROLL
+        for (int i = 0; i < 4; i++) {
+            const int slot = mma_slot(i), j = column + mma_column(x, first % MMA_VALUES + i);
+            if (attn_allowed(head, run[slot], row[slot], j)) four |= (key_bits)1 << i;
+        }
+        bits |= four << first;
+    }
+    return bits;
+}
+
 /* Softcap, masks and terms; forbidden scores become -inf. row0: of this wave. */
 static inline void change_scores(const mma_context *x, tile_rows *rows, mma_c s[QT][KEY_TILES], const attn_head *head,
                                  int row0, int query_len, int k0, float scale, bool compare) {
@@ -100,21 +126,21 @@ static inline void change_scores(const mma_context *x, tile_rows *rows, mma_c s[
             row[slot] = min(row0 + t * MMA_M + mma_slot_row(x, slot), query_len - 1);
             run[slot] = attn_range(head, row[slot]);
         }
+        const key_bits bits = HAS_MASKS ? allowed_bits(x, head, run, row, k0) : 0;
         MMA_UNROLL
         for (int n = 0; n < KEY_TILES; n++) {
             MMA_UNROLL
             for (int i = 0; i < MMA_VALUES; i++) {
                 const int slot = mma_slot(i), j = k0 + n * MMA_N + mma_column(x, i);
+                const bool allowed = HAS_MASKS ? bits >> (n * MMA_VALUES + i) & 1
+                                               : !compare || attn_allowed(head, run[slot], row[slot], j);
                 float value = s[t][n].v[i];
                 if (HAS_TERMS) value = attn_softcap(head, scale * value);
-                if (!compare || attn_allowed(head, run[slot], row[slot], j)) {
-                    if (HAS_TERMS) value = attn_terms(head, row[slot], j, value);
-                    if (HAS_MASKS) rows->attended[t][slot] = 1;
-                } else {
-                    value = -INFINITY;
-                }
-                s[t][n].v[i] = value;
+                if (HAS_TERMS && allowed) value = attn_terms(head, row[slot], j, value);
+                if (HAS_MASKS && allowed) rows->attended[t][slot] = 1;
+                s[t][n].v[i] = allowed ? value : -INFINITY;
             }
+            mma_in_order();
         }
     }
 }
@@ -328,7 +354,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
                 const int2 run = attn_range(&head, i);
                 any = any || run.y > run.x;
             }
-            inverse[slot] = any ? 1.0f / sum : 0.0f;
+            inverse[slot] = !any ? 0.0f : sum == sum ? 1.0f / sum : NAN; /* not with the NaN's own bits: mma_store */
             if (LSE && mma_speaks(x) && i < a.query_len) {
                 const float base = rows.top[t][slot] == -INFINITY ? 0.0f : rows.top[t][slot];
                 lse[a.lse_offset + b * a.lse_batch + h * a.lse_head + i] = any ? (base + log2(sum)) * LN_2 : -INFINITY;
@@ -340,11 +366,8 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
             for (int i = 0; i < MMA_VALUES; i += MMA_RUN) {
                 const int slot = mma_slot(i), row = row0 + t * MMA_M + mma_slot_row(x, slot);
                 const int column = n * MMA_N + mma_column(x, i);
-                __global storage *o = out + (row * a.output.row + column);
-                const float *v = rows.acc[t][n].v + i;
                 if (row >= a.query_len || column >= VALUE_DIM) continue;
-                MMA_UNROLL
-                for (int e = 0; e < MMA_RUN; e += 2) store2((float2)(v[e], v[e + 1]) * inverse[slot], o + e);
+                mma_store(&rows.acc[t][n], i, inverse[slot], out + (row * a.output.row + column));
             }
         }
     }

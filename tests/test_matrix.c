@@ -143,7 +143,7 @@ static const mistake mistakes[] = {
     {"wmma12", "attn_matrix.cl", "h / (all.query_heads / all.kv_heads)", "h % all.kv_heads"},
     {"wmma12", "attn_matrix.cl", "mma_exp2(rows->top[t][slot] - base[slot])",
      "mma_exp2(base[slot] - rows->top[t][slot])"},
-    {"wmma12", "attn_matrix.cl", "inverse[slot] = any ? 1.0f / sum : 0.0f", "inverse[slot] = 1.0f / sum"},
+    {"wmma12", "attn_matrix.cl", "!any ? 0.0f : sum == sum", "sum == sum"},
     {"nv", "attn_matrix.cl", "if (!odd) break;", "break;"},
     {"nv", "attn_matrix.cl", "a.scale < 0.0f ? 0x80008000u : 0u", "0u"},
 };

@@ -10,25 +10,50 @@
 /* Offsets within a key block are 32-bit. */
 #define MOST_ROW_STRIDE ((int64_t)1 << 22)
 
+/* Masks, and terms that change scores: their loads and arithmetic want registers too. */
+static const uint32_t heavy = CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING | CLATTN__DOCUMENTS |
+                              CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__DROPOUT;
+
 /* Tile shapes by engine, best first: the first that fits the device is taken. Rows were chosen by what the vendors'
  * compilers make of them: no spills, no scratch memory, and as many waves per multiprocessor as registers allow.
- * Intel's engines stop at 128 columns: more would be more sums than a thread has registers. */
+ * NVIDIA's gives registers in steps by how many groups they leave room for, and rather spills a few than take the next
+ * step: hence the odd numbers of waves. Intel's engines stop at 128 columns: more would be more sums than a thread has
+ * registers. */
 static const struct matrix_shape {
     int engine;
     int arch; /* 0: any */
     int most_head_dim;
+    bool heavy; /* only for problems with heavy features */
     int waves, query_tiles, block_kv, stages;
     bool prefetch, query_local;
 } shapes[] = {
-    {MATRIX_NV, 90, 64, 4, 1, 32, 2, false, false},     {MATRIX_NV, 0, 64, 4, 1, 64, 2, false, false},
-    {MATRIX_NV, 0, 128, 4, 1, 32, 2, false, false},     {MATRIX_NV, 0, 256, 2, 1, 16, 1, false, true},
-    {MATRIX_WMMA11, 0, 64, 4, 1, 64, 1, true, false},   {MATRIX_WMMA11, 0, 128, 8, 1, 64, 1, false, false},
-    {MATRIX_WMMA11, 0, 256, 2, 1, 16, 1, false, true},  {MATRIX_WMMA12, 0, 64, 4, 1, 64, 1, true, false},
-    {MATRIX_WMMA12, 0, 128, 8, 1, 64, 1, false, false}, {MATRIX_WMMA12, 0, 256, 4, 1, 16, 1, false, true},
-    {MATRIX_MFMA32, 0, 64, 8, 1, 128, 1, false, false}, {MATRIX_MFMA32, 0, 128, 8, 1, 64, 1, false, false},
-    {MATRIX_MFMA32, 0, 256, 4, 1, 32, 1, false, false}, {MATRIX_DPAS8, 0, 64, 16, 1, 32, 1, false, false},
-    {MATRIX_DPAS8, 0, 128, 8, 1, 32, 1, false, true},   {MATRIX_DPAS16, 0, 64, 16, 1, 64, 1, false, false},
-    {MATRIX_DPAS16, 0, 128, 8, 1, 16, 1, false, false},
+    {MATRIX_NV, 0, 64, true, 6, 1, 32, 2, false, false},
+    {MATRIX_NV, 90, 64, false, 4, 1, 32, 2, false, false},
+    {MATRIX_NV, 0, 64, false, 4, 1, 64, 2, false, false},
+    {MATRIX_NV, 0, 128, false, 8, 1, 32, 2, false, false},
+    {MATRIX_NV, 0, 256, false, 2, 1, 16, 1, false, true},
+    {MATRIX_WMMA11, 0, 64, true, 4, 1, 32, 1, true, false},
+    {MATRIX_WMMA11, 0, 64, false, 4, 1, 64, 1, true, false},
+    {MATRIX_WMMA11, 0, 128, true, 8, 1, 16, 1, false, false},
+    {MATRIX_WMMA11, 0, 128, false, 8, 1, 64, 1, false, false},
+    {MATRIX_WMMA11, 0, 256, false, 2, 1, 16, 1, false, true},
+    {MATRIX_WMMA12, 0, 64, true, 4, 1, 32, 1, true, false},
+    {MATRIX_WMMA12, 0, 64, false, 4, 1, 64, 1, false, false},
+    {MATRIX_WMMA12, 0, 128, true, 8, 1, 32, 1, false, false},
+    {MATRIX_WMMA12, 0, 128, false, 8, 1, 64, 1, false, false},
+    {MATRIX_WMMA12, 0, 256, false, 4, 1, 16, 1, false, true},
+    {MATRIX_MFMA32, 0, 64, false, 8, 1, 128, 1, false, false},
+    {MATRIX_MFMA32, 0, 128, true, 8, 1, 32, 1, false, false},
+    {MATRIX_MFMA32, 0, 128, false, 8, 1, 64, 1, false, false},
+    {MATRIX_MFMA32, 0, 256, false, 4, 1, 32, 1, false, false},
+    {MATRIX_DPAS8, 0, 64, true, 16, 1, 32, 1, false, true},
+    {MATRIX_DPAS8, 0, 64, false, 16, 1, 32, 1, false, false},
+    {MATRIX_DPAS8, 0, 128, true, 8, 1, 16, 1, false, true},
+    {MATRIX_DPAS8, 0, 128, false, 8, 1, 32, 1, false, true},
+    {MATRIX_DPAS16, 0, 64, true, 16, 1, 32, 1, false, true},
+    {MATRIX_DPAS16, 0, 64, false, 16, 1, 64, 1, false, false},
+    {MATRIX_DPAS16, 0, 128, true, 8, 1, 16, 1, false, true},
+    {MATRIX_DPAS16, 0, 128, false, 8, 1, 16, 1, false, false},
 };
 
 static const struct matrix_engine {
@@ -74,7 +99,8 @@ static bool fits(const matrix_plan *plan, const clattn__caps *caps) {
 static bool is_for(const struct matrix_shape *shape, const clattn__attn_problem *problem, const clattn__caps *caps) {
     const int64_t widest = problem->head_dim > problem->value_dim ? problem->head_dim : problem->value_dim;
     return shape->engine == caps->matrix.engine && widest <= shape->most_head_dim &&
-           (shape->arch == 0 || shape->arch == caps->matrix.arch);
+           (shape->arch == 0 || shape->arch == caps->matrix.arch) &&
+           (!shape->heavy || (problem->features & heavy) != 0);
 }
 
 /* The shapes of the device's engine that are made for these widths and fit. */
@@ -92,7 +118,13 @@ static void candidates(const clattn__attn_problem *problem, const clattn__caps *
 static matrix_plan plan_of_params(const clattn__params *params, const clattn__attn_problem *problem,
                                   const clattn__caps *caps) {
     const int *v = params->value;
-    const struct matrix_shape shape = {caps->matrix.engine, 0, 0, v[0], v[1], v[2], v[3], v[4] != 0, v[5] != 0};
+    const struct matrix_shape shape = {.engine = caps->matrix.engine,
+                                       .waves = v[0],
+                                       .query_tiles = v[1],
+                                       .block_kv = v[2],
+                                       .stages = v[3],
+                                       .prefetch = v[4] != 0,
+                                       .query_local = v[5] != 0};
     return plan_of_shape(&shape, problem, caps);
 }
 
