@@ -8,7 +8,8 @@ usage: compile_matrix.py CLATTN [--tools DIR] [--jobs N] [--write PAGE] [--plant
   --tools DIR    compilers that tools/vendor_tools.sh fetched; otherwise those on the system
   --jobs N       compilers at a time (default: processors)
   --write PAGE   put the tables into a page, between its markers
-  --plant WHAT   add a program that is wrong: spill, local, scratch, subgroup, matrix, language; the matrix must fail
+  --plant WHAT   add a program that is wrong: spill, local, waves, scratch, subgroup, matrix, language; the matrix must
+                 fail
   --self-test    plant each in each family that it is about; passes when all are found
   TARGET         only these, by name
 
@@ -29,6 +30,8 @@ from dataclasses import dataclass, field
 
 sys.dont_write_bytecode = True
 import matrix_report
+from matrix_chips import CHIPS, fewest_waves, waves
+from matrix_mix import mix_of
 from matrix_plants import PLANTS, good, planted
 from matrix_programs import ENGINES, SHAPES, forgotten, is_wanted, list_programs
 from matrix_targets import TARGETS
@@ -40,7 +43,7 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 # Programs that pin the width of a sub-group say so by this option.
 PINNED = re.compile(r"-DSUBGROUP=(\d+)")
 PINNED_BY_ENGINE = {"-DMATRIX_ENGINE=5": 8, "-DMATRIX_ENGINE=6": 16}  # DPAS
-# Kernels that may keep values in scratch memory, and why.
+# Kernels that may keep values in scratch memory and take any registers, and why.
 SCRATCH = {"attn_naive": "its output row has VALUE_DIM floats; it is the last resort, for odd features and devices"}
 
 
@@ -65,12 +68,16 @@ def pinned_lanes(program):
 def judge(target, program, kernel):
     """What is wrong with one kernel's machine code, in words."""
     frugal = program.name not in SCRATCH
+    chip = CHIPS.get(target.name)  # pretended small devices are compiled for a chip that is not theirs
+    fewest, room = (fewest_waves(target.family, target.chip, program.name), waves(chip, kernel)) if chip else (0, 0)
     lanes = pinned_lanes(program) if target.family == "intel" else 0
     rules = [
         (frugal and kernel.spills > 0, f"spills {kernel.spills}"),
         (frugal and kernel.scratch > 0, f"keeps {kernel.scratch} bytes in scratch memory"),
         (kernel.local > target.local, f"{kernel.local} bytes of local memory; {target.local} at most"),
         (kernel.registers > target.registers, f"{kernel.registers} registers; {target.registers} at most"),
+        (frugal and room < fewest, f"{room:g} waves per scheduler; {fewest} at least: {kernel.registers} registers, "
+                                   f"{kernel.items} work-items, {kernel.local} bytes of local memory"),
         (lanes and kernel.lanes != lanes, f"sub-groups of {kernel.lanes}; pinned to {lanes}"),
         (ENGINES.search(kernel.name) and kernel.matrix == 0, "no matrix instruction"),
     ]
@@ -87,6 +94,8 @@ def judged(target, program, made):
         outcome.findings.append("the compiler made no kernel")
     for kernel in made:
         outcome.findings += judge(target, program, kernel)
+        if kernel.listing:
+            kernel.mix, kernel.listing = mix_of(kernel.listing, target.family), ""
     return outcome
 
 
@@ -186,6 +195,8 @@ def run_matrix(options, tools, folder):
         if target.pretend not in listings:
             listings[target.pretend] = list_programs(options.clattn, target.pretend, f"{folder}/{len(listings)}")
         listed += [(target, p) for p in listings[target.pretend]]
+        for program in listings[target.pretend]:
+            program.listing = bool(options.write) and target.name in CHIPS and matrix_report.is_shown(program)
         if options.plant and target.family in PLANTS[options.plant][1]:
             work.append((target, planted(options.plant, folder)))
     work += [(target, p) for target, p in listed if is_wanted(target, p)]

@@ -24,6 +24,12 @@ void planted(__global float *x, int n) {
     barrier(CLK_LOCAL_MEM_FENCE);
     x[get_global_id(0)] = tile[((int)x[0]) % 17000];
 }""", ("nvidia", "amd", "intel"), "local memory|shared data"),
+    "waves": ("""__kernel __attribute__((reqd_work_group_size(32, 1, 1))) void planted(__global float *x) {
+    __local float tile[11000];
+    tile[get_local_id(0)] = x[get_global_id(0)];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    x[get_global_id(0)] = tile[((int)x[0]) % 11000];
+}""", ("nvidia", "amd", "intel"), "waves per scheduler"),
     "subgroup": ("""__kernel __attribute__((intel_reqd_sub_group_size(16)))
 void planted(__global float *x) { x[get_global_id(0)] += 1; }""", ("intel",), "sub-groups of 16; pinned to 32"),
     "matrix": ("__kernel void planted_matrix(__global float *x) { x[get_global_id(0)] += 1; }",

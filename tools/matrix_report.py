@@ -3,9 +3,24 @@ import collections
 import re
 import subprocess
 
-from matrix_programs import SHAPES
-from matrix_targets import TARGETS
+from matrix_chips import CHIPS, FEWEST_WAVES, float_peak, matrix_peak, waves
+from matrix_mix import KINDS, bandwidth_share, peak_share
 
+HOW = """Causal kernels, counted in the vendor's disassembly (AMD: the compiler's assembly). A hot loop is an
+innermost loop with multiply-adds; in kernels with matrix instructions, the smallest that holds most of them. Code that
+a branch skips, and that neither moves data nor computes exponentials, is left out: masks and changes of scale. *Waves*
+is how many fit on one scheduler (SIMD, vector engine), by registers, local memory and the chip's own limit.
+
+*At most* is arithmetic, no measurement and no forecast: the share of the chip's peak that these instructions leave room
+for when waves overlap perfectly, caches never miss and local memory answers at once. For attn_decode it is the share of
+the memory bandwidth at which the loop can ask for data; of Intel's loads the sizes are not counted. Matrix and vector
+instructions are taken to run beside each other, but for RDNA, where they take turns. Peaks count packed or dual
+multiply-adds where the chip has them, and the full rate of H100's engine, of which mma.sync reaches about 62 %.
+*Spilled* is what the compiler moved to memory: registers or bytes.""".splitlines()
+ASSUMED = """Rates of instructions and sizes of registers and of local memory are those that the vendors publish:
+NVIDIA's CUDA Programming Guide and the white papers of each architecture, AMD's ISA guides, LLVM's AMDGPU guide and
+AMD's articles on MFMA and WMMA, Intel's oneAPI GPU optimization guide and architecture papers. Clock and bandwidth are
+those of the data sheet of one product per chip. Nothing here was measured by clattn.""".splitlines()
 START, END = "<!-- compile matrix -->\n", "<!-- end of compile matrix -->"
 
 
@@ -32,24 +47,81 @@ def summary_table(outcomes, skipped_names):
     return lines
 
 
-def tile_table(outcomes):
-    """Registers and local memory of the kernels that the speed depends on."""
-    pattern = re.compile(r"head_dim (64|128), value_dim \d+, (\w+), causal$")
-    rows = collections.OrderedDict()
+# Programs whose hot loops are shown.
+SHOWN = re.compile(r"^(attn_tiled|gemm_tiled|gemm_matrix|attn_matrix|attn_decode)$")
+SHOWN_ATTENTION = re.compile(r"head_dim (64|128), value_dim \d+, (\w+), causal$")
+SHOWN_GEMM = re.compile(r"384 columns from 384, (\w+)$")
+STORAGE = {"attn_tiled": "float32", "attn_matrix": "float16", "attn_decode": "float16", "gemm_tiled": "float32",
+           "gemm_matrix": "float16"}
+
+
+def is_shown(program):
+    found = SHOWN.match(program.name) and (SHOWN_ATTENTION.match(program.variant) or SHOWN_GEMM.match(program.variant))
+    return bool(found) and found[found.lastindex] == STORAGE[program.name]
+
+
+def shown_rows(outcomes):
+    """(target, what, kernel) of the main kernels that are shown, each once."""
+    seen = set()
     for outcome in outcomes:
-        found = pattern.match(outcome.program.variant)
-        if not found or outcome.target.family == "spirv" or not SHAPES.match(outcome.program.name):
+        if not is_shown(outcome.program) or outcome.target.name not in CHIPS:
             continue
-        cells = rows.setdefault((outcome.program.name, int(found[1]), found[2]), {})
+        width = SHOWN_ATTENTION.match(outcome.program.variant)
+        what = f"{outcome.program.name}, {f'D {width[1]}, ' if width else ''}{STORAGE[outcome.program.name]}"
         for kernel in outcome.kernels:
-            if kernel.name == outcome.program.name:
-                spill = f", {kernel.spills} spilled" if kernel.spills else ""
-                cells[outcome.target.name] = f"{kernel.registers} / {kernel.local / 1024:.0f} KB{spill}"
-    names = [t.name for t in TARGETS if any(t.name in cells for cells in rows.values())]
-    lines = ["| kernel, causal | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    for (name, dim, dtype), cells in sorted(rows.items()):
-        lines.append(f"| {name}, D {dim}, {dtype} | " + " | ".join(cells.get(n, "") for n in names) + " |")
-    return lines if rows else []
+            if kernel.name == outcome.program.name and (outcome.target.name, what) not in seen:
+                seen.add((outcome.target.name, what))
+                yield outcome.target, what, kernel
+
+
+def share_words(target, what, kernel):
+    chip = CHIPS[target.name]
+    if not kernel.mix:
+        return "no hot loop found"
+    if what.startswith("attn_decode"):
+        share = bandwidth_share(kernel.mix, chip, kernel.lanes, target.family)
+        return "-" if share is None else f"{share:.0%} of bandwidth"
+    share, of = peak_share(kernel.mix, chip, target.family)
+    return f"{share:.0%} of {of}"
+
+
+def mix_table(outcomes, family):
+    """Room and hot loops of the kernels that the speed depends on."""
+    heads = ["target", "kernel", "registers", "spilled", "local memory", "waves", "matrix", "FMA", "vector", "special",
+             "local", "global", "other", "at most"]
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "---|" * (len(heads) - 1)]
+    for target, what, kernel in shown_rows(outcomes):
+        if target.family != family:
+            continue
+        mix = kernel.mix or collections.Counter()
+        counts = " | ".join(str(mix[kind]) for kind in KINDS)
+        lines.append(f"| {target.name} | {what} | {kernel.registers} | {kernel.spills or kernel.scratch or '-'} | "
+                     f"{kernel.local / 1024:.0f} KB | {waves(CHIPS[target.name], kernel):.3g} | {counts} | "
+                     f"{share_words(target, what, kernel)} |")
+    return lines
+
+
+def chip_table():
+    lines = ["| target | as in | units x schedulers | clock, GHz | GB/s | float32, TFLOP/s | matrix, TFLOP/s |",
+             "|---|---|---|---|---|---|---|"]
+    for name, chip in CHIPS.items():
+        matrix = matrix_peak(name)
+        lines.append(f"| {name} | {chip.product} | {chip.units} x {chip.simds} | {chip.clock:g} | {chip.bandwidth:g} | "
+                     f"{float_peak(name):.3g} | {f'{matrix:.3g}' if matrix else '-'} |")
+    return lines
+
+
+def finding_table(outcomes):
+    """What is wrong, counted: target, kernel, finding without its numbers."""
+    counts = collections.Counter()
+    for outcome in outcomes:
+        kinds = {re.sub(r"\d+", "N", finding.splitlines()[0])[:90].replace("|", "/") for finding in outcome.findings}
+        for kind in kinds:
+            counts[outcome.target.name, outcome.program.name, kind] += 1
+    if not counts:
+        return ["Nothing: every program passed."]
+    lines = ["| target | kernel | finding | programs |", "|---|---|---|---|"]
+    return lines + [f"| {target} | {name} | {kind} | {n} |" for (target, name, kind), n in counts.items()]
 
 
 def versions(tools):
@@ -64,10 +136,22 @@ def versions(tools):
     return ", ".join(rows + ["ocloc as fetched" if tools.find("ocloc") else "no ocloc"])
 
 
-def write_page(page, tools, outcomes, skipped_names):
+def page_lines(tools, outcomes, skipped_names):
     lines = [f"Compilers: {versions(tools)}.", "", *summary_table(outcomes, skipped_names), "",
-             "Registers per work-item and local memory per group:", "", *tile_table(outcomes)]
+             "What the matrix found wrong (N stands for a number):", "", *finding_table(outcomes), "",
+             "### Hot loops", "", *HOW]
+    for family, title in (("nvidia", "NVIDIA"), ("amd", "AMD"), ("intel", "Intel")):
+        lines += ["", f"{title}:", "", *mix_table(outcomes, family)]
+    lines += ["", "### What is assumed of the chips", "", *ASSUMED, "", *chip_table(), "",
+              "Fewest waves per scheduler that the matrix accepts, of kernels that wait for memory and of those that",
+              "compute on tiles in registers. Bandwidth times 600 ns must be on its way: 9 to 15 KB per unit.", "",
+              "| chips | waiting | tiles | enough, because |", "|---|---|---|---|"]
+    return lines + [f"| {name} | {row[0]} | {row[1]} | {row[2]} |" for name, row in FEWEST_WAVES.items()]
+
+
+def write_page(page, tools, outcomes, skipped_names):
     text = open(page).read()
     head, rest = text.split(START)
     with open(page, "w") as file:
-        file.write(head + START + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+        file.write(head + START + "\n".join(page_lines(tools, outcomes, skipped_names)) + "\n" + END +
+                   rest.split(END)[1])

@@ -32,6 +32,7 @@ class Kernel:
     items: int         # of the group that the kernel requires; 0: it requires none
     matrix: int        # matrix instructions; -1: not counted
     listing: str = ""  # machine code, when it was asked for
+    mix: object = None  # what its hot loops hold, of matrix_mix.py
 
 
 class Tools:
@@ -247,8 +248,17 @@ def elf_sections(path):
             for row in rows}
 
 
-def intel_kernels(path, program):
-    text = elf_sections(path)[".ze_info"].decode(errors="replace")
+def disassembled(tools, chip, code):
+    platform = {"skl": "9", "tgllp": "12p1", "dg2": "xehpg", "pvc": "xehpc"}[chip]
+    with tempfile.NamedTemporaryFile(prefix="clattn-matrix-") as file:
+        file.write(code)
+        file.flush()
+        return tools.run([tools.find("iga64"), "-d", f"-p={platform}", file.name])
+
+
+def intel_kernels(tools, chip, path, program):
+    sections = elf_sections(path)
+    text = sections[".ze_info"].decode(errors="replace")
     kernels = []
     for block in text.split("kernels_misc_info:")[0].split("  - name: ")[1:]:  # what follows names them again
         name = block.split()[0]
@@ -263,7 +273,8 @@ def intel_kernels(path, program):
         kernels.append(Kernel(name, number("grf_count"), memory["spill_fill_space"],
                               memory["private_space"] + memory["single_space"], number("slm_size"),
                               number("simd_size"), product_in(block, r"required_work_group_size: \[([\d, ]+)\]"),
-                              int(bool(re.search(r"has_dpas:\s*true", block)))))
+                              int(bool(re.search(r"has_dpas:\s*true", block))),
+                              disassembled(tools, chip, sections[f".text.{name}"]) if program.listing else ""))
     return kernels
 
 
@@ -272,7 +283,7 @@ def compile_intel_alone(tools, chip, program):
         tools.run([tools.find("ocloc"), "compile", "-file", program.path, "-device", chip, "-options",
                    " ".join(INTEL_MACROS + program.options), "-output", "b", "-out_dir", folder])
         binary = [f for f in os.listdir(folder) if f.endswith(".bin")]
-        return intel_kernels(f"{folder}/{binary[0]}", program)
+        return intel_kernels(tools, chip, f"{folder}/{binary[0]}", program)
 
 
 def compile_intel(tools, chip, programs):
@@ -290,7 +301,7 @@ def compile_intel(tools, chip, programs):
         binaries = [f for f in os.listdir(folder) if f.endswith(".bin")]
         for number, program in enumerate(programs, 1):
             binary = [f for f in binaries if f.startswith(f"build_no_{number}_")]
-            made += [intel_kernels(f"{folder}/{binary[0]}", program)] if binary else \
+            made += [intel_kernels(tools, chip, f"{folder}/{binary[0]}", program)] if binary else \
                 each(compile_intel_alone, tools, chip, [program])
     return made
 
@@ -326,7 +337,7 @@ class Family:
 
 FAMILIES = {
     "amd": Family(compile_amd, ["clang-19"], AMD_FILES),
-    "nvidia": Family(compile_nvidia, ["clang-19", "ptxas"], NVIDIA_FILES),
-    "intel": Family(compile_intel, ["ocloc"], [], 6),
+    "nvidia": Family(compile_nvidia, ["clang-19", "ptxas", "nvdisasm"], NVIDIA_FILES),
+    "intel": Family(compile_intel, ["ocloc", "iga64"], [], 6),
     "spirv": Family(compile_spirv, ["clang-15", "llvm-spirv-15", "spirv-val", "spirv-dis"], []),
 }
