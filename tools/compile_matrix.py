@@ -34,7 +34,7 @@ from matrix_chips import CHIPS, fewest_waves, waves
 from matrix_mix import mix_of
 from matrix_plants import PLANTS, good, planted
 from matrix_programs import ENGINES, SHAPES, forgotten, is_wanted, list_programs
-from matrix_targets import TARGETS
+from matrix_targets import TARGETS, engine
 from vendor_compilers import FAMILIES, Refused, Tools
 
 MESSAGE_LINES = 6  # of a compiler's complaint
@@ -168,9 +168,32 @@ def tell(outcomes):
         print(f"{'fail' if bad else 'ok  '} {name}: {count} programs, {bad} wrong")
 
 
-def self_test(tools, folder, jobs):
+def list_all(clattn, targets, folder):
+    """[(target, program)] of everything that the pretended devices could be given."""
+    listings = {}
+    for target in targets:
+        if target.pretend not in listings:
+            listings[target.pretend] = list_programs(clattn, target.pretend, f"{folder}/{len(listings)}")
+    return [(target, program) for target in targets for program in listings[target.pretend]]
+
+
+def test_forgotten(clattn, folder):
+    """What is taken out of the list of what is compiled must be missed: (what, right) of each trial."""
+    listed = list_all(clattn, TARGETS, folder)
+    work = [pair for pair in listed if is_wanted(*pair)]
+    name, variant = next((p.name, p.variant) for t, p in work if p.name == "attn_tiled")
+    trials = [("nothing", work, False), ("a kernel", [w for w in work if w[1].name != "gemm_tiled"], True),
+              ("a variant", [w for w in work if (w[1].name, w[1].variant) != (name, variant)], True),
+              ("an engine", [w for w in work if engine(w[0]) != "dpas16"], True)]
+    return [(what, bool(forgotten(clattn, ROOT, listed, rest)) == wanted) for what, rest, wanted in trials]
+
+
+def self_test(clattn, tools, folder, jobs):
     """Every plant must be found in every family it is about."""
     passed = failed = 0
+    for what, right in test_forgotten(clattn, folder):
+        passed, failed = passed + right, failed + (not right)
+        print(f"{'ok  ' if right else 'FAIL'} left out of the matrix: {what}")
     firsts = {}
     for target in TARGETS:
         firsts.setdefault(target.family, target)
@@ -190,16 +213,13 @@ def self_test(tools, folder, jobs):
 def run_matrix(options, tools, folder):
     chosen = choose_targets(options.targets)
     targets, skipped = present(tools, chosen)
-    start, listings, listed, work = time.time(), {}, [], []
-    for target in targets:
-        if target.pretend not in listings:
-            listings[target.pretend] = list_programs(options.clattn, target.pretend, f"{folder}/{len(listings)}")
-        listed += [(target, p) for p in listings[target.pretend]]
-        for program in listings[target.pretend]:
-            program.listing = bool(options.write) and target.name in CHIPS and matrix_report.is_shown(program)
-        if options.plant and target.family in PLANTS[options.plant][1]:
-            work.append((target, planted(options.plant, folder)))
-    work += [(target, p) for target, p in listed if is_wanted(target, p)]
+    start = time.time()
+    listed = list_all(options.clattn, targets, folder)
+    work = [(target, p) for target, p in listed if is_wanted(target, p)]
+    for target, program in work if options.write else []:
+        program.listing = target.name in CHIPS and matrix_report.is_shown(program)
+    if options.plant:
+        work += [(t, planted(options.plant, folder)) for t in targets if t.family in PLANTS[options.plant][1]]
     outcomes = compile_all(tools, options.jobs, work)
     tell(outcomes)
     failed = sum(bool(o.findings) for o in outcomes)
@@ -233,7 +253,7 @@ def main():
     options = parser.parse_intermixed_args()
     tools = Tools(options.tools)
     with tempfile.TemporaryDirectory(prefix="clattn-matrix-") as folder:
-        passed, failed, skipped = self_test(tools, folder, options.jobs) if options.self_test else \
+        passed, failed, skipped = self_test(options.clattn, tools, folder, options.jobs) if options.self_test else \
             run_matrix(options, tools, folder)
     print(f"clattn-tests: {passed} passed, {failed} failed, {skipped} skipped")
     return 1 if failed else 0 if passed else 77

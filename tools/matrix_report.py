@@ -107,7 +107,7 @@ def chip_table():
     for name, chip in CHIPS.items():
         matrix = matrix_peak(name)
         lines.append(f"| {name} | {chip.product} | {chip.units} x {chip.simds} | {chip.clock:g} | {chip.bandwidth:g} | "
-                     f"{float_peak(name):.3g} | {f'{matrix:.3g}' if matrix else '-'} |")
+                     f"{float_peak(name):.1f} | {f'{matrix:.0f}' if matrix else '-'} |")
     return lines
 
 
