@@ -24,12 +24,10 @@ __kernel void elementwise(const clattn_elementwise_args a, /* grid: (at least ce
         store_lanes(activate(v), y);
         return;
     }
-    float part[VW];
-    for (int i = 0; i < VW; i++) {
-        part[i] = i < count ? load1(x + i) : 0.0f;
-        if (i < count && a.has_addend) part[i] += load1(addend + i);
+    /* One after the other: for an array of VW that is filled under conditions, NVIDIA's compiler takes scratch memory,
+     * and clang 19 for gfx900 crashes (2026-11-21). */
+    for (int i = 0; i < count; i++) {
+        const float v = a.has_addend ? load1(x + i) + load1(addend + i) : load1(x + i);
+        store1(activate((vec)(v)).x, y + i);
     }
-    const vec v = activate(LOAD(part));
-    STORE(v, part);
-    for (int i = 0; i < count; i++) store1(part[i], y + i);
 }

@@ -100,15 +100,17 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 
+    UNROLL
     for (int j = 0; j < PER_X; j++) {
         const int c = n_first + j * ITEMS_X + item_x;
-        if (c >= a.n) break;
+        if (c >= a.n) continue;
         const float start = a.has_bias ? bias[c] : 0.0f;
         const int in_part = c % a.part_columns;
         const long column_at = c / a.part_columns * a.y_part + in_part / a.width * a.y.head + in_part % a.width;
+        UNROLL
         for (int i = 0; i < PER_Y; i++) {
             const int m = m_first + i * ITEMS_Y + item_y;
-            if (m >= a.m) break;
+            if (m >= a.m) continue;
             __global storage *to = y + row_offset(a.y, a.rows, m) + column_at;
             const float value = sum[i][j] + start;
             store1(a.accumulate ? load1(to) + value : value, to);

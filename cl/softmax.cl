@@ -1,15 +1,14 @@
-/* Softmax along one axis, its gradient, and cross entropy. One work-group per row, taking row after row.
+/* Softmax along one axis, its gradient, and cross entropy. One work-group per row.
  *
- *        i ->  0..7     8..15    16..23   ...        Work-item m reads vectors m, m + GROUP, m + 2 * GROUP, ...
- *            +--------+--------+--------+-----+--+   of eight elements; lanes behind the end take no part.
+ *        i ->  0..VW-1  VW..     2VW..    ...        Work-item m reads vectors m, m + GROUP, m + 2 * GROUP, ...
+ *            +--------+--------+--------+-----+--+   of VW elements; lanes behind the end take no part.
  *      row   | item 0 | item 1 | item 2 | ... |  |   Elements of a row lie `along` apart, so that any axis can
  *            +--------+--------+--------+-----+--+   be the row.
  *
  * Pass 1: greatest allowed element. Pass 2: sum of exponentials (or of g p). Pass 3: outputs.
  *
- * GROUP: work-items per row, a power of two; 1 on CPUs, where a work-item has the vectors for itself; 64 elsewhere. */
-/* Vectors of eight, whatever the device likes best. */
-#define VW 8
+ * GROUP: work-items per row, a power of two; 1 on CPUs, where a work-item has the vectors for itself; 64 elsewhere.
+ * VW: 8 on CPUs, where a row has one work-item; 4 elsewhere: 16 bytes of floats. */
 #include "inc/lanes.clh"
 #include "inc/types.clh"
 #include "inc/vendor.clh"
@@ -19,82 +18,92 @@
 #error "GROUP must be a power of two"
 #endif
 
-enum { LANES = 8 };
+/* Where a row is on the three other axes. */
+static inline int3 place_of(const clattn_softmax_shape *s, long row) {
+    const long rest = row / s->outer[2];
+    return (int3)((int)(rest / s->outer[1]), (int)(rest % s->outer[1]), (int)(row % s->outer[2]));
+}
 
 /* The row's first element in a tensor. */
-static inline long start_of(const clattn_softmax_view *v, const clattn_softmax_shape *s, long row) {
-    const long last = row % s->outer[2], rest = row / s->outer[2];
-    return v->offset + rest / s->outer[1] * v->outer[0] + rest % s->outer[1] * v->outer[1] + last * v->outer[2];
+static inline long start_of(const clattn_softmax_view *v, int3 at) {
+    return v->offset + at.x * v->outer[0] + at.y * v->outer[1] + at.z * v->outer[2];
 }
 
-static inline float8 load8(const __global storage *x, long along, int left) {
-    if (along == 1 && left >= LANES) return load_lanes(x);
-    float lanes[LANES];
-    for (int k = 0; k < LANES; k++) lanes[k] = k < left ? load1(x + k * along) : 0.0f;
-    return vload8(0, lanes);
+/* What the lanes behind the end get is of no account, so that no load needs a condition. */
+static inline vec load_vec(const __global storage *x, long along, int left) {
+    if (along == 1 && left >= VW) return load_lanes(x);
+    float lanes[VW];
+    UNROLL for (int k = 0; k < VW; k++) {
+        lanes[k] = load1(x);
+        x += k + 1 < left ? along : 0;
+    }
+    return LOAD(lanes);
 }
 
-static inline void store8(float8 value, __global storage *x, long along, int left) {
-    if (along == 1 && left >= LANES) {
+static inline void store_vec(vec value, __global storage *x, long along, int left) {
+    if (along == 1 && left >= VW) {
         store_lanes(value, x);
         return;
     }
-    float lanes[LANES];
-    vstore8(value, 0, lanes);
-    for (int k = 0; k < LANES && k < left; k++) store1(lanes[k], x + k * along);
+    float lanes[VW];
+    STORE(value, lanes);
+    UNROLL for (int k = 0; k < VW; k++, x += along) {
+        if (k < left) store1(lanes[k], x);
+    }
 }
 
 /* -1 in the lanes that take part: inside the row and not forbidden. */
-static inline int8 allowed8(const __global uchar *mask, long along, int left, int has_mask) {
-    const int8 inside = (int8)(0, 1, 2, 3, 4, 5, 6, 7) < (int8)(left);
+static inline ivec allowed_lanes(const __global uchar *mask, long along, int left, int has_mask) {
+    const ivec inside = LANE_NUMBERS < (ivec)(left);
     if (!has_mask) return inside;
-    int lanes[LANES];
-    for (int k = 0; k < LANES; k++) lanes[k] = k < left && mask[k * along] ? -1 : 0;
-    return vload8(0, lanes);
+    int lanes[VW];
+    UNROLL for (int k = 0; k < VW; k++) {
+        lanes[k] = *mask ? -1 : 0;
+        mask += k + 1 < left ? along : 0;
+    }
+    return inside & LOAD(lanes);
 }
 
-static inline float max8(float8 v) {
-    const float4 a = fmax(v.lo, v.hi);
-    const float2 b = fmax(a.lo, a.hi);
-    return fmax(b.x, b.y);
+static inline float max_lanes(vec v) {
+    float lanes[VW];
+    STORE(v, lanes);
+    float most = lanes[0];
+    UNROLL for (int k = 1; k < VW; k++) most = fmax(most, lanes[k]);
+    return most;
 }
 
-static inline float sum8(float8 v) {
-    const float4 a = v.lo + v.hi;
-    const float2 b = a.lo + a.hi;
-    return b.x + b.y;
+static inline float sum_lanes(vec v) {
+    float lanes[VW], sum = 0.0f;
+    STORE(v, lanes);
+    UNROLL for (int k = 0; k < VW; k++) sum += lanes[k];
+    return sum;
 }
 
 /* Compensated addition (Kahan 1965): the error of a sum does not grow with the length of the row. */
-static inline void add8(float8 *sum, float8 *lost, float8 value) {
-    const float8 corrected = value - *lost, next = *sum + corrected;
+static inline void add_lanes(vec *sum, vec *lost, vec value) {
+    const vec corrected = value - *lost, next = *sum + corrected;
     *lost = (next - *sum) - corrected;
     *sum = next;
 }
 
-/* The greatest, or the sum, of the values of a group's work-items; the same for all of them. */
+/* The greatest, or the sum, of the values of a group's work-items; the same for all of them. Each takes the value of
+ * the one `apart` from it, so that there is no condition that would have to be kept. */
 static inline float group_reduce(float value, int greatest, __local float *scratch) {
-#if GROUP > 1
     const int me = (int)get_local_id(0);
-    barrier(CLK_LOCAL_MEM_FENCE);
-    scratch[me] = value;
-    barrier(CLK_LOCAL_MEM_FENCE);
-    for (int half_size = GROUP / 2; half_size > 0; half_size /= 2) {
-        if (me < half_size) {
-            const float other = scratch[me + half_size];
-            scratch[me] = greatest ? fmax(scratch[me], other) : scratch[me] + other;
-        }
+    for (int apart = GROUP / 2; apart > 0; apart /= 2) {
         barrier(CLK_LOCAL_MEM_FENCE);
+        scratch[me] = value;
+        barrier(CLK_LOCAL_MEM_FENCE);
+        const float other = scratch[me ^ apart];
+        value = greatest ? fmax(value, other) : value + other;
     }
-    value = scratch[0];
-#endif
     return value;
 }
 
 /* exp((x - greatest) / t), 0 where forbidden; a comparison of floats tells nothing about a row of minus infinities, the
  * mask does. */
-static inline float8 power8(float8 x, float greatest, float factor, int8 allowed) {
-    return select((float8)(0.0f), fast_exp2((x - greatest) * factor), allowed);
+static inline vec power_lanes(vec x, float greatest, float factor, ivec allowed) {
+    return select((vec)(0.0f), fast_exp2((x - greatest) * factor), allowed);
 }
 
 /* Where one row begins in x and its mask. */
@@ -105,124 +114,134 @@ typedef struct source {
 } source;
 
 static inline float greatest_of(const source *from, const clattn_softmax_shape *s, int lane, __local float *scratch) {
-    float8 greatest = (float8)(-INFINITY);
-    for (int i = lane * LANES; i < s->n; i += LANES * GROUP) {
+    vec greatest = (vec)(-INFINITY);
+    for (int i = lane * VW; i < s->n; i += VW * GROUP) {
         const int left = s->n - i;
-        const int8 allowed = allowed8(from->mask + i * from->mask_along, from->mask_along, left, s->has_mask);
-        const float8 x = load8(from->x + i * from->along, from->along, left);
-        greatest = fmax(greatest, select((float8)(-INFINITY), x, allowed));
+        const ivec allowed = allowed_lanes(from->mask + i * from->mask_along, from->mask_along, left, s->has_mask);
+        const vec x = load_vec(from->x + i * from->along, from->along, left);
+        greatest = fmax(greatest, select((vec)(-INFINITY), x, allowed));
     }
-    return group_reduce(max8(greatest), 1, scratch);
+    return group_reduce(max_lanes(greatest), 1, scratch);
 }
 
 static inline float sum_of(const source *from, const clattn_softmax_shape *s, float greatest, int lane,
                            __local float *scratch) {
-    float8 sum = (float8)(0.0f), lost = (float8)(0.0f);
-    for (int i = lane * LANES; i < s->n; i += LANES * GROUP) {
+    vec sum = (vec)(0.0f), lost = (vec)(0.0f);
+    for (int i = lane * VW; i < s->n; i += VW * GROUP) {
         const int left = s->n - i;
-        const int8 allowed = allowed8(from->mask + i * from->mask_along, from->mask_along, left, s->has_mask);
-        const float8 x = load8(from->x + i * from->along, from->along, left);
-        add8(&sum, &lost, power8(x, greatest, s->exponent_factor, allowed));
+        const ivec allowed = allowed_lanes(from->mask + i * from->mask_along, from->mask_along, left, s->has_mask);
+        const vec x = load_vec(from->x + i * from->along, from->along, left);
+        add_lanes(&sum, &lost, power_lanes(x, greatest, s->exponent_factor, allowed));
     }
-    return group_reduce(sum8(sum), 0, scratch);
+    return group_reduce(sum_lanes(sum), 0, scratch);
 }
 
 /* An empty row has no sum to divide by; every element is forbidden and stays 0. */
 static inline float inverse_of(float sum) { return sum == 0.0f ? 0.0f : 1.0f / sum; }
 
-__kernel void softmax_forward(const clattn_softmax_args a, /* grid: (GROUP * groups)                        */
-                              const __global storage *x,   /* (outer, n) at a.view[SOFTMAX_X]               */
-                              const __global uchar *mask,  /* (outer, n) true = allowed; when has_mask      */
-                              __global storage *probability) /* (outer, n) at a.view[SOFTMAX_PROBABILITY]     */
+static inline void write_probability(const source *from, const clattn_softmax_shape *s, float greatest, float inverse,
+                                     int lane, __global storage *to, long along) {
+    for (int i = lane * VW; i < s->n; i += VW * GROUP) {
+        const int left = s->n - i;
+        const ivec allowed = allowed_lanes(from->mask + i * from->mask_along, from->mask_along, left, s->has_mask);
+        const vec x = load_vec(from->x + i * from->along, from->along, left);
+        store_vec(power_lanes(x, greatest, s->exponent_factor, allowed) * inverse, to + i * along, along, left);
+    }
+}
+
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+softmax_forward(const clattn_softmax_args a,   /* grid: (GROUP * rows)                          */
+                const __global storage *x,     /* (outer, n) at a.view[SOFTMAX_X]               */
+                const __global uchar *mask,    /* (outer, n) true = allowed; when has_mask      */
+                __global storage *probability) /* (outer, n) at a.view[SOFTMAX_PROBABILITY]     */
 {
     __local float scratch[GROUP];
     const clattn_softmax_shape s = a.shape;
     const clattn_softmax_view vx = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vp = a.view[SOFTMAX_PROBABILITY];
     const int lane = (int)get_local_id(0);
-    for (long row = get_group_id(0); row < s.rows; row += get_num_groups(0)) {
-        const source from = {x + start_of(&vx, &s, row), mask + start_of(&vm, &s, row), vx.along, vm.along};
-        __global storage *to = probability + start_of(&vp, &s, row);
-        const float greatest = greatest_of(&from, &s, lane, scratch);
-        const float inverse = inverse_of(sum_of(&from, &s, greatest, lane, scratch));
-        for (int i = lane * LANES; i < s.n; i += LANES * GROUP) {
-            const int left = s.n - i;
-            const int8 allowed = allowed8(from.mask + i * vm.along, vm.along, left, s.has_mask);
-            const float8 power =
-                power8(load8(from.x + i * vx.along, vx.along, left), greatest, s.exponent_factor, allowed);
-            store8(power * inverse, to + i * vp.along, vp.along, left);
-        }
-    }
+    const int3 at = place_of(&s, (long)get_group_id(0));
+    const source from = {x + start_of(&vx, at), mask + start_of(&vm, at), vx.along, vm.along};
+    const float greatest = greatest_of(&from, &s, lane, scratch);
+    const float inverse = inverse_of(sum_of(&from, &s, greatest, lane, scratch));
+    write_probability(&from, &s, greatest, inverse, lane, probability + start_of(&vp, at), vp.along);
 }
 
-__kernel void softmax_backward(const clattn_softmax_args a,       /* grid: (GROUP * groups)                       */
-                               const __global storage *probability, /* (outer, n) at a.view[SOFTMAX_X]              */
-                               const __global uchar *mask,        /* (outer, n) true = allowed; when has_mask     */
-                               const __global storage *grad_output, /* (outer, n) at a.view[SOFTMAX_SECOND]         */
-                               __global storage *grad_x)          /* (outer, n) at a.view[SOFTMAX_GRAD]           */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+softmax_backward(const clattn_softmax_args a,         /* grid: (GROUP * rows)                         */
+                 const __global storage *probability, /* (outer, n) at a.view[SOFTMAX_X]              */
+                 const __global uchar *mask,          /* (outer, n) true = allowed; when has_mask     */
+                 const __global storage *grad_output, /* (outer, n) at a.view[SOFTMAX_SECOND]         */
+                 __global storage *grad_x)            /* (outer, n) at a.view[SOFTMAX_GRAD]           */
 {
     __local float scratch[GROUP];
     const clattn_softmax_shape s = a.shape;
     const clattn_softmax_view vp = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vg = a.view[SOFTMAX_SECOND],
                               vx = a.view[SOFTMAX_GRAD];
     const int lane = (int)get_local_id(0);
-    for (long row = get_group_id(0); row < s.rows; row += get_num_groups(0)) {
-        const __global storage *p = probability + start_of(&vp, &s, row), *g = grad_output + start_of(&vg, &s, row);
-        const __global uchar *m = mask + start_of(&vm, &s, row);
-        __global storage *to = grad_x + start_of(&vx, &s, row);
-        float8 sum = (float8)(0.0f), lost = (float8)(0.0f);
-        for (int i = lane * LANES; i < s.n; i += LANES * GROUP) {
-            const int left = s.n - i;
-            const int8 allowed = allowed8(m + i * vm.along, vm.along, left, s.has_mask);
-            const float8 product = load8(p + i * vp.along, vp.along, left) * load8(g + i * vg.along, vg.along, left);
-            add8(&sum, &lost, select((float8)(0.0f), product, allowed));
-        }
-        const float inner = group_reduce(sum8(sum), 0, scratch); /* sum of g p */
-        for (int i = lane * LANES; i < s.n; i += LANES * GROUP) {
-            const int left = s.n - i;
-            const int8 allowed = allowed8(m + i * vm.along, vm.along, left, s.has_mask);
-            const float8 pi = load8(p + i * vp.along, vp.along, left), gi = load8(g + i * vg.along, vg.along, left);
-            const float8 gradient = pi * (gi - inner) * s.inverse_temperature;
-            store8(select((float8)(0.0f), gradient, allowed), to + i * vx.along, vx.along, left);
-        }
+    const int3 at = place_of(&s, (long)get_group_id(0));
+    const __global storage *p = probability + start_of(&vp, at), *g = grad_output + start_of(&vg, at);
+    const __global uchar *m = mask + start_of(&vm, at);
+    __global storage *to = grad_x + start_of(&vx, at);
+    vec sum = (vec)(0.0f), lost = (vec)(0.0f);
+    for (int i = lane * VW; i < s.n; i += VW * GROUP) {
+        const int left = s.n - i;
+        const ivec allowed = allowed_lanes(m + i * vm.along, vm.along, left, s.has_mask);
+        const vec product = load_vec(p + i * vp.along, vp.along, left) * load_vec(g + i * vg.along, vg.along, left);
+        add_lanes(&sum, &lost, select((vec)(0.0f), product, allowed));
+    }
+    const float inner = group_reduce(sum_lanes(sum), 0, scratch); /* sum of g p */
+    for (int i = lane * VW; i < s.n; i += VW * GROUP) {
+        const int left = s.n - i;
+        const ivec allowed = allowed_lanes(m + i * vm.along, vm.along, left, s.has_mask);
+        const vec pi = load_vec(p + i * vp.along, vp.along, left), gi = load_vec(g + i * vg.along, vg.along, left);
+        const vec gradient = pi * (gi - inner) * s.inverse_temperature;
+        store_vec(select((vec)(0.0f), gradient, allowed), to + i * vx.along, vx.along, left);
     }
 }
 
-__kernel void softmax_cross_entropy(const clattn_softmax_args a, /* grid: (GROUP * groups)                        */
-                                    const __global storage *x,   /* (outer, n) at a.view[SOFTMAX_X]               */
-                                    const __global uchar *mask,  /* (outer, n) true = allowed; when has_mask      */
-                                    const __global int *labels,  /* (outer)    at a.view[SOFTMAX_SECOND]          */
-                                    __global storage *probability, /* (outer, n) when writes_probability            */
-                                    __global float *loss,        /* (outer)    at a.view[SOFTMAX_LOSS]            */
-                                    __global storage *grad_x)    /* (outer, n) when writes_gradient               */
+__kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+softmax_cross_entropy(const clattn_softmax_args a,   /* grid: (GROUP * rows)                          */
+                      const __global storage *x,     /* (outer, n) at a.view[SOFTMAX_X]               */
+                      const __global uchar *mask,    /* (outer, n) true = allowed; when has_mask      */
+                      const __global int *labels,    /* (outer)    at a.view[SOFTMAX_SECOND]          */
+                      __global storage *probability, /* (outer, n) when writes_probability            */
+                      __global float *loss,          /* (outer)    at a.view[SOFTMAX_LOSS]            */
+                      __global storage *grad_x)      /* (outer, n) when writes_gradient               */
 {
     __local float scratch[GROUP];
+    __local long starts[3]; /* probability, loss, grad_x: kept here, for AMD's scalar registers are too few for all */
     const clattn_softmax_shape s = a.shape;
-    const clattn_softmax_view vx = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vl = a.view[SOFTMAX_SECOND],
-                              vp = a.view[SOFTMAX_PROBABILITY], vo = a.view[SOFTMAX_LOSS], vg = a.view[SOFTMAX_GRAD];
+    const clattn_softmax_view vx = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vl = a.view[SOFTMAX_SECOND];
     const int lane = (int)get_local_id(0);
-    for (long row = get_group_id(0); row < s.rows; row += get_num_groups(0)) {
-        const source from = {x + start_of(&vx, &s, row), mask + start_of(&vm, &s, row), vx.along, vm.along};
-        const int label = labels[start_of(&vl, &s, row)];
-        const int counts = label >= 0 && label < s.n;
-        const float greatest = greatest_of(&from, &s, lane, scratch);
-        const float sum = sum_of(&from, &s, greatest, lane, scratch), inverse = inverse_of(sum);
-        if (lane == 0) {
-            const int forbidden = counts && s.has_mask && !from.mask[label * vm.along];
-            float value = 0.0f;
-            if (counts) value = log(sum) + (greatest - load1(from.x + label * vx.along)) * s.inverse_temperature;
-            loss[start_of(&vo, &s, row)] = forbidden ? INFINITY : value;
-        }
-        for (int i = lane * LANES; i < s.n; i += LANES * GROUP) {
-            const int left = s.n - i;
-            const int8 allowed = allowed8(from.mask + i * vm.along, vm.along, left, s.has_mask);
-            const float8 xi = load8(from.x + i * vx.along, vx.along, left);
-            const float8 p = power8(xi, greatest, s.exponent_factor, allowed) * inverse;
-            const float8 hit = select((float8)(0.0f), (float8)(1.0f),
-                                      (int8)(counts ? label - i : -1) == (int8)(0, 1, 2, 3, 4, 5, 6, 7));
-            const float8 gradient =
-                counts ? select((float8)(0.0f), (p - hit) * s.inverse_temperature, allowed) : (float8)(0.0f);
-            if (s.writes_probability) store8(p, probability + start_of(&vp, &s, row) + i * vp.along, vp.along, left);
-            if (s.writes_gradient) store8(gradient, grad_x + start_of(&vg, &s, row) + i * vg.along, vg.along, left);
-        }
+    const int3 at = place_of(&s, (long)get_group_id(0));
+    const source from = {x + start_of(&vx, at), mask + start_of(&vm, at), vx.along, vm.along};
+    if (lane == 0) {
+        starts[0] = start_of(&a.view[SOFTMAX_PROBABILITY], at);
+        starts[1] = start_of(&a.view[SOFTMAX_LOSS], at);
+        starts[2] = start_of(&a.view[SOFTMAX_GRAD], at);
+    }
+    const int label = labels[start_of(&vl, at)];
+    const int counts = label >= 0 && label < s.n;
+    const float greatest = greatest_of(&from, &s, lane, scratch);
+    const float sum = sum_of(&from, &s, greatest, lane, scratch), inverse = inverse_of(sum);
+    if (lane == 0) {
+        const int forbidden = counts && s.has_mask && !from.mask[label * vm.along];
+        float value = 0.0f;
+        if (counts) value = log(sum) + (greatest - load1(from.x + label * vx.along)) * s.inverse_temperature;
+        loss[starts[1]] = forbidden ? INFINITY : value;
+    }
+    const long probability_along = a.view[SOFTMAX_PROBABILITY].along, grad_along = a.view[SOFTMAX_GRAD].along;
+    if (s.writes_probability)
+        write_probability(&from, &s, greatest, inverse, lane, probability + starts[0], probability_along);
+    if (!s.writes_gradient) return;
+    __global storage *to = grad_x + starts[2];
+    for (int i = lane * VW; i < s.n; i += VW * GROUP) {
+        const int left = s.n - i;
+        const ivec allowed = allowed_lanes(from.mask + i * vm.along, vm.along, left, s.has_mask);
+        const vec p =
+            power_lanes(load_vec(from.x + i * vx.along, vx.along, left), greatest, s.exponent_factor, allowed);
+        const vec hit = select((vec)(0.0f), (vec)(1.0f), (ivec)(counts ? label - i : -1) == LANE_NUMBERS);
+        const vec gradient = (p * inverse - hit) * s.inverse_temperature;
+        store_vec(select((vec)(0.0f), gradient, counts ? allowed : (ivec)(0)), to + i * grad_along, grad_along, left);
     }
 }

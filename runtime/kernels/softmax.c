@@ -5,7 +5,7 @@
 
 #include "kernels/impl.h"
 
-enum { GROUP = 64, GROUPS = 65536, SLOTS = 7 }; /* work-items per row on GPUs; more rows share a group */
+enum { GROUP = 64, SLOTS = 7 }; /* work-items per row on GPUs */
 
 typedef struct softmax_entry {
     const char *name;
@@ -59,16 +59,18 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     clattn_status status = set_args(op, &args, call);
     if (status != CLATTN_OK) return status;
     const size_t group = group_of(&op->programs->env->device.caps);
-    const size_t groups = args.shape.rows < GROUPS ? (size_t)args.shape.rows : GROUPS;
-    const clattn__launch launch = {.kernel = op->kernel, .dims = 1, .global = {groups * group}, .local = {group}};
+    const clattn__launch launch = {
+        .kernel = op->kernel, .dims = 1, .global = {(size_t)args.shape.rows * group}, .local = {group}};
     return clattn__launch_enqueue(op->programs->env, &launch);
 }
 
 clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
                                      clattn_softmax_kind kind) {
+    const clattn__caps *caps = &programs->env->device.caps;
     clattn__options options;
     clattn__options_start(&options);
-    clattn__options_int(&options, "GROUP", (long long)group_of(&programs->env->device.caps));
+    clattn__options_int(&options, "GROUP", (long long)group_of(caps));
+    clattn__options_int(&options, "VW", caps->type == CLATTN_DEVICE_CPU ? 8 : 4);
     clattn__storage_options(&options, dtype);
     clattn_status status = clattn__op_create(op, programs, "softmax.cl", entries[kind].name, &options, enqueue);
     op->variant.dtype = dtype;
