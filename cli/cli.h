@@ -19,6 +19,7 @@ int cmd_explain(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_embed(int argc, char **argv);
 int cmd_kernels(int argc, char **argv);
+int cmd_tune(int argc, char **argv);
 
 /* common.c: options that every command with a device takes. Each command appends CLI_DEVICE_OPTIONS to its long options
  * and hands unknown-to-it values to cli_device_option first. */
@@ -29,6 +30,7 @@ typedef struct cli_device {
     const char *kernel_dir;    /* --kernel-dir DIR, else $CLATTN_KERNEL_DIR */
     int compute_units;         /* --compute-units N, 0: all */
     const char *pretend;       /* --pretend PAIRS */
+    bool ignore_tuning;        /* --no-tuning */
     clattn_verify_mode verify; /* --trust once|always|never */
     bool verbose;              /* -v, --verbose: log at info level and below to stderr */
 } cli_device;
@@ -41,13 +43,14 @@ enum {
     CLI_OPT_TRUST,
     CLI_OPT_COMPUTE_UNITS,
     CLI_OPT_PRETEND,
+    CLI_OPT_NO_TUNING,
     CLI_OPT_VERBOSE,
     CLI_OPT_FIRST_OWN
 };
 /* clang-format off */
 #define CLI_DEVICE_OPTIONS                                                                                             \
     {"device", required_argument, NULL, CLI_OPT_DEVICE}, {"cache", required_argument, NULL, CLI_OPT_CACHE},            \
-        {"no-cache", no_argument, NULL, CLI_OPT_NO_CACHE},                                                             \
+        {"no-cache", no_argument, NULL, CLI_OPT_NO_CACHE}, {"no-tuning", no_argument, NULL, CLI_OPT_NO_TUNING},        \
         {"compute-units", required_argument, NULL, CLI_OPT_COMPUTE_UNITS},                                             \
         {"kernel-dir", required_argument, NULL, CLI_OPT_KERNEL_DIR},                                                   \
         {"matrix-engine", required_argument, NULL, CLI_OPT_MATRIX_ENGINE},                                             \
@@ -61,6 +64,7 @@ enum {
     "  --cache DIR          folder for trust records and built kernels; --no-cache keeps nothing\n"                    \
     "  --kernel-dir DIR     read the .cl files from DIR instead of the built-in ones\n"                                \
     "  --matrix-engine NAME none, or an emulated one, for tests: emulated:nv, wmma11, wmma12, mfma32, dpas8, dpas16\n" \
+    "  --no-tuning          do not use what clattn tune measured\n"                                                    \
     "  --pretend PAIRS      choose kernels as for another device: type=gpu,local_memory=16384,work_group=64\n"         \
     "  -v, --verbose        log choices and build logs to standard error\n"
 void cli_device_init(cli_device *device); /* from the environment */

@@ -94,6 +94,9 @@ int cli_device_option(cli_device *device, int option, const char *value) {
     case CLI_OPT_MATRIX_ENGINE:
         device->matrix_engine = value;
         return 1;
+    case CLI_OPT_NO_TUNING:
+        device->ignore_tuning = true;
+        return 1;
     case CLI_OPT_PRETEND:
         device->pretend = value;
         return 1;
@@ -136,6 +139,7 @@ int cli_context(const cli_device *device, clattn_context **context) {
     options.kernel_dir = device->kernel_dir;
     options.matrix_engine = device->matrix_engine;
     options.pretend = device->pretend;
+    options.ignore_tuning = device->ignore_tuning;
     options.log = log_line;
     options.log_user = &kept;
     clattn_status status = clattn_context_create(context, &options);

@@ -15,6 +15,7 @@ static const struct {
     {"verify", cmd_verify, "compare every kernel with the scalar reference on a device"},
     {"explain", cmd_explain, "say how a problem would be computed: kernels, tiles, memory"},
     {"kernels", cmd_kernels, "list the kernels and the features that each one serves"},
+    {"tune", cmd_tune, "measure which kernels and tile sizes are fastest on this device, and keep them"},
     {"bench", cmd_bench, "measure attention or a layer"},
 };
 enum { COMMANDS = sizeof commands / sizeof commands[0] };

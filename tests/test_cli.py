@@ -87,7 +87,7 @@ def output(*args):
 
 # ---- the tool itself -------------------------------------------------------------------------------------------------
 
-COMMANDS = ("devices", "run", "check", "verify", "explain", "bench")
+COMMANDS = ("devices", "run", "check", "verify", "explain", "bench", "tune")
 
 
 def test_help():
@@ -527,6 +527,26 @@ def test_check_nothing():
     must_fail(USAGE, "there is no case.json", "check", "empty")
     must_fail(USAGE, "cannot be opened", "check", "nowhere")
     must_fail(USAGE, "DIR is missing", "check")
+
+
+def test_tune():
+    """Killed while it measures, it goes on from there; bad options and a folder that keeps nothing are told."""
+    child = subprocess.Popen([BINARY, "tune", "--cache", "tuned", "--seconds", "60", "-v"], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+    for line in child.stderr:
+        if line.endswith(b" ms\n"):
+            break
+    child.kill()
+    child.stderr.close()
+    child.wait()
+    r = json.loads(must_run("tune", "--cache", "tuned", "--seconds", "0.0001", "--json").out)
+    must(r["known"] >= 1 and r["remaining"] == r["candidates"] - r["known"] and r["choices"], r)
+    must(all(c["seconds"] > 0 for c in r["choices"]), r)
+    for value in ("0", "-1", "nan", "x", "1e9"):
+        must_fail(USAGE, "--seconds", "tune", "--seconds", value)
+    must_fail(USAGE, "no cache folder", "tune", "--no-cache")
+    must_fail(USAGE, "ignores tuning", "tune", "--no-tuning")
+    must_fail(USAGE, "unexpected argument", "tune", "gpu")
 
 
 # ---- main ------------------------------------------------------------------------------------------------------------

@@ -6,12 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "clattn/clattn.h"
 #include "harness.h"
 #include "kv_data.h"
+#include "planted.h"
 #include "registry/registry.h"
 
 enum { B = 1, H = 2, S = 37, D = 16 };
@@ -26,29 +26,8 @@ static void log_warnings(void *user, clattn_log_level level, const char *message
         strncat(warnings, message, sizeof warnings - strlen(warnings) - 2), strcat(warnings, "\n");
 }
 
-/* Copies cl/<name> into the kernels folder with `planted` in front of it. */
-static bool copy_kernel(const char *name, const char *planted) {
-    char from[512], to[512];
-    snprintf(from, sizeof from, "%s/cl/%s", getenv("CLATTN_SOURCE_ROOT"), name);
-    snprintf(to, sizeof to, "%s/%s", kernels, name);
-    size_t count;
-    char *text = clattn__os_read_file(from, 1 << 24, &count);
-    FILE *file = text ? fopen(to, "wb") : NULL;
-    bool good = file && fprintf(file, "%s\n", planted) >= 0 && fwrite(text, 1, count, file) == count;
-    if (file) good = fclose(file) == 0 && good;
-    clattn__free(text);
-    return good;
-}
-
-/* A fresh copy of all kernels, in which two begin with the given mistakes. */
 static bool plant_in(const char *first, const char *in_first, const char *second, const char *in_second) {
-    for (const clattn__embedded_file *file = clattn__embedded_files; file->name; file++) {
-        const char *planted = strcmp(file->name, first) == 0    ? in_first
-                              : strcmp(file->name, second) == 0 ? in_second
-                                                                : "";
-        if (!copy_kernel(file->name, planted)) return false;
-    }
-    return true;
+    return planted_copies(kernels, first, in_first, second, in_second);
 }
 
 static bool plant(const char *in_cpu, const char *in_tiled) {
@@ -410,12 +389,6 @@ int main(int argc, char **argv) {
         return fprintf(stderr, "set CLATTN_SOURCE_ROOT to the source tree\n"), 1;
     snprintf(kernels, sizeof kernels, "%s/cl", folder);
     snprintf(cache, sizeof cache, "%s/cache", folder);
-    char part[160];
-    mkdir(kernels, 0700);
-    snprintf(part, sizeof part, "%s/inc", kernels);
-    mkdir(part, 0700);
-    snprintf(part, sizeof part, "%s/shared", kernels);
-    mkdir(part, 0700);
     static const clattn_test trust[] = {
         {"wrong_kernel_is_stepped_over", wrong_kernel_is_stepped_over},
         {"verdicts_are_remembered", verdicts_are_remembered},

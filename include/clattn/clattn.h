@@ -10,6 +10,7 @@
 #include "clattn/reference.h"
 #include "clattn/softmax.h"
 #include "clattn/status.h"
+#include "clattn/tune.h"
 #include "clattn/types.h"
 #include "clattn/verify.h"
 

@@ -84,6 +84,7 @@ typedef struct clattn_context_options {
      * (4, 8, 16), subgroups and fp16 (0, 1), matrix (nv:80, wmma11, wmma12, mfma32, dpas8, dpas16).
      * "type=gpu,local_memory=16384,work_group=64" */
     const char *pretend;
+    int ignore_tuning; /* default 0; 1: what clattn_tune measured on this device is not used */
 } clattn_context_options;
 
 CLATTN_API void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size);

@@ -3,6 +3,7 @@
 #include "clattn/layers.h"
 #include "clattn/mha.h"
 #include "clattn/softmax.h"
+#include "clattn/tune.h"
 
 #include <string.h>
 
@@ -85,6 +86,11 @@ void clattn_rope_desc_init_sized(clattn_rope_desc *desc, size_t caller_size) {
 void clattn_kv_cache_desc_init_sized(clattn_kv_cache_desc *desc, size_t caller_size) {
     const clattn_kv_cache_desc defaults = {.struct_size = caller_size, .page_size = 16};
     init_sized(desc, caller_size, &defaults, sizeof defaults);
+}
+
+void clattn_tune_options_init_sized(clattn_tune_options *options, size_t caller_size) {
+    const clattn_tune_options defaults = {.struct_size = caller_size};
+    init_sized(options, caller_size, &defaults, sizeof defaults);
 }
 
 void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size) {

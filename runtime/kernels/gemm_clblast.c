@@ -100,6 +100,7 @@ const clattn__gemm_impl clattn__gemm_clblast = {
     .name = "gemm_clblast",
     .what = "CLBlast, for GPUs",
     .splits_heads = false,
+    .has_rival = true,
     .supports = supports,
     .prepare = prepare,
     .enqueue = enqueue,

@@ -111,12 +111,14 @@ typedef struct clattn__attn_kernel {
     cl_kernel merge;          /* of partial results, where there are any */
     clattn__buffer scratch;   /* for them */
     char tiles[160];          /* in words, for explain */
+    const char *origin;       /* of params, in words; a constant */
 } clattn__attn_kernel;
 
 struct clattn__attn_impl {
     const char *name; /* "attn_cpu" */
     const char *what; /* one line for explain and docs */
     uint32_t features;
+    bool has_rival;      /* a kernel behind it in the list may be faster: clattn_tune compares them */
     bool rounds_weights; /* to the storage type, before they meet V: part of the error model */
     bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
     const char *params[CLATTN__PARAMS]; /* names, NULL behind the last */
@@ -171,12 +173,14 @@ typedef struct clattn__gemm_kernel {
     cl_kernel bias_kernel;         /* rows.cl: clblast needs the bias in y beforehand */
     int block_m, block_n, block_k; /* tile sizes; verification tries extents around them */
     char tiles[160];
+    const char *origin;
 } clattn__gemm_kernel;
 
 struct clattn__gemm_impl {
     const char *name;
     const char *what;
     bool splits_heads; /* can write per-head or per-part outputs directly */
+    bool has_rival;    /* as in clattn__attn_impl */
     bool activates;    /* can apply the activation; one that cannot is given a problem without it */
     bool (*supports)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why);
     const char *params[CLATTN__PARAMS]; /* parameters as in clattn__attn_impl */

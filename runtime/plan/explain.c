@@ -76,6 +76,31 @@ static void explain_schedule(clattn__plan *plan) {
         clattn__text_add(out, "  ... and %d more buffers\n", plan->buffer_count - EXPLAIN_ROWS);
 }
 
+static void explain_set(clattn__text *lines, const char *kernel, const char *const *names, const clattn__params *params,
+                        const char *origin) {
+    char values[128], line[256];
+    if (!names[0]) return;
+    clattn__params_text(names, params, values, sizeof values);
+    snprintf(line, sizeof line, "parameters: %s: %s; %s\n", kernel, values, origin);
+    if (!lines->data || !strstr(lines->data, line)) clattn__text_add(lines, "%s", line);
+}
+
+/* What each kernel chose for itself, or was told, and by what. */
+static void explain_parameters(clattn__plan *plan) {
+    clattn__text lines = {0};
+    for (int i = 0; i < plan->attention_count; i++) {
+        const clattn__attn_kernel *k = &plan->attentions[i];
+        if (k->impl) explain_set(&lines, k->impl->name, k->impl->params, &k->params, k->origin);
+    }
+    for (int i = 0; i < plan->gemm_count; i++) {
+        const clattn__gemm_kernel *k = &plan->gemms[i];
+        if (k->impl) explain_set(&lines, k->impl->name, k->impl->params, &k->params, k->origin);
+    }
+    if (lines.data) clattn__text_add(&plan->explain, "%s", lines.data);
+    clattn__text_free(&lines);
+    clattn__tuning_note(plan->context, &plan->explain);
+}
+
 /* What becomes of tensors in host memory. */
 static const char *host_memory_text(const clattn__caps *caps) {
     if (!caps->unified_memory) return "copied to the device and back by each run";
@@ -91,6 +116,7 @@ void clattn__plan_explain(clattn__plan *plan) {
     clattn__text_add(out, "%s on %s (%s, driver %s)\n", plan->what, caps->name, caps->platform, caps->driver);
     clattn__text_add(out, "kernels: %s\n", plan->kernels.data ? plan->kernels.data : "none");
     if (plan->tiles.data) clattn__text_add(out, "tiles: %s\n", plan->tiles.data);
+    explain_parameters(plan);
     for (int i = 0; i < plan->attention_count; i++) {
         const uint32_t own = plan->attentions[i].problem.features;
         char features[256];

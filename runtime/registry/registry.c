@@ -2,6 +2,7 @@
  * the one that runs; every one before it leaves a sentence in the notes. */
 #include "registry/registry.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const clattn__attn_impl *const clattn__attn_list[] = {
@@ -69,15 +70,22 @@ clattn_status clattn__trust_record(clattn_context *context, const char *name, co
     return verified;
 }
 
+/* Where the i-th kernel to try stands in the list, when the one at `fastest` was measured to be so. */
+static int turn_of(int i, int fastest) { return i == 0 ? fastest : i <= fastest ? i - 1 : i; }
+
+static void note_slower(clattn_context *context, clattn__text *notes, const char *name, const char *fastest) {
+    char reason[96];
+    snprintf(reason, sizeof reason, "slower here than %s, as measured", fastest);
+    pass_over(context, notes, CLATTN_LOG_DEBUG, name, reason);
+}
+
 /* ---- attention -------------------------------------------------------------------------------------------------- */
 
-static clattn_status prepare_attention(clattn_context *context, const clattn__attn_impl *impl,
-                                       const clattn__attn_problem *problem, clattn__attn_kernel *kernel) {
-    memset(kernel, 0, sizeof *kernel);
-    kernel->impl = impl;
-    kernel->programs = &context->programs;
-    kernel->problem = *problem;
-    clattn_status status = clattn__attn_prepare(kernel, NULL);
+clattn_status clattn__attn_ready(clattn_context *context, const clattn__attn_impl *impl,
+                                 const clattn__attn_problem *problem, const clattn__candidates *list,
+                                 clattn__attn_kernel *kernel) {
+    *kernel = (clattn__attn_kernel){.impl = impl, .programs = &context->programs, .problem = *problem};
+    clattn_status status = clattn__attn_prepare(kernel, list);
     char key[33];
     if (status == CLATTN_OK) {
         switch (trust_of(context, impl->name, kernel->program, key)) {
@@ -96,16 +104,38 @@ static clattn_status prepare_attention(clattn_context *context, const clattn__at
     return status;
 }
 
+/* With the parameters that are to be taken; where those fail though they were measured or shipped, with the kernel's
+ * own. */
+static clattn_status prepare_attention(clattn_context *context, const clattn__attn_impl *impl,
+                                       const clattn__attn_problem *problem, clattn__attn_kernel *kernel) {
+    clattn__choice choice;
+    clattn__attn_choice(context, impl, problem, &choice);
+    clattn_status status = clattn__attn_ready(context, impl, problem, &choice.list, kernel);
+    if (status != CLATTN_OK && !is_fatal(status) && !clattn__choice_is_own(&choice))
+        status = clattn__attn_ready(context, impl, problem, &choice.own, kernel);
+    if (status == CLATTN_OK) kernel->origin = clattn__choice_origin(&choice, &kernel->params);
+    return status;
+}
+
 bool clattn__attn_serves(const clattn__attn_impl *impl, const clattn__attn_problem *problem, const clattn__caps *caps,
                          clattn__refusal *why) {
     return clattn__refuse_features(why, problem->features, impl->features) && impl->supports(problem, caps, why);
 }
 
+static int fastest_attention(clattn_context *context, const clattn__attn_problem *problem) {
+    const char *names[CLATTN__COUNT(clattn__attn_list)];
+    int count = 0;
+    for (; clattn__attn_list[count]; count++) names[count] = clattn__attn_list[count]->name;
+    return clattn__fastest_kernel(context, clattn__workload_of_attention(problem, &context->env.device.caps), names,
+                                  count);
+}
+
 const clattn__attn_impl *clattn__attn_first(clattn_context *context, const clattn__attn_problem *problem,
                                             const char *forced) {
+    const int fastest = fastest_attention(context, problem);
     clattn__refusal why;
     for (int i = 0; clattn__attn_list[i]; i++) {
-        const clattn__attn_impl *impl = clattn__attn_list[i];
+        const clattn__attn_impl *impl = clattn__attn_list[turn_of(i, fastest)];
         if (forced && strcmp(forced, impl->name) != 0) continue;
         if (clattn__attn_serves(impl, problem, &context->env.device.caps, &why)) return impl;
     }
@@ -114,9 +144,10 @@ const clattn__attn_impl *clattn__attn_first(clattn_context *context, const clatt
 
 clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
                                   clattn__attn_kernel *kernel, clattn__text *notes) {
+    const int fastest = fastest_attention(context, problem);
     memset(kernel, 0, sizeof *kernel);
     for (int i = 0; clattn__attn_list[i]; i++) {
-        const clattn__attn_impl *impl = clattn__attn_list[i];
+        const clattn__attn_impl *impl = clattn__attn_list[turn_of(i, fastest)];
         if (forced && strcmp(forced, impl->name) != 0) continue;
         clattn__refusal why = {{0}};
         if (!clattn__attn_serves(impl, problem, &context->env.device.caps, &why)) {
@@ -124,6 +155,9 @@ clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_pr
             continue;
         }
         clattn_status status = prepare_attention(context, impl, problem, kernel);
+        for (int k = 0; i == 0 && k < fastest && status == CLATTN_OK; k++)
+            if (clattn__attn_serves(clattn__attn_list[k], problem, &context->env.device.caps, &why))
+                note_slower(context, notes, clattn__attn_list[k]->name, impl->name);
         if (status == CLATTN_OK || is_fatal(status)) return status;
         pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
     }
@@ -132,14 +166,11 @@ clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_pr
 
 /* ---- projections ------------------------------------------------------------------------------------------------ */
 
-static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_impl *impl,
-                                  const clattn__gemm_problem *problem, const float *w, int64_t w_row, const float *bias,
-                                  clattn__gemm_kernel *kernel) {
-    memset(kernel, 0, sizeof *kernel);
-    kernel->impl = impl;
-    kernel->programs = &context->programs;
-    kernel->problem = *problem;
-    clattn_status status = clattn__gemm_prepare(kernel, NULL, w, w_row, bias);
+clattn_status clattn__gemm_ready(clattn_context *context, const clattn__gemm_impl *impl,
+                                 const clattn__gemm_problem *problem, const clattn__candidates *list, const float *w,
+                                 int64_t w_row, const float *bias, clattn__gemm_kernel *kernel) {
+    *kernel = (clattn__gemm_kernel){.impl = impl, .programs = &context->programs, .problem = *problem};
+    clattn_status status = clattn__gemm_prepare(kernel, list, w, w_row, bias);
     char key[33];
     if (status == CLATTN_OK) {
         switch (trust_of(context, impl->name, kernel->program, key)) {
@@ -150,11 +181,23 @@ static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_im
             break;
         case CLATTN_TRUST_UNKNOWN:
             status = clattn__trust_record(context, impl->name, kernel->program, key,
-                                          clattn__gemm_verify(context, impl, problem, false, NULL));
+                                          clattn__gemm_verify(context, impl, problem, &kernel->params, false, NULL));
             break;
         }
     }
     if (status != CLATTN_OK) clattn__gemm_kernel_clear(kernel);
+    return status;
+}
+
+static clattn_status prepare_gemm(clattn_context *context, const clattn__gemm_impl *impl,
+                                  const clattn__gemm_problem *problem, const float *w, int64_t w_row, const float *bias,
+                                  clattn__gemm_kernel *kernel) {
+    clattn__choice choice;
+    clattn__gemm_choice(context, impl, problem, &choice);
+    clattn_status status = clattn__gemm_ready(context, impl, problem, &choice.list, w, w_row, bias, kernel);
+    if (status != CLATTN_OK && !is_fatal(status) && !clattn__choice_is_own(&choice))
+        status = clattn__gemm_ready(context, impl, problem, &choice.own, w, w_row, bias, kernel);
+    if (status == CLATTN_OK) kernel->origin = clattn__choice_origin(&choice, &kernel->params);
     return status;
 }
 
@@ -168,12 +211,20 @@ clattn__gemm_problem clattn__gemm_fitted(const clattn__gemm_impl *impl, const cl
     return fitted;
 }
 
+static int fastest_gemm(clattn_context *context, const clattn__gemm_problem *problem) {
+    const char *names[CLATTN__COUNT(clattn__gemm_list)];
+    int count = 0;
+    for (; clattn__gemm_list[count]; count++) names[count] = clattn__gemm_list[count]->name;
+    return clattn__fastest_kernel(context, clattn__workload_of_gemm(problem), names, count);
+}
+
 clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
                                   const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
                                   clattn__text *notes) {
+    const int fastest = fastest_gemm(context, problem);
     memset(kernel, 0, sizeof *kernel);
     for (int i = 0; clattn__gemm_list[i]; i++) {
-        const clattn__gemm_impl *impl = clattn__gemm_list[i];
+        const clattn__gemm_impl *impl = clattn__gemm_list[turn_of(i, fastest)];
         if (forced && strcmp(forced, impl->name) != 0) continue;
         const clattn__gemm_problem fitting = clattn__gemm_fitted(impl, problem);
         clattn__refusal why = {{0}};
@@ -182,6 +233,9 @@ clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_pr
             continue;
         }
         clattn_status status = prepare_gemm(context, impl, &fitting, w, w_row, bias, kernel);
+        for (int k = 0; i == 0 && k < fastest && status == CLATTN_OK; k++)
+            if (clattn__gemm_list[k]->supports(&fitting, &context->env.device.caps, &why))
+                note_slower(context, notes, clattn__gemm_list[k]->name, impl->name);
         if (status == CLATTN_OK || is_fatal(status)) return status;
         pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
     }

@@ -2,6 +2,7 @@
 #ifndef CLATTN_REGISTRY_H
 #define CLATTN_REGISTRY_H
 
+#include "clattn/tune.h"
 #include "clattn/verify.h"
 #include "kernels/impl.h"
 
@@ -17,11 +18,50 @@ typedef struct clattn__trust {
     clattn__mutex *lock;
 } clattn__trust;
 
+/* workloads.c: problems that stand for many, by which measurements are kept. */
+typedef enum clattn__workload_kind {
+    CLATTN__PREFILL,
+    CLATTN__DECODE,
+    CLATTN__GEMM,
+    CLATTN__GEMM_FEW
+} clattn__workload_kind;
+typedef struct clattn__workload {
+    const char *name; /* "prefill-64-32bit" */
+    clattn__workload_kind kind;
+    int width;   /* of heads; 0 for products */
+    bool narrow; /* 16-bit storage */
+} clattn__workload;
+extern const clattn__workload clattn__workloads[];
+extern const int clattn__workload_count;
+int clattn__workload_named(const char *name); /* its number; -1 when there is none */
+/* Which workload stands for the problem; -1: none does. */
+int clattn__workload_of_attention(const clattn__attn_problem *problem, const clattn__caps *caps);
+int clattn__workload_of_gemm(const clattn__gemm_problem *problem);
+clattn__attn_problem clattn__workload_attention(const clattn__workload *workload, const clattn__caps *caps);
+clattn__gemm_problem clattn__workload_gemm(const clattn__workload *workload);
+
+/* tuning.c: what was measured on this device. */
+typedef struct clattn__measured {
+    int workload;
+    char kernel[32];
+    clattn__params params;
+    long long nanoseconds; /* of one run; 0: wrong, or it does not run */
+} clattn__measured;
+typedef struct clattn__tuning {
+    clattn__measured *rows; /* of one kernel and workload: its own choice first */
+    int count, capacity;
+    char *note;   /* why a file is ignored; NULL */
+    bool ignored; /* asked for by the context's options */
+    bool loaded;
+    clattn__mutex *lock;
+} clattn__tuning;
+
 /* The context as everything below the API sees it. */
 struct clattn_context {
     clattn__env env;
     clattn__programs programs;
     clattn__trust trust;
+    clattn__tuning tuning;
 };
 
 /* The ordered lists, best first; NULL ends them. */
@@ -45,6 +85,68 @@ clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_pr
                                   const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
                                   clattn__text *notes);
 
+/* The same for one kernel with the first candidate of the list that it can run with. */
+clattn_status clattn__attn_ready(clattn_context *context, const clattn__attn_impl *impl,
+                                 const clattn__attn_problem *problem, const clattn__candidates *list,
+                                 clattn__attn_kernel *kernel);
+clattn_status clattn__gemm_ready(clattn_context *context, const clattn__gemm_impl *impl,
+                                 const clattn__gemm_problem *problem, const clattn__candidates *list, const float *w,
+                                 int64_t w_row, const float *bias, clattn__gemm_kernel *kernel);
+
+/* params.c: the candidates of a kernel in the order in which they are to be tried, and where the first comes from. */
+typedef struct clattn__choice {
+    clattn__candidates list, own; /* own: as the kernel would have it */
+    const char *origin;           /* of the first of list, in words */
+} clattn__choice;
+void clattn__attn_choice(clattn_context *context, const clattn__attn_impl *impl, const clattn__attn_problem *problem,
+                         clattn__choice *choice);
+void clattn__gemm_choice(clattn_context *context, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem,
+                         clattn__choice *choice);
+bool clattn__choice_is_own(const clattn__choice *choice);
+const char *clattn__choice_origin(const clattn__choice *choice, const clattn__params *taken); /* of the set taken */
+/* Which of the kernels was the fastest on the workload; 0, the first, when nothing says so. */
+int clattn__fastest_kernel(clattn_context *context, int workload, const char *const *names, int count);
+
+/* Of a kernel's parameters; *name receives its name as a constant. NULL when there is no such kernel. */
+const char *const *clattn__parameter_names(const char *kernel, const char **name);
+
+/* shipped.c: parameters for an architecture; zero or NULL fields match anything, runtime: -1. */
+typedef struct clattn__shipped {
+    const char *architecture; /* for explain: "shipped for ..." */
+    clattn_device_type type;
+    int runtime, lanes, engine, arch;
+    const char *name; /* part of the device's name */
+    const char *workload, *kernel;
+    clattn__params params;
+    const char *evidence; /* device, driver, date, what it gained */
+} clattn__shipped;
+const clattn__shipped *clattn__shipped_for(const clattn__caps *caps, int workload, const char *kernel);
+/* The same in any table; kernel NULL ends it. */
+const clattn__shipped *clattn__shipped_in(const clattn__shipped *table, const clattn__caps *caps, int workload,
+                                          const char *kernel);
+
+/* tuning.c. The file is read at the first question; a thread-safe context stays one. */
+clattn_status clattn__tuning_create(clattn__tuning *tuning, bool ignored);
+void clattn__tuning_clear(clattn__tuning *tuning);
+/* The fastest of a kernel, or with kernel NULL of all; false when nothing usable was measured. */
+bool clattn__tuning_best(clattn_context *context, int workload, const char *kernel, clattn__measured *row);
+bool clattn__tuning_find(clattn_context *context, clattn__measured *row); /* by its first three members */
+/* The i-th (workload, kernel) with its fastest row. */
+bool clattn__tuning_get(clattn_context *context, int index, clattn__measured *row, double *own_seconds,
+                        bool *preferred);
+void clattn__tuning_note(clattn_context *context, clattn__text *text); /* adds a line when a file is ignored */
+void clattn__tuning_forget(clattn_context *context);
+clattn_status clattn__tuning_record(clattn_context *context, const clattn__measured *row); /* or renews it */
+clattn_status clattn__tuning_save(clattn_context *context); /* FILE_FAILED with the path */
+
+/* tune.c: the body of clattn_tune. */
+clattn_status clattn__tune(clattn_context *context, const clattn_tune_options *options, clattn_tune_result *result);
+/* tune_bench.c: seconds of one run of a prepared kernel on its workload, whose result must agree with the reference in
+ * some rows. */
+clattn_status clattn__time_attention(clattn_context *context, clattn__attn_kernel *kernel, double *seconds);
+clattn_status clattn__time_gemm(clattn_context *context, const clattn__gemm_impl *impl,
+                                const clattn__gemm_problem *problem, const clattn__params *params, double *seconds);
+
 /* verify.c: runs adversarial cases of the kernel's own variant against ref/. OK, or WRONG_RESULT with the last error
  * naming case, place and both values. stats may be NULL. */
 typedef struct clattn__verify_stats {
@@ -53,7 +155,8 @@ typedef struct clattn__verify_stats {
 } clattn__verify_stats;
 clattn_status clattn__attn_verify(clattn__attn_kernel *kernel, bool long_form, clattn__verify_stats *stats);
 clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
-                                  const clattn__gemm_problem *problem, bool long_form, clattn__verify_stats *stats);
+                                  const clattn__gemm_problem *problem, const clattn__params *params, bool long_form,
+                                  clattn__verify_stats *stats); /* params NULL: the kernel's own choice */
 
 /* verify_ops.c: the same for a small kernel (clattn__op), by entry name and variant; one that is not listed there is
  * refused. program: receives the build that was tried, whose key with the name identifies it; may be NULL. */

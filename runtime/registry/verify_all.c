@@ -66,7 +66,7 @@ static void verify_gemm(void *user, const clattn__gemm_impl *impl, const clattn_
         tell(w, impl->name, variant, &stats, why.text, true);
         return;
     }
-    clattn_status status = clattn__gemm_verify(w->context, impl, problem, true, &stats);
+    clattn_status status = clattn__gemm_verify(w->context, impl, problem, NULL, true, &stats);
     if (status != CLATTN_OK) w->failed = true;
     tell(w, impl->name, variant, &stats, status == CLATTN_OK ? "" : clattn_last_error(), false);
 }

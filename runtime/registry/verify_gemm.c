@@ -152,13 +152,16 @@ static clattn_status run_case(gemm_stage *s, const clattn__gemm_problem *p, bool
 }
 
 clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
-                                  const clattn__gemm_problem *problem, bool long_form, clattn__verify_stats *stats) {
+                                  const clattn__gemm_problem *problem, const clattn__params *params, bool long_form,
+                                  clattn__verify_stats *stats) {
     clattn__verify_stats own = {0};
+    const clattn__candidates given = {.set = {params ? *params : (clattn__params){{0}}}, .count = 1};
     gemm_stage s = {.context = context, .rows = long_form ? LONG_ROWS : ROWS};
     s.kernel = (clattn__gemm_kernel){.impl = impl, .programs = &context->programs, .problem = *problem};
     clattn_status status = make(&s, problem) ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
     if (status == CLATTN_OK)
-        status = clattn__gemm_prepare(&s.kernel, NULL, s.w, problem->k, problem->bias ? s.bias : NULL);
+        status =
+            clattn__gemm_prepare(&s.kernel, params ? &given : NULL, s.w, problem->k, problem->bias ? s.bias : NULL);
     if (status == CLATTN_OK) set_expected(&s, problem);
     const int kinds = problem->activation == CLATTN_ACTIVATION_NONE ? 2 : 1;
     for (int accumulate = 0; accumulate < kinds && status == CLATTN_OK; accumulate++) {
