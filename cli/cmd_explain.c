@@ -25,6 +25,7 @@ static const char help[] =
     "  --softcap X          c * tanh(score / c) (attention)\n"
     "  --weights KIND       per-head or averaged: the softmax weights are an output as well\n"
     "  --logsumexp          so is the logarithm of each row's denominator (attention)\n"
+    "  --precision WHICH    default, strict (float32 throughout, no matrix engines) or fast (native functions)\n"
     "  --json               figures, schedule and text as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
     "\n" CLI_ATTENTION_WORDS
     "\n"
@@ -49,6 +50,7 @@ enum {
     OPT_SOFTCAP,
     OPT_WEIGHTS,
     OPT_LOGSUMEXP,
+    OPT_PRECISION,
     OPT_JSON
 };
 
@@ -57,6 +59,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"layer", required_argument, NULL, OPT_LAYER},
                                              {"kernel", required_argument, NULL, OPT_KERNEL},
                                              {"gemm-kernel", required_argument, NULL, OPT_GEMM},
+                                             {"precision", required_argument, NULL, OPT_PRECISION},
                                              {"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
                                              {"causal", required_argument, NULL, OPT_CAUSAL},
                                              {"window", required_argument, NULL, OPT_WINDOW},
@@ -79,6 +82,7 @@ typedef struct explain_request {
     bool padding, logsumexp, json;
     double softcap;
     clattn_weights_output weights;
+    clattn_precision precision;
     const char *attention_only, *layer_only; /* an option given that the other kind has no use for */
 } explain_request;
 
@@ -161,6 +165,10 @@ static int take_option(explain_request *request, int option, const char *value) 
         request->attention_only = "--logsumexp";
         request->logsumexp = true;
         break;
+    case OPT_PRECISION:
+        if (!cli_parse_precision(value, &request->precision))
+            return bad_value("precision", value, "default, strict or fast");
+        break;
     case OPT_JSON:
         request->json = true;
         break;
@@ -182,6 +190,7 @@ static int check_request(const explain_request *request) {
 
 static void describe_attention(const explain_request *request, clattn_attention_desc *desc) {
     desc->kernel = request->kernel;
+    desc->precision = request->precision;
     desc->window_left = request->window_left;
     desc->window_right = request->window_right;
     desc->value_dim = request->value_dim;
@@ -197,6 +206,7 @@ static void describe_attention(const explain_request *request, clattn_attention_
 static void describe_layer(const explain_request *request, clattn_mha_desc *desc) {
     desc->attention_kernel = request->kernel;
     desc->gemm_kernel = request->gemm;
+    desc->precision = request->precision;
     desc->memory_limit = (size_t)request->memory_limit;
     desc->mask = request->mask;
     desc->padding_mask = request->padding;

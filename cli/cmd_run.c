@@ -47,6 +47,7 @@ static const char help[] =
     "  --gemm-kernel NAME   only this kernel for the projections\n"
     "  --dtype TYPE         element type of inputs, output and intermediate buffers: float32 (default), float16,\n"
     "                       bfloat16; sums are float32 always. Weights keep the type that they have in their file\n"
+    "  --precision WHICH    default, strict (float32 throughout, no matrix engines) or fast (native functions)\n"
     "  --repeat N           warm runs to time (default: for 0.01 s, at least 3)\n" CLI_DEVICE_HELP "\n"
     "examples\n"
     "  clattn run --weights examples/data/minilm-layer0.safetensors --heads 12 --query examples/data/hidden.npy \\\n"
@@ -81,7 +82,8 @@ enum {
     OPT_KERNEL,
     OPT_GEMM,
     OPT_REPEAT,
-    OPT_DTYPE
+    OPT_DTYPE,
+    OPT_PRECISION
 };
 
 static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
@@ -110,6 +112,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"gemm-kernel", required_argument, NULL, OPT_GEMM},
                                              {"repeat", required_argument, NULL, OPT_REPEAT},
                                              {"dtype", required_argument, NULL, OPT_DTYPE},
+                                             {"precision", required_argument, NULL, OPT_PRECISION},
                                              {"help", no_argument, NULL, 'h'},
                                              {0}};
 
@@ -213,6 +216,10 @@ static bool take_option(run_options *o, int option, const char *value) {
         return take_int("--batch-index", value, 0, 1 << 28, &o->entry);
     case OPT_REPEAT:
         return take_int("--repeat", value, 1, 1000000, &o->repeat);
+    case OPT_PRECISION:
+        if (cli_parse_precision(value, &o->precision)) return true;
+        cli_fail(EXIT_USAGE, "--precision is '%s'; it must be default, strict or fast", value);
+        return false;
     case OPT_DTYPE:
         return take_dtype(value, &o->dtype);
     case OPT_TOLERANCE:

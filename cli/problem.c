@@ -60,6 +60,13 @@ bool cli_parse_dtype(const char *text, clattn_dtype *dtype) {
     return false;
 }
 
+bool cli_parse_precision(const char *text, clattn_precision *precision) {
+    static const char *const names[] = {"default", "strict", "fast"}; /* in the order of clattn_precision */
+    for (int i = 0; i < 3; i++)
+        if (strcmp(text, names[i]) == 0) return *precision = (clattn_precision)i, true;
+    return false;
+}
+
 static bool take_window(const char *value, clattn_attention_desc *desc) {
     char left[24];
     long long sizes[2];

@@ -15,6 +15,8 @@ bool cli_parse_shape(const char *option, const char *form, const char *text, int
                      cli_take_word take, void *user, char shape[CLI_SHAPE_TEXT]);
 /* "float32", "float16" or "bfloat16". */
 bool cli_parse_dtype(const char *text, clattn_dtype *dtype);
+/* "default", "strict" or "fast". */
+bool cli_parse_precision(const char *text, clattn_precision *precision);
 
 typedef struct cli_problem {
     bool layer; /* which of the two descriptions holds */

@@ -200,6 +200,7 @@ int run_load(run_job *job) {
     d->memory_limit = o->memory_limit;
     d->attention_kernel = o->kernel;
     d->gemm_kernel = o->gemm;
+    d->precision = o->precision;
     job->all_keys = d->kv_len + (job->weights.bias_k.data ? 1 : 0) + (o->zero_attn ? 1 : 0);
     code = check_entry(job);
     if (code == EXIT_GOOD) code = make_output(job);

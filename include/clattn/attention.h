@@ -112,6 +112,7 @@ typedef struct clattn_attention_desc {
     int64_t past_len; /* P, 0..Sk, default 0: the first P keys and values come from past_key and past_value, key and
                          value hold the Sk - P behind them (past and present of ONNX Attention). Not with varlen */
     int present;      /* 1: the run also writes all keys and values, past and new, to present_key and present_value */
+    clattn_precision precision; /* default CLATTN_PRECISION_DEFAULT */
 } clattn_attention_desc;
 
 CLATTN_API void clattn_attention_desc_init_sized(clattn_attention_desc *desc, size_t caller_size);

@@ -91,8 +91,9 @@ typedef struct clattn_linear_desc {
     int64_t batch, rows;               /* >= 0 */
     int64_t in_features, out_features; /* >= 1 */
     clattn_activation activation;
-    const char *gemm_kernel; /* default NULL: the first that fits; borrowed during create */
-    clattn_dtype dtype;      /* of input and output: default CLATTN_F32, or CLATTN_F16, CLATTN_BF16 */
+    const char *gemm_kernel;    /* default NULL: the first that fits; borrowed during create */
+    clattn_dtype dtype;         /* of input and output: default CLATTN_F32, or CLATTN_F16, CLATTN_BF16 */
+    clattn_precision precision; /* default CLATTN_PRECISION_DEFAULT */
 } clattn_linear_desc;
 CLATTN_API void clattn_linear_desc_init_sized(clattn_linear_desc *desc, size_t caller_size);
 #define clattn_linear_desc_init(d) clattn_linear_desc_init_sized((d), sizeof *(d))
@@ -212,6 +213,7 @@ typedef struct clattn_stack_desc {
     const char *gemm_kernel;
     clattn_dtype dtype; /* of input, memory, output, hidden and every intermediate buffer: default CLATTN_F32, or
                               CLATTN_F16, CLATTN_BF16 */
+    clattn_precision precision; /* of attention and products: default CLATTN_PRECISION_DEFAULT */
 } clattn_stack_desc;
 CLATTN_API void clattn_stack_desc_init_sized(clattn_stack_desc *desc, size_t caller_size);
 #define clattn_stack_desc_init(d) clattn_stack_desc_init_sized((d), sizeof *(d))

@@ -46,6 +46,7 @@ typedef struct clattn_mha_desc {
     clattn_dtype dtype;           /* of query, key, value, output and every intermediate buffer: default CLATTN_F32, or
                               CLATTN_F16, CLATTN_BF16. Sums are float32 always; with 16 bits a memory_limit does not
                               divide the heads, since their sum would be rounded at each part */
+    clattn_precision precision;   /* of attention and projections: default CLATTN_PRECISION_DEFAULT */
 } clattn_mha_desc;
 
 CLATTN_API void clattn_mha_desc_init_sized(clattn_mha_desc *desc, size_t caller_size);

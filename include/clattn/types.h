@@ -24,6 +24,14 @@ typedef enum clattn_dtype {
     CLATTN_I8 = 6 /* key/value caches only */
 } clattn_dtype;
 
+/* Which arithmetic a description allows, whatever its storage type is; docs/numerics.md has the error bounds. */
+typedef enum clattn_precision {
+    CLATTN_PRECISION_DEFAULT = 0, /* float32; with 16-bit storage also matrix engines, which round weights to 16 bits */
+    CLATTN_PRECISION_STRICT = 1,  /* float32 throughout, and functions of documented accuracy: no matrix engines */
+    CLATTN_PRECISION_FAST = 2     /* also the device's native functions of undocumented accuracy, as far as they prove
+                                     to be good enough; with float32 storage never fewer than 32 bits either */
+} clattn_precision;
+
 /* Bytes of one element; 0 for an unknown value. Name: "float32", "bool", ...; "?" for an unknown value. */
 CLATTN_API size_t clattn_dtype_size(clattn_dtype dtype);
 CLATTN_API const char *clattn_dtype_name(clattn_dtype dtype);

@@ -111,6 +111,7 @@ clattn_status clattn__check_attention_desc(const clattn_attention_desc *in, clat
     CLATTN__TRY(clattn__check_volume("output", output, 4));
 
     CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
+    CLATTN__TRY(clattn__check_choice("precision", (int)d->precision, CLATTN_PRECISION_FAST));
     CLATTN__TRY(check_score(d));
     CLATTN__TRY(clattn__check_finite("temperature", d->temperature));
     if (!(d->temperature > 0))
@@ -356,6 +357,7 @@ clattn_status clattn__check_mha_desc(const clattn_mha_desc *in, clattn_mha_desc 
     CLATTN__TRY(clattn__check_volume("in_proj_weight", weight, 4));
 
     CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
+    CLATTN__TRY(clattn__check_choice("precision", (int)d->precision, CLATTN_PRECISION_FAST));
     if (d->has_scale) CLATTN__TRY(clattn__check_finite("scale", d->scale));
     if (!d->has_scale) d->scale = (float)(1.0 / sqrt((double)(d->embed_dim / d->heads)));
     d->has_scale = 1;

@@ -129,6 +129,7 @@ clattn_status clattn__check_linear(const clattn_linear_desc *in, const clattn_li
     CLATTN__TRY(clattn__check_volume("weight", weight, 2));
     CLATTN__TRY(clattn__check_choice("activation", (int)d->activation, CLATTN_ACTIVATION_GELU));
     CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
+    CLATTN__TRY(clattn__check_choice("precision", (int)d->precision, CLATTN_PRECISION_FAST));
     if (!weights) return clattn__fail(CLATTN_INVALID_ARGUMENT, "weights is NULL");
     CLATTN__TRY(clattn__check_linear_weights("", weights, d->out_features, d->in_features, dense, copies));
     start_rules(rules, d->dtype, d->batch, d->rows, d->in_features, d->out_features);

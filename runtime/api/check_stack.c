@@ -44,6 +44,7 @@ static clattn_status check_sizes(const clattn_stack_desc *d) {
 static clattn_status check_options(const clattn_stack_desc *d) {
     CLATTN__TRY(clattn__check_choice("order", (int)d->order, CLATTN_PRE_NORM));
     CLATTN__TRY(clattn__check_choice("dtype", (int)d->dtype, CLATTN_BF16));
+    CLATTN__TRY(clattn__check_choice("precision", (int)d->precision, CLATTN_PRECISION_FAST));
     CLATTN__TRY(clattn__check_choice("activation", (int)d->activation, CLATTN_ACTIVATION_GELU));
     CLATTN__TRY(clattn__check_eps(d->eps));
     CLATTN__TRY(clattn__check_choice("causal", (int)d->causal, CLATTN_CAUSAL_TOP_LEFT));
@@ -80,6 +81,7 @@ static clattn_status describe_attention(const clattn_stack_desc *d, clattn_mha_i
     mha.attention_kernel = d->attention_kernel;
     mha.gemm_kernel = d->gemm_kernel;
     mha.dtype = d->dtype;
+    mha.precision = d->precision;
     return clattn__check_mha_desc(&mha, resolved);
 }
 

@@ -61,6 +61,8 @@ void clattn__attn_options(clattn__options *options, const clattn__attn_problem *
     clattn__cell_options(options, problem->features & CLATTN__CELLS ? problem->cells : CLATTN_F32);
     for (size_t i = 0; i < CLATTN__COUNT(feature_rows); i++)
         clattn__options_int(options, feature_rows[i].option, (problem->features & feature_rows[i].bit) != 0);
+    if (problem->precision == CLATTN_PRECISION_STRICT) clattn__options_flag(options, "PRECISION_STRICT");
+    if (problem->precision == CLATTN_PRECISION_FAST) clattn__options_flag(options, "PRECISION_FAST");
     if (caps->quirks & CLATTN__QUIRK_NOINLINE_BODY) clattn__options_flag(options, "BODY_NOINLINE");
 }
 

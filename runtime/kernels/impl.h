@@ -86,6 +86,7 @@ bool clattn__refuse_features(clattn__refusal *why, uint32_t wanted,
 typedef struct clattn__attn_problem {
     uint32_t features;
     clattn_dtype dtype, cells; /* cells: of key and value, with CELLS */
+    clattn_precision precision;
     clattn_scores_output scores;
     int64_t batch, query_heads, kv_heads, query_len, kv_len, head_dim, value_dim;
     bool pretuned_small; /* reserved, false */
@@ -119,7 +120,8 @@ struct clattn__attn_impl {
     const char *what; /* one line for explain and docs */
     uint32_t features;
     bool has_rival;      /* a kernel behind it in the list may be faster: clattn_tune compares them */
-    bool rounds_weights; /* to the storage type, before they meet V: part of the error model */
+    bool rounds_weights; /* to the storage type, before they meet V: part of the error
+                            model, and not with strict precision */
     bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
     const char *params[CLATTN__PARAMS]; /* names, NULL behind the last */
     /* Of a problem that it supports; NULL for a kernel without parameters. */
@@ -150,7 +152,8 @@ typedef struct clattn__gemm_problem {
     int64_t m, n, k;    /* greatest m; n and k of the weight */
     int64_t width;      /* columns per head in the output, n when heads stay side by side */
     clattn_dtype dtype; /* of x and y; the weight is kept in float32 */
-    bool split_heads;   /* the output is written per head (y.head != width) or in parts */
+    clattn_precision precision;
+    bool split_heads; /* the output is written per head (y.head != width) or in parts */
     bool bias;
     clattn_activation activation; /* of the sums before they are stored; not together with accumulate */
 } clattn__gemm_problem;
@@ -179,9 +182,10 @@ typedef struct clattn__gemm_kernel {
 struct clattn__gemm_impl {
     const char *name;
     const char *what;
-    bool splits_heads; /* can write per-head or per-part outputs directly */
-    bool has_rival;    /* as in clattn__attn_impl */
-    bool activates;    /* can apply the activation; one that cannot is given a problem without it */
+    bool splits_heads;    /* can write per-head or per-part outputs directly */
+    bool has_rival;       /* as in clattn__attn_impl */
+    bool rounds_operands; /* to 16 bits before they are multiplied: not with strict precision */
+    bool activates;       /* can apply the activation; one that cannot is given a problem without it */
     bool (*supports)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why);
     const char *params[CLATTN__PARAMS]; /* parameters as in clattn__attn_impl */
     void (*candidates)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__candidates *list);

@@ -73,13 +73,15 @@ static clattn_status add_feed_forward(const builder *b, const clattn__port *x, c
                                        .out_features = d->feed_forward,
                                        .activation = d->activation,
                                        .gemm_kernel = d->gemm_kernel,
-                                       .dtype = d->dtype};
+                                       .dtype = d->dtype,
+                                       .precision = d->precision};
     const clattn_linear_desc contract = {.batch = b->batch,
                                          .rows = b->rows,
                                          .in_features = d->feed_forward,
                                          .out_features = b->features,
                                          .gemm_kernel = d->gemm_kernel,
-                                         .dtype = d->dtype};
+                                         .dtype = d->dtype,
+                                         .precision = d->precision};
     if (status == CLATTN_OK) status = clattn__add_linear(b->plan, &expand, &b->block->weights->expand, x, &wide);
     if (status == CLATTN_OK) status = clattn__add_linear(b->plan, &contract, &b->block->weights->contract, &wide, y);
     return status;

@@ -17,6 +17,7 @@ clattn_status clattn__add_linear(clattn__plan *plan, const clattn_linear_desc *d
                                           .k = k,
                                           .width = n,
                                           .dtype = d->dtype,
+                                          .precision = d->precision,
                                           .bias = bias != NULL,
                                           .activation = d->activation};
     const int index = plan->gemm_count;

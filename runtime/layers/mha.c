@@ -109,8 +109,14 @@ static clattn_status choose_input_gemm(builder *b, int first, int count, int64_t
     clattn__gemm_kernel *gemm = status == CLATTN_OK ? clattn__plan_add_gemm(b->plan) : NULL;
     if (status == CLATTN_OK && !gemm) status = CLATTN_OUT_OF_MEMORY;
     if (status == CLATTN_OK) {
-        clattn__gemm_problem problem = {
-            .m = m, .n = count * n, .k = k, .width = D, .dtype = b->d->dtype, .split_heads = true, .bias = has_bias};
+        clattn__gemm_problem problem = {.m = m,
+                                        .n = count * n,
+                                        .k = k,
+                                        .width = D,
+                                        .dtype = b->d->dtype,
+                                        .precision = b->d->precision,
+                                        .split_heads = true,
+                                        .bias = has_bias};
         status = clattn__gemm_choose(b->plan->context, &problem, b->d->gemm_kernel, w, k, has_bias ? bias : NULL, gemm,
                                      &b->plan->notes);
     }
@@ -126,7 +132,8 @@ static clattn_status choose_output_gemm(builder *b, int64_t head, int64_t heads,
     if (!gemm) return CLATTN_OUT_OF_MEMORY;
     const float *w = host_floats(&b->w->out_proj_weight) + head * D;
     const float *bias = head == 0 ? host_floats(&b->w->out_proj_bias) : NULL;
-    clattn__gemm_problem problem = {.m = m, .n = E, .k = k, .width = E, .dtype = b->d->dtype, .bias = bias != NULL};
+    clattn__gemm_problem problem = {
+        .m = m, .n = E, .k = k, .width = E, .dtype = b->d->dtype, .precision = b->d->precision, .bias = bias != NULL};
     return clattn__gemm_choose(b->plan->context, &problem, b->d->gemm_kernel, w, b->w->out_proj_weight.stride[0], bias,
                                gemm, &b->plan->notes);
 }
@@ -342,6 +349,7 @@ static clattn_status prepare_append(builder *b) {
 static clattn_status choose_attention(builder *b) {
     const clattn_mha_desc *d = b->d;
     clattn__attn_problem problem = {.dtype = d->dtype,
+                                    .precision = d->precision,
                                     .batch = b->chunk.batch,
                                     .query_heads = b->chunk.heads,
                                     .kv_heads = b->chunk.heads,

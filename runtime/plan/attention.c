@@ -89,6 +89,7 @@ double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int
 clattn__attn_problem clattn__attention_problem(const clattn_attention_desc *d, uint32_t cache, clattn_dtype cells) {
     return (clattn__attn_problem){.features = clattn__attention_features(d) | cache,
                                   .dtype = d->dtype,
+                                  .precision = d->precision,
                                   .cells = cells,
                                   .scores = d->scores,
                                   .batch = d->batch,

@@ -101,6 +101,12 @@ static void explain_parameters(clattn__plan *plan) {
     clattn__tuning_note(plan->context, &plan->explain);
 }
 
+static const char *precision_text(clattn_precision precision) {
+    if (precision == CLATTN_PRECISION_STRICT) return "strict: float32 arithmetic, functions of documented accuracy";
+    if (precision == CLATTN_PRECISION_FAST) return "fast: native functions where they are good enough";
+    return "default: float32 arithmetic; matrix engines on 16-bit storage";
+}
+
 /* What becomes of tensors in host memory. */
 static const char *host_memory_text(const clattn__caps *caps) {
     if (!caps->unified_memory) return "copied to the device and back by each run";
@@ -124,6 +130,8 @@ void clattn__plan_explain(clattn__plan *plan) {
         clattn__features_text(own, features, sizeof features);
         clattn__text_add(out, "features: %s\n", features);
     }
+    if (plan->attention_count)
+        clattn__text_add(out, "precision: %s\n", precision_text(plan->attentions[0].problem.precision));
     clattn__text_add(out, "passed over:%s", plan->notes.data ? "\n" : " nothing\n");
     if (plan->notes.data) clattn__text_add(out, "%s", plan->notes.data);
     clattn__text_add(out, "work: %.6g FLOP in %d step%s\n", plan->flops, plan->step_count,

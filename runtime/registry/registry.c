@@ -106,8 +106,8 @@ clattn_status clattn__attn_ready(clattn_context *context, const clattn__attn_imp
 
 /* With the parameters that are to be taken; where those fail though they were measured or shipped, with the kernel's
  * own. */
-static clattn_status prepare_attention(clattn_context *context, const clattn__attn_impl *impl,
-                                       const clattn__attn_problem *problem, clattn__attn_kernel *kernel) {
+static clattn_status prepare_as(clattn_context *context, const clattn__attn_impl *impl,
+                                const clattn__attn_problem *problem, clattn__attn_kernel *kernel) {
     clattn__choice choice;
     clattn__attn_choice(context, impl, problem, &choice);
     clattn_status status = clattn__attn_ready(context, impl, problem, &choice.list, kernel);
@@ -117,9 +117,29 @@ static clattn_status prepare_attention(clattn_context *context, const clattn__at
     return status;
 }
 
+/* Native functions that are not good enough are done without. */
+static clattn_status prepare_attention(clattn_context *context, const clattn__attn_impl *impl,
+                                       const clattn__attn_problem *problem, clattn__attn_kernel *kernel) {
+    clattn_status status = prepare_as(context, impl, problem, kernel);
+    if (status != CLATTN_WRONG_RESULT || problem->precision != CLATTN_PRECISION_FAST) return status;
+    clattn__attn_problem safer = *problem;
+    safer.precision = CLATTN_PRECISION_DEFAULT;
+    return prepare_as(context, impl, &safer, kernel);
+}
+
 bool clattn__attn_serves(const clattn__attn_impl *impl, const clattn__attn_problem *problem, const clattn__caps *caps,
                          clattn__refusal *why) {
+    if (problem->precision == CLATTN_PRECISION_STRICT && impl->rounds_weights)
+        return clattn__refuse(why, "rounds weights to %s, which strict precision forbids",
+                              clattn_dtype_name(problem->dtype));
     return clattn__refuse_features(why, problem->features, impl->features) && impl->supports(problem, caps, why);
+}
+
+bool clattn__gemm_serves(const clattn__gemm_impl *impl, const clattn__gemm_problem *problem, const clattn__caps *caps,
+                         clattn__refusal *why) {
+    if (problem->precision == CLATTN_PRECISION_STRICT && impl->rounds_operands)
+        return clattn__refuse(why, "rounds operands to 16 bits, which strict precision forbids");
+    return impl->supports(problem, caps, why);
 }
 
 static int fastest_attention(clattn_context *context, const clattn__attn_problem *problem) {
@@ -228,13 +248,13 @@ clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_pr
         if (forced && strcmp(forced, impl->name) != 0) continue;
         const clattn__gemm_problem fitting = clattn__gemm_fitted(impl, problem);
         clattn__refusal why = {{0}};
-        if (!impl->supports(&fitting, &context->env.device.caps, &why)) {
+        if (!clattn__gemm_serves(impl, &fitting, &context->env.device.caps, &why)) {
             pass_over(context, notes, CLATTN_LOG_DEBUG, impl->name, why.text);
             continue;
         }
         clattn_status status = prepare_gemm(context, impl, &fitting, w, w_row, bias, kernel);
         for (int k = 0; i == 0 && k < fastest && status == CLATTN_OK; k++)
-            if (clattn__gemm_list[k]->supports(&fitting, &context->env.device.caps, &why))
+            if (clattn__gemm_serves(clattn__gemm_list[k], &fitting, &context->env.device.caps, &why))
                 note_slower(context, notes, clattn__gemm_list[k]->name, impl->name);
         if (status == CLATTN_OK || is_fatal(status)) return status;
         pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());

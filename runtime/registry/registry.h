@@ -70,6 +70,8 @@ extern const clattn__gemm_impl *const clattn__gemm_list[];
 
 bool clattn__attn_serves(const clattn__attn_impl *impl, const clattn__attn_problem *problem, const clattn__caps *caps,
                          clattn__refusal *why);
+bool clattn__gemm_serves(const clattn__gemm_impl *impl, const clattn__gemm_problem *problem, const clattn__caps *caps,
+                         clattn__refusal *why);
 /* The first kernel that serves the problem, built or not; NULL when there is none. */
 const clattn__attn_impl *clattn__attn_first(clattn_context *context, const clattn__attn_problem *problem,
                                             const char *forced);

@@ -57,7 +57,7 @@ static void list_attention(void *user, const clattn__attn_impl *impl, const clat
 static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
     listing *l = user;
     clattn__refusal why;
-    if (!impl->supports(problem, &l->context->env.device.caps, &why)) return;
+    if (!clattn__gemm_serves(impl, problem, &l->context->env.device.caps, &why)) return;
     snprintf(l->variant, sizeof l->variant, "%lld columns from %lld, %s", (long long)problem->n, (long long)problem->k,
              clattn_dtype_name(problem->dtype));
     l->kernel = impl->name;

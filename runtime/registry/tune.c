@@ -179,7 +179,7 @@ static void visit_gemm(search *s) {
     s->attention = NULL;
     for (int i = 0; clattn__gemm_list[i] && more; i++) {
         s->gemm = clattn__gemm_list[i];
-        if (!s->gemm->supports(&problem, caps, &why)) continue;
+        if (!clattn__gemm_serves(s->gemm, &problem, caps, &why)) continue;
         more = s->gemm->has_rival;
         clattn__gemm_candidates(s->gemm, &problem, caps, &list);
         if (s->gemm->candidates || more) visit_all(s, &list);

@@ -62,7 +62,7 @@ static void verify_gemm(void *user, const clattn__gemm_impl *impl, const clattn_
              problem->bias ? ", bias" : "", problem->activation ? ", activation" : "");
     clattn__verify_stats stats = {0};
     clattn__refusal why = {{0}};
-    if (!impl->supports(problem, &w->context->env.device.caps, &why)) {
+    if (!clattn__gemm_serves(impl, problem, &w->context->env.device.caps, &why)) {
         tell(w, impl->name, variant, &stats, why.text, true);
         return;
     }
