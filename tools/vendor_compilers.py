@@ -65,7 +65,7 @@ class Tools:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                               env=self.environment, input=stdin)
         if done.returncode != 0:
-            raise Refused(f"{os.path.basename(command[0])}: {done.stdout.strip()[-1500:]}")
+            raise Refused(f"{os.path.basename(command[0])}: {complaint(done.stdout)}")
         return done.stdout
 
     def once(self, key, make):
@@ -85,6 +85,13 @@ class Tools:
 
 def scratch_folder():
     return tempfile.TemporaryDirectory(prefix="clattn-matrix-")
+
+
+def complaint(text):
+    """What a compiler said, without what is no news; of one that crashed, what it was doing."""
+    if "Stack dump:" in text:
+        return "the compiler itself crashes\n" + "\n".join(re.findall(r"(?m)^[1-9]\.\s.*$", text))[:1500]
+    return text.strip()[:1500]
 
 
 def number_in(text, pattern):
