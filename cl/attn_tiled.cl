@@ -33,7 +33,8 @@
  *   VALUE_VECTORS: float4 columns per item, 1 to 4.  ROW_VECTORS: float4 per staged row of V.
  *   QUERY_LD, KEY_LD, WEIGHT_LD: float4 per row of the slices of Q and K^T and of the weights, one more than needed, so
  *   that neighbouring rows start in other banks.
- * Others: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1 (no weights and no scores output). */
+ * Others: HEAD_DIM, VALUE_DIM, SUBGROUP (of inc/vendor.clh), STORAGE_F16, STORAGE_BF16, every feature as 0 or 1 (no
+ * weights and no scores output). */
 #include "inc/cell_rows.clh"
 #include "inc/dropout.clh"
 #include "inc/mask.clh"
@@ -60,7 +61,7 @@
 #endif
 
 /* An item's rows and vectors of columns are written out, not kept in arrays: an array whose loops are unrolled late
- * stays in memory on Intel's compiler. EACH_ROW(DO) is DO(0) DO(1) ...; the number names components of a float4.*/
+ * stays in memory on Intel's compiler. EACH_ROW(DO) is DO(0) DO(1) ...; the number names parts of a float4. */
 #if ROWS == 1
 #define EACH_ROW(DO) DO(0)
 #elif ROWS == 2
@@ -169,7 +170,7 @@ static inline uint forbidden_keys(const attn_head *head, int row, int last_row, 
 #define HIDDEN(n) (((int4)((int)(forbidden >> (KEYS * n))) & (int4)(1, 2, 4, 8)) != (int4)(0))
 
 /* Four terms of a product: sums += left (rows, 4) * right (4, columns), rows of right `ld` apart. */
-static inline void add_terms(row_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
+INLINE void add_terms(row_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
     const float4 x = right[0], y = right[ld], z = right[2 * ld], w = right[3 * ld];
 #define ADD_TERMS(n)                                                                                                   \
     sums->r##n = fma((float4)(left->r##n.x), x, sums->r##n);                                                           \
@@ -180,7 +181,7 @@ static inline void add_terms(row_tile *sums, const row_tile *left, const __local
 }
 
 /* Four neighbouring elements of each of an item's rows. */
-static inline row_tile load_rows(const __local float4 *first, const int ld) {
+INLINE row_tile load_rows(const __local float4 *first, const int ld) {
     row_tile rows;
 #define LOAD_ROW(n) rows.r##n = first[n * TILE_Y * ld];
     EACH_ROW(LOAD_ROW)
@@ -188,8 +189,8 @@ static inline row_tile load_rows(const __local float4 *first, const int ld) {
 }
 
 /* s += Q K^T for one staged slice; query: this item's first row, key: its first column. */
-static inline void add_scores(row_tile *s, const __local float4 *query, const __local float4 *key) {
-    UNROLL_DEPTH
+INLINE void add_scores(row_tile *s, const __local float4 *query, const __local float4 *key) {
+    UNROLL_TERMS
     for (int d = 0; d < DEPTH / 4; d++) {
         const row_tile left = load_rows(query + d, QUERY_LD);
         add_terms(s, &left, key + 4 * d * KEY_LD, KEY_LD);
@@ -197,8 +198,8 @@ static inline void add_scores(row_tile *s, const __local float4 *query, const __
 }
 
 /* acc += weights * V for one staged slice, likewise. */
-static inline void add_values(value_tile *acc, const __local float4 *weights, const __local float4 *values) {
-    UNROLL_DEPTH
+INLINE void add_values(value_tile *acc, const __local float4 *weights, const __local float4 *values) {
+    UNROLL_TERMS
     for (int j = 0; j < VALUE_KEYS / 4; j++) {
         const row_tile left = load_rows(weights + j, WEIGHT_LD);
 #define ADD_VECTOR(n) add_terms(&acc->c##n, &left, values + (4 * j * ROW_VECTORS + n * TILE_X), ROW_VECTORS);
@@ -207,13 +208,13 @@ static inline void add_values(value_tile *acc, const __local float4 *weights, co
 }
 
 /* sums += weight * value, stepping over forbidden weights. */
-static inline void add_term_with_care(row_tile *sums, float4 weight, float4 value) {
+INLINE void add_term_with_care(row_tile *sums, float4 weight, float4 value) {
 #define ADD_WITH_CARE(n)                                                                                               \
     if (!IS_FORBIDDEN(weight.s##n)) sums->r##n = fma((float4)(weight.s##n), value, sums->r##n);
     EACH_ROW(ADD_WITH_CARE)
 }
 
-static inline void add_values_with_care(value_tile *acc, const __local float *weights, const __local float4 *values) {
+INLINE void add_values_with_care(value_tile *acc, const __local float *weights, const __local float4 *values) {
     NO_UNROLL
     for (int j = 0; j < VALUE_KEYS; j++) {
         float4 weight;
@@ -224,7 +225,7 @@ static inline void add_values_with_care(value_tile *acc, const __local float *we
     }
 }
 
-static inline void scale_rows(row_tile *x, float4 factor) {
+INLINE void scale_rows(row_tile *x, float4 factor) {
 #define SCALE_ROW(n) x->r##n *= factor.s##n;
     EACH_ROW(SCALE_ROW)
 }
@@ -260,16 +261,15 @@ static inline void drop_weights(__local float4 *weights, const clattn_attn_args 
 }
 
 /* Four columns of an item's rows to the output; rows beyond the last and columns beyond VALUE_DIM write nothing. */
-static inline void store_rows(const row_tile *x, __global storage *o, clattn_i64 stride, int row, int rows,
-                              int column) {
+INLINE void store_rows(const row_tile *x, __global storage *o, clattn_i64 stride, int row, int rows, int column) {
 #define STORE_OUTPUT(n)                                                                                                \
     if (row + n * TILE_Y < rows) store4_part(x->r##n, o + ((row + n * TILE_Y) * stride + column), VALUE_DIM - column);
     EACH_ROW(STORE_OUTPUT)
 }
 
 /* first: number of group 0's tile, as launches come in chunks. */
-__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN_ALL_PARAMETERS(all),
-                                                                            clattn_i64 first) {
+__kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN_ALL_PARAMETERS(all),
+                                                                                         clattn_i64 first) {
     __local float4 area[AREA_FLOATS / 4];            /* slices of Q and K^T, of V, or what the items of a row tell */
     __local float4 weight_area[BLOCK_Q * WEIGHT_LD]; /* (BLOCK_Q, BLOCK_KV), padded rows */
     __local int odd_slice;                           /* number of the last slice of V with a NaN or an infinity */
@@ -348,15 +348,21 @@ __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN
             EACH_ROW(HIDE_SCORE)
         }
 
-        /* pass 3: the row maxima meet in the staging area, which everybody has finished reading */
+        /* pass 3: the items of a row tell each other their greatest scores, by registers where they can, else in the
+         * staging area, which everybody has finished reading */
         float4 greatest = (float4)(-INFINITY);
 #define FIND_GREATEST(n) greatest.s##n = greatest4(s.r##n);
         EACH_ROW(FIND_GREATEST)
-        barrier(CLK_LOCAL_MEM_FENCE);
-        area[item] = greatest;
-        barrier(CLK_LOCAL_MEM_FENCE);
-        UNROLL_DEPTH
-        for (int x = 0; x < TILE_X; x++) greatest = fmax(greatest, area[ty * TILE_X + x]);
+        if (HAVE_NEIGHBOURS(TILE_X)) {
+#define ASK_NEIGHBOURS(n) greatest.s##n = neighbours_max(greatest.s##n, TILE_X);
+            EACH_ROW(ASK_NEIGHBOURS)
+        } else {
+            barrier(CLK_LOCAL_MEM_FENCE);
+            area[item] = greatest;
+            barrier(CLK_LOCAL_MEM_FENCE);
+            UNROLL_TERMS
+            for (int x = 0; x < TILE_X; x++) greatest = fmax(greatest, area[ty * TILE_X + x]);
+        }
         const float4 new_top = fmax(top, greatest * to_log2);
         const float4 base = select(new_top, (float4)(0.0f), new_top == -INFINITY); /* safe to subtract */
         const float4 rescale = fast_exp2(top - base);

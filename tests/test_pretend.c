@@ -3,6 +3,7 @@
 #include "clattn/clattn.h"
 #include "device/device.h"
 #include "harness.h"
+#include "registry/registry.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +49,7 @@ static void bad_words(void) {
                 {"work_group=0", "1..4294967295"},
                 {"lanes=5", "4, 8 or 16"},
                 {"subgroups=2", "0..1"},
+                {"subgroup_lanes=4", "0, 8, 16 or 32"},
                 {"matrix=nv:70", "75 at least"},
                 {"matrix=emulated:nv", "wmma11"},
                 {"colour=red", "there is no key \"colour\""}};
@@ -86,6 +88,34 @@ static void small_gpus(void) {
         else if (CHECK(status == CLATTN_OK, "%s: %s", rows[i].pretend, clattn_last_error()) &&
                  CHECK(clattn_attention_info(plan, &info) == CLATTN_OK, "info"))
             CHECK(strstr(info.tiles, rows[i].tiles), "%s: %s", rows[i].pretend, info.tiles);
+        clattn_attention_destroy(&plan);
+        clattn_context_destroy(&context);
+    }
+}
+
+/* Rows whose items tell each other their maxima by registers. Verification runs them when the plan is made. */
+static void subgroup_widths(void) {
+    clattn_context *context = open_as("type=gpu", NULL);
+    REQUIRE(context, "no context");
+    const bool can_pin = context->env.device.caps.subgroup_lanes > 0;
+    clattn_context_destroy(&context);
+    if (!can_pin) {
+        clattn_test_skip("the device cannot pin the width of its sub-groups");
+        return;
+    }
+    static const struct { int lanes, head_dim; } rows[] = {{8, 32}, {16, 64}}; /* tiles 8 and 16 items wide */
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char pretend[96];
+        snprintf(pretend, sizeof pretend, "type=gpu,vendor=other,work_group=256,subgroup_lanes=%d", rows[i].lanes);
+        context = open_as(pretend, NULL);
+        REQUIRE(context, "no context");
+        clattn_attention *plan = NULL;
+        clattn_attention_desc d;
+        clattn_attention_desc_init(&d);
+        d.batch = 1, d.query_heads = 2, d.query_len = 70, d.kv_len = 70, d.head_dim = rows[i].head_dim;
+        d.causal = CLATTN_CAUSAL_TOP_LEFT;
+        d.kernel = "attn_tiled";
+        CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s: %s", pretend, clattn_last_error());
         clattn_attention_destroy(&plan);
         clattn_context_destroy(&context);
     }
@@ -153,6 +183,7 @@ int main(int argc, char **argv) {
     static const clattn_test tests[] = {{"words", words},
                                         {"bad_words", bad_words},
                                         {"small_gpus", small_gpus},
+                                        {"subgroup_widths", subgroup_widths},
                                         {"every_kernel_is_listed", every_kernel_is_listed},
                                         {"bad_listings", bad_listings},
                                         {NULL, NULL}};

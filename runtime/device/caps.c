@@ -184,6 +184,17 @@ static void get_pci(cl_device_id id, clattn__caps *caps) {
              (unsigned)(place[1] & 0xFF), (unsigned)(place[2] & 0xFF), (unsigned)(place[3] & 0xFF));
 }
 
+/* Widths below 8, which CPU drivers offer, leave most of the hardware idle. */
+static void get_subgroup_lanes(cl_device_id id, clattn__caps *caps) {
+    size_t widths[8] = {0}, bytes = 0;
+    if (!has_extension(caps->extensions, "cl_intel_required_subgroup_size") ||
+        clGetDeviceInfo(id, DEVICE_SUB_GROUP_SIZES_INTEL, sizeof widths, widths, &bytes) != CL_SUCCESS)
+        return;
+    for (size_t i = 0; i < bytes / sizeof widths[0]; i++)
+        if (widths[i] >= 8 && (!caps->subgroup_lanes || widths[i] < caps->subgroup_lanes))
+            caps->subgroup_lanes = (uint32_t)widths[i];
+}
+
 /* What the driver says; the kernel still proves itself before it is used. A compiler builtin on the wrong chip can end
  * the process, so nothing is ever tried out. (gfx908's MFMA lacks the bfloat16 form in use.) */
 static void get_matrix_engine(cl_device_id id, clattn__caps *caps) {
@@ -198,13 +209,10 @@ static void get_matrix_engine(cl_device_id id, clattn__caps *caps) {
     cl_uint major = 0, minor = 0, wave = 0;
     if (caps->type != CLATTN_DEVICE_GPU) return;
     if (has_extension(caps->extensions, "cl_intel_subgroup_matrix_multiply_accumulate")) {
-        size_t widths[8] = {0}, bytes = 0;
         caps->matrix_engine = "XMX";
-        if (clGetDeviceInfo(id, DEVICE_SUB_GROUP_SIZES_INTEL, sizeof widths, widths, &bytes) != CL_SUCCESS) return;
-        size_t least = 0;
-        for (size_t i = 0; i < bytes / sizeof widths[0]; i++)
-            if (!least || widths[i] < least) least = widths[i];
-        caps->matrix.engine = least == 8 ? MATRIX_DPAS8 : least == 16 ? MATRIX_DPAS16 : MATRIX_NONE;
+        caps->matrix.engine = caps->subgroup_lanes == 8    ? MATRIX_DPAS8
+                              : caps->subgroup_lanes == 16 ? MATRIX_DPAS16
+                                                           : MATRIX_NONE;
     } else if (has_extension(caps->extensions, "cl_nv_device_attribute_query") &&
                get_optional(id, DEVICE_COMPUTE_MAJOR_NV, sizeof major, &major)) {
         get_optional(id, DEVICE_COMPUTE_MINOR_NV, sizeof minor, &minor);
@@ -338,6 +346,7 @@ clattn_status clattn__device_query(cl_platform_id platform, cl_device_id id, cla
     if ((status = get_numbers(id, caps))) goto fail;
     get_uuid(id, caps);
     get_pci(id, caps);
+    get_subgroup_lanes(id, caps);
     get_matrix_engine(id, caps);
     caps->quirks = clattn__quirks_of(caps);
     clattn__device_rank(device);

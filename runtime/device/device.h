@@ -58,6 +58,7 @@ typedef struct clattn__caps {
     size_t max_item_sizes[3];
     uint32_t alignment_bytes; /* of sub-buffers and wrapped host memory */
     bool unified_memory, fp16, subgroups;
+    uint32_t subgroup_lanes;   /* narrowest width, 8 at least, that a kernel can pin its sub-groups to; 0: it cannot */
     const char *matrix_engine; /* "" without one */
     clattn__matrix matrix;     /* how cl/attn_matrix.cl drives it */
     uint32_t quirks;           /* clattn__quirk bits */

@@ -89,11 +89,18 @@ static clattn_status set_one(clattn__caps *caps, const char *key, const char *va
     if (strcmp(key, "subgroups") == 0 || strcmp(key, "fp16") == 0) {
         status = set_number(key, value, 0, 1, &number);
         if (status == CLATTN_OK) *(key[0] == 's' ? &caps->subgroups : &caps->fp16) = number != 0;
+        if (!caps->subgroups) caps->subgroup_lanes = 0;
         return status;
+    }
+    if (strcmp(key, "subgroup_lanes") == 0) {
+        if (strcmp(value, "0") != 0 && strcmp(value, "8") != 0 && strcmp(value, "16") != 0 && strcmp(value, "32") != 0)
+            return refuse(key, value, "0, 8, 16 or 32");
+        caps->subgroup_lanes = (uint32_t)atoi(value);
+        return CLATTN_OK;
     }
     return clattn__fail(CLATTN_INVALID_ARGUMENT,
                         "options.pretend: there is no key \"%s\"; the keys are type, name, vendor, platform, "
-                        "local_memory, work_group, compute_units, lanes, subgroups, fp16 and matrix",
+                        "local_memory, work_group, compute_units, lanes, subgroups, subgroup_lanes, fp16 and matrix",
                         key);
 }
 
