@@ -19,7 +19,7 @@
  * computed in. Blocks without an allowed key are skipped; only blocks with a forbidden one (partial) compare. Where the
  * rows' ranges end within a block (the diagonal, the edges of a window), each vector of rows goes over its own keys.
  * What is forbidden has the score -inf and weighs exactly 0; where V holds an infinity or NaN, 0 would still spoil the
- * sum, so partial blocks look for one first and then go row by row.
+ * sum. Then the tile is done again, carefully: partial blocks look through V first and may go row by row.
  *
  * Tails. Keys: the last register tile repeats the last key and nobody reads the copies. Rows: lanes without a row have
  * a query of zeros, vectors without a row are left out. Columns of V that are no whole vectors: half a vector
@@ -62,6 +62,8 @@
 #define SINGLE_MR 8               /* keys of a score tile of one vector */
 #define QUERY_ROWS (HEAD_DIM + 1) /* of Q^T per vector: one more keeps the vectors out of the same cache sets */
 
+#define QUERY_VECTORS (HEAD_DIM / VW)
+
 #define CONVERT (STORAGE_F16 || STORAGE_BF16) /* K and V become floats on the way */
 #define COPY_VALUE (CONVERT || VALUE_DIM < VW)
 #define KEY_STRIDE ((HEAD_DIM + VW - 1) / VW * VW) /* of converted keys */
@@ -93,26 +95,25 @@ typedef const __global float *value_row;
 #define BODY static void
 #endif
 
-/* Q^T. Rows that do not exist become zeros. */
+/* Q^T. Rows that do not exist become zeros. Whole rows are fetched before any is turned: read chunk by chunk across the
+ * rows, they come from memory one by one. */
 static inline void load_query(const __global storage *q, /* (rows, D) */
                               clattn_i64 stride, const query_tile *tile, float *qt) /* (NV, QUERY_ROWS, VW) */ {
+    const float factor = tile->scale * tile->exponent;
     for (int r = 0; r < tile->vectors * VW; r += VW, qt += QUERY_ROWS * VW) {
-        int d = 0;
-        for (; d + VW <= HEAD_DIM; d += VW) {
+        vec rows[VW][QUERY_VECTORS + 1];
+        for (int i = 0; i < VW; i++)
+            for (int d = 0; d < QUERY_VECTORS; d++)
+                rows[i][d] = r + i < tile->rows ? load_lanes(q + (r + i) * stride + d * VW) * factor : (vec)(0.0f);
+        for (int d = 0; d < QUERY_VECTORS; d++) {
             vec lanes[VW];
-            if (r + VW <= tile->rows)
-                UNROLL for (int i = 0; i < VW; i++) lanes[i] = load_lanes(q + (r + i) * stride + d);
-            else
-                UNROLL for (int i = 0; i < VW; i++) lanes[i] =
-                    r + i < tile->rows ? load_lanes(q + (r + i) * stride + d) : (vec)(0.0f);
-            UNROLL for (int i = 0; i < VW; i++) lanes[i] *= tile->scale * tile->exponent;
+            UNROLL for (int i = 0; i < VW; i++) lanes[i] = rows[i][d];
             transpose(lanes);
-            UNROLL for (int i = 0; i < VW; i++) VEC_AT(qt + (d + i) * VW) = lanes[i];
+            UNROLL for (int i = 0; i < VW; i++) VEC_AT(qt + (d * VW + i) * VW) = lanes[i];
         }
-        for (; d < HEAD_DIM; d++)
+        for (int d = QUERY_VECTORS * VW; d < HEAD_DIM; d++)
             for (int i = 0; i < VW; i++)
-                qt[d * VW + i] =
-                    r + i < tile->rows ? load1(q + (r + i) * stride + d) * tile->scale * tile->exponent : 0.0f;
+                qt[d * VW + i] = r + i < tile->rows ? load1(q + (r + i) * stride + d) * factor : 0.0f;
     }
 }
 
@@ -173,9 +174,13 @@ static inline void score_whole(const __global storage *k, clattn_i64 stride, con
                 UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] =
                     vec_tanh_series(s[i][j]) * cap;
         }
+        if (TERMS) /* before any score is stored: p may still hold the mask */
+            UNROLL for (int i = 0; i < MR; i++) {
+                const int key = key_at(block, min(c + i, end - 1));
+                UNROLL for (int j = 0; j < NV; j++) s[i][j] = with_terms(head, tile, block, key, j, s[i][j]);
+            }
         UNROLL for (int i = 0; i < MR; i++) {
             UNROLL for (int j = 0; j < NV; j++) {
-                if (TERMS) s[i][j] = with_terms(head, tile, block, key_at(block, min(c + i, end - 1)), j, s[i][j]);
                 highest[j] = vec_max(s[i][j], highest[j]);
                 VEC_AT(LANES_AT(p, j, c + i)) = s[i][j];
             }
@@ -205,8 +210,8 @@ static inline void score_vector(const __global storage *k, clattn_i64 stride, co
             if (TERMS) s[i] = with_terms(head, tile, block, key, j, s[i]);
             if (RANGES && block->ranged) s[i] = within_range(tile, key, j, s[i]);
             highest = vec_max(s[i], highest);
-            VEC_AT(LANES_AT(p, j, c + i)) = s[i];
         }
+        UNROLL for (int i = 0; i < SINGLE_MR; i++) VEC_AT(LANES_AT(p, j, c + i)) = s[i];
     }
     top[j] = highest;
 }
@@ -217,7 +222,7 @@ static inline void score_block(const __global storage *k, clattn_i64 stride, con
                                const float *qt, /* (NV, QUERY_ROWS, VW) */
                                float *p,        /* (NV, KEY_ROWS, VW) */
                                vec *top) /* (NV) */ {
-    if (tile->vectors == NV && !block->ranged) {
+    if (tile->vectors == NV && !block->ranged && !block->skips) {
         score_whole(k, stride, head, tile, block, qt, p, top);
         return;
     }
@@ -294,7 +299,7 @@ static inline bool is_poisoned(const value_source *source, const key_block *bloc
     half_vec tail = (half_vec)(0.0f);
     UNROLL for (int j = 0; j < NC; j++) sums[j] = (vec)(0.0f);
     for (int c = 0; c < block->count; c++) {
-        if (!block->masked && c == block->common.x) c = block->common.y;
+        if (!block->masked && !block->parted && c == block->common.x) c = block->common.y;
         if (c == block->count) break;
         const value_row row = value_row_of(source, block, c);
         UNROLL for (int j = 0; j < NC; j++) sums[j] = muladd(LOAD(row + j * VW), (vec)(0.0f), sums[j]);
@@ -362,18 +367,27 @@ static inline int tile_column(int t) {
 }
 
 static inline void add_block(const __global storage *v, clattn_i64 stride, const attn_head *head,
-                             const query_tile *tile, const key_block *block, const float *p, const float *rescale,
-                             float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
+                             const query_tile *tile, const key_block *block, bool careful, const float *p,
+                             const float *rescale, float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
     float copied[COPY_VALUE ? BLOCK_KV * TILE_COLUMNS : 1] __attribute__((aligned(64)));
     for (int t = 0; t < VALUE_TILES; t++) {
         const value_source source = {v, stride, tile_column(t), copied};
         float *tile_acc = acc + t * BLOCK_Q * ACC_COLUMNS;
         if (COPY_VALUE) copy_values(&source, block, copied);
-        if (block->partial && is_poisoned(&source, block))
+        if (careful && block->partial && is_poisoned(&source, block))
             add_allowed_values(&source, head, tile, block, p, rescale, tile_acc);
         else
             add_values(&source, head, tile, block, p, rescale, tile_acc);
     }
+}
+
+/* Whether a sum became an infinity or NaN. */
+static inline bool is_spoiled(const query_tile *tile, const float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
+    vec sum = (vec)(0.0f);
+    for (int t = 0; t < VALUE_TILES; t++)
+        for (int i = 0; i < tile->rows * ACC_COLUMNS; i += VW)
+            sum = muladd(VEC_AT(acc + t * BLOCK_Q * ACC_COLUMNS + i), (vec)(0.0f), sum);
+    return any(sum != sum);
 }
 
 /* ---- pass 5 ------------------------------------------------------------------------------------------------------ */
@@ -425,11 +439,10 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
                    const __global float *alibi, const __global float *sinks, __global float *lse,
                    const __global int *prefix, const __global int *query_documents, const __global int *key_documents) {
     float qt[NV * QUERY_ROWS * VW] __attribute__((aligned(64))); /* Q^T */
-    float p[NV * KEY_ROWS * VW] __attribute__((aligned(64)));    /* scores, then weights */
-    float bias[BIAS ? NV * KEY_ROWS * VW : 1] __attribute__((aligned(64)));
+    float p[NV * KEY_ROWS * VW] __attribute__((aligned(64)));    /* float mask, then scores, then weights */
     float acc[VALUE_TILES * BLOCK_Q * ACC_COLUMNS] __attribute__((aligned(64))); /* sums of weight * value */
     float factors[BLOCK_Q] __attribute__((aligned(64)));                         /* rescale, at last 1 / l */
-    int list[KEY_LIST ? BLOCK_KV : 1];
+    int list[KEY_LIST ? BLOCK_KV : 1], bits[MASK_BOOL ? NV * KEY_ROWS : 1];
     vec top[NV], m[NV], l[NV]; /* of the scores: block's maximum, running maximum, running sum of weights */
 
     attn_head head;
@@ -448,29 +461,34 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
                a->query.row, &tile, qt);
 
     const float first_m = SINKS ? sinks[a->sinks_offset + h] * tile.exponent_of_term : -INFINITY;
-    UNROLL for (int j = 0; j < NV; j++) {
-        m[j] = (vec)(first_m);
-        l[j] = (vec)(SINKS ? 1.0f : 0.0f);
-    }
-    for (int i = 0; i < VALUE_TILES * BLOCK_Q * ACC_COLUMNS; i += VW) VEC_AT(acc + i) = (vec)(0.0f);
-
-    int at = attn_range(&head, tile.row).x, end = attn_range(&head, tile.row + tile.rows - 1).y;
-    bool always = !ALWAYS_KEYS;
-    while (at < end || !always) {
-        if (at >= end) {
-            always = true;
-            at = head.always;
-            end = head.kv_len;
-            continue;
+    const int2 range = (int2)(attn_range(&head, tile.row).x, attn_range(&head, tile.row + tile.rows - 1).y);
+    for (bool careful = false, done = false; !done; careful = true) {
+        UNROLL for (int j = 0; j < NV; j++) {
+            m[j] = (vec)(first_m);
+            l[j] = (vec)(SINKS ? 1.0f : 0.0f);
         }
-        const int block_end = at + min(end - at, BLOCK_KV - at % BLOCK_KV);
-        key_block_set(&block, &head, &tile, at, block_end, ALWAYS_KEYS && always, list, bias);
-        at = block_end;
-        if (block.count == 0) continue;
-        score_block(k, a->key.row, &head, &tile, &block, qt, p, top);
-        weigh_block(&head, &tile, &block, top, p, m, l, factors);
-        if (DROPOUT) drop_weights(a, b, h, &tile, &block, p);
-        add_block(v, a->value.row, &head, &tile, &block, p, factors, acc);
+        for (int i = 0; i < VALUE_TILES * BLOCK_Q * ACC_COLUMNS; i += VW) VEC_AT(acc + i) = (vec)(0.0f);
+
+        bool always = !ALWAYS_KEYS, partial = false;
+        int at = range.x, end = range.y;
+        while (at < end || !always) {
+            if (at >= end) {
+                always = true;
+                at = head.always;
+                end = head.kv_len;
+                continue;
+            }
+            const int block_end = at + min(end - at, BLOCK_KV - at % BLOCK_KV);
+            key_block_set(&block, &head, &tile, at, block_end, ALWAYS_KEYS && always, list, bits, p);
+            at = block_end;
+            if (block.count == 0) continue;
+            score_block(k, a->key.row, &head, &tile, &block, qt, p, top);
+            weigh_block(&head, &tile, &block, top, p, m, l, factors);
+            if (DROPOUT) drop_weights(a, b, h, &tile, &block, p);
+            add_block(v, a->value.row, &head, &tile, &block, careful, p, factors, acc);
+            partial |= block.partial;
+        }
+        done = careful || !partial || !is_spoiled(&tile, acc);
     }
 
     close_rows(&head, &tile, first_m, m, l, factors,
