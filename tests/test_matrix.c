@@ -1,5 +1,5 @@
-/* attn_matrix on emulated engines: every layout, both 16-bit types, both ways in which emulated lanes meet, and
- * mistakes planted in them, all of which verification has to catch. */
+/* attn_matrix and gemm_matrix on emulated engines: every layout, both 16-bit types, both ways in which emulated lanes
+ * meet, and mistakes planted in them, all of which verification has to catch. */
 #define _DEFAULT_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,6 +74,34 @@ static void try_variant(const char *engine, bool subgroups, uint32_t features, c
     clattn_context_destroy(&context);
 }
 
+static clattn_status verify_product(clattn_context *context, const clattn__gemm_problem *problem, bool long_form,
+                                    clattn__verify_stats *stats) {
+    clattn__refusal why = {{0}};
+    if (!CHECK(clattn__gemm_matrix.supports(problem, &context->env.device.caps, &why), "refused: %s", why.text))
+        return CLATTN_UNSUPPORTED;
+    return clattn__gemm_verify(context, &clattn__gemm_matrix, problem, long_form, stats);
+}
+
+/* Odd widths and depths; heads, and columns that are no whole heads' worth; each weight needs all its parts. */
+static const clattn__gemm_problem products[] = {
+    {.m = 134, .n = 99, .k = 77, .width = 33, .dtype = CLATTN_F16, .split_heads = true, .bias = true},
+    {.m = 134, .n = 130, .k = 70, .width = 130, .dtype = CLATTN_BF16, .activation = CLATTN_ACTIVATION_GELU},
+};
+
+static void try_products(const char *engine, bool subgroups) {
+    for (size_t i = 0; i < sizeof products / sizeof products[0]; i++) {
+        clattn_context *context = context_with(engine, subgroups, NULL);
+        if (!context) return;
+        clattn__verify_stats stats = {0};
+        clattn_status status = verify_product(context, &products[i], true, &stats);
+        CHECK(status == CLATTN_OK, "%s, %lld columns from %lld: %s", engine, (long long)products[i].n,
+              (long long)products[i].k, clattn_last_error());
+        clattn_test_note("%s%s %s product: %d cases, %.3f of the tolerance", engine, subgroups ? " (sub-groups)" : "",
+                         clattn_dtype_name(products[i].dtype), stats.cases, stats.worst);
+        clattn_context_destroy(&context);
+    }
+}
+
 /* The sanitizers slow the driver's compiler down, which is all that these tests wait for. */
 #ifdef __SANITIZE_ADDRESS__
 enum { EVERY = 5 };
@@ -96,6 +124,11 @@ static void test_layouts(void) {
     if (EVERY == 1 && some > 1) try_variant("nv", false, plain | CLATTN__CAUSAL, CLATTN_F16, 128, 64);
 }
 
+static void test_products(void) {
+    const int some = has_subgroups() ? 1 : ENGINES;
+    for (int e = 0; e < some; e += EVERY) try_products(engines[e], false);
+}
+
 static void test_features(void) {
     try_variant("nv", false, everything, CLATTN_BF16, 40, 72);
     if (EVERY > 1 || has_subgroups()) return;
@@ -115,8 +148,10 @@ static void test_subgroups(void) {
         return;
     }
     static const char *const exchanging[] = {"nv", "wmma11", "dpas8", "dpas16"}; /* 32, 32, 8 and 16 lanes */
-    for (size_t e = 0; e < sizeof exchanging / sizeof exchanging[0]; e++)
+    for (size_t e = 0; e < sizeof exchanging / sizeof exchanging[0]; e++) {
         try_variant(exchanging[e], true, plain | CLATTN__CAUSAL, CLATTN_F16, 32, 32);
+        try_products(exchanging[e], true);
+    }
 }
 
 /* ---- planted mistakes ------------------------------------------------------------------------------------------ */
@@ -146,6 +181,16 @@ static const mistake mistakes[] = {
     {"wmma12", "attn_matrix.cl", "!any ? 0.0f : sum == sum", "sum == sum"},
     {"nv", "attn_matrix.cl", "if (!odd) break;", "break;"},
     {"nv", "attn_matrix.cl", "a.scale < 0.0f ? 0x80008000u : 0u", "0u"},
+};
+/* In what products alone go through. */
+static const mistake product_mistakes[] = {
+    {"nv", "gemm_matrix.cl", "source.keys += BLOCK_K;", ""},
+    {"nv", "gemm_matrix.cl", "k0 + BLOCK_K < depth ? k0 + BLOCK_K : 0", "k0 + BLOCK_K"},
+    {"nv", "inc/mma_nv.clh", "p && d + 2 <= columns", "p && d < columns"},
+    {"wmma11", "gemm_matrix.cl", " * vload4(0, factor + c)", ""},
+    {"mfma32", "gemm_matrix.cl", "in_part / a->width * a->y.head +", ""},
+    {"dpas8", "inc/mma_rows.clh", "p && d + 8 <= columns", "p && d < columns"},
+    {"dpas16", "gemm_matrix.cl", "m < a.m ?", "m < a.m - 1 ?"},
 };
 /* The emulated instructions hold work-group barriers of their own, which hide these; sub-group barriers do not. */
 static const mistake missing_barriers[] = {
@@ -195,6 +240,16 @@ static void remove_kernels(void) {
     rmdir(folder);
 }
 
+static void must_catch_in_product(const mistake *planted) {
+    REQUIRE(write_kernels(planted), "cannot plant \"%s\" in %s", planted->wrong, planted->file);
+    clattn_context *context = context_with(planted->engine, false, folder);
+    if (!context) return;
+    clattn_status status = verify_product(context, &products[0], true, NULL);
+    CHECK(status == CLATTN_WRONG_RESULT, "%s, \"%s\" instead of \"%s\": %s", planted->engine, planted->wrong,
+          planted->right, status == CLATTN_OK ? "not noticed" : clattn_last_error());
+    clattn_context_destroy(&context);
+}
+
 static void must_catch(const mistake *planted, bool subgroups) {
     REQUIRE(write_kernels(planted), "cannot plant \"%s\" in %s", planted->wrong, planted->file);
     clattn_context *context = context_with(planted->engine, subgroups, folder);
@@ -222,7 +277,9 @@ static void test_mistakes(void) {
         clattn_test_note("planted %zu missing barriers", sizeof missing_barriers / sizeof missing_barriers[0]);
     } else {
         for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i += EVERY) must_catch(&mistakes[i], false);
-        clattn_test_note("planted one in %d of %zu mistakes", EVERY, sizeof mistakes / sizeof mistakes[0]);
+        const size_t count = sizeof product_mistakes / sizeof product_mistakes[0];
+        for (size_t i = 0; i < count; i += EVERY) must_catch_in_product(&product_mistakes[i]);
+        clattn_test_note("planted one in %d of %zu mistakes", EVERY, sizeof mistakes / sizeof mistakes[0] + count);
     }
     remove_kernels();
 }
@@ -264,8 +321,13 @@ static void test_refusals(void) {
 }
 
 static const clattn_test matrix_tests[] = {
-    {"layouts", test_layouts},   {"features", test_features}, {"subgroups", test_subgroups},
-    {"mistakes", test_mistakes}, {"refusals", test_refusals}, {NULL, NULL},
+    {"layouts", test_layouts},
+    {"products", test_products},
+    {"features", test_features},
+    {"subgroups", test_subgroups},
+    {"mistakes", test_mistakes},
+    {"refusals", test_refusals},
+    {NULL, NULL},
 };
 
 int main(int argc, char **argv) {

@@ -120,6 +120,8 @@ typedef struct clattn_gemm_args {
     int has_bias;
     int accumulate;                      /* add to y instead of overwriting it */
     int columns_per_item, rows_per_item; /* what one work-item computes; filled by the kernel that uses them */
+    int weight_parts;                    /* of 16 bits each, whose sum is the weight; likewise */
+    int reserved;
 } clattn_gemm_args;
 
 enum clattn_gemm_slot { GEMM_ARGS = 0, GEMM_X, GEMM_W, GEMM_BIAS, GEMM_Y };

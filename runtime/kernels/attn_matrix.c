@@ -3,10 +3,8 @@
 
 #include <stdio.h>
 
-#include "kernels/impl.h"
+#include "kernels/matrix.h"
 
-/* Left free in local memory: drivers keep launch arguments and their own words there. */
-#define LOCAL_RESERVE 128
 /* Offsets within a key block are 32-bit. */
 #define MOST_ROW_STRIDE ((int64_t)1 << 22)
 
@@ -56,13 +54,6 @@ static const struct matrix_shape {
     {MATRIX_DPAS16, 0, 128, false, 8, 1, 16, 1, false, false},
 };
 
-static const struct matrix_engine {
-    int m, n, lanes;
-} engines[] = {
-    [MATRIX_NV] = {16, 16, 32},     [MATRIX_WMMA11] = {16, 16, 32}, [MATRIX_WMMA12] = {16, 16, 32},
-    [MATRIX_MFMA32] = {32, 32, 64}, [MATRIX_DPAS8] = {8, 8, 8},     [MATRIX_DPAS16] = {16, 8, 16},
-};
-
 typedef struct matrix_plan {
     struct matrix_shape shape;
     int waves, items, block_q;
@@ -73,7 +64,7 @@ static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1)
 
 static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn__attn_problem *problem,
                                  const clattn__caps *caps) {
-    const struct matrix_engine *engine = &engines[shape->engine];
+    const clattn__matrix_engine *engine = clattn__matrix_engine_of(caps);
     matrix_plan plan = {.shape = *shape, .waves = shape->waves};
     if (caps->matrix.emulated && plan.waves > 2) plan.waves = 2; /* each lane costs a work-item's stack */
     plan.items = plan.waves * engine->lanes;
@@ -86,14 +77,13 @@ static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn_
     const int64_t staged = shape->stages * (shape->block_kv * (key_width + pad) + value_tile);
     const int64_t queries =
         shape->query_local ? plan.block_q * key_width * (shape->engine == MATRIX_WMMA11 ? 2 : 1) : 0;
-    const int64_t exchange = caps->matrix.emulated ? plan.waves * (32 * 16 * 4 + engine->lanes * 8 * 4) : 0;
-    plan.local_bytes = (size_t)((staged + queries) * 2 + exchange + 16);
+    plan.local_bytes = (size_t)((staged + queries) * 2 + 16) + clattn__matrix_exchange(caps, plan.waves);
     return plan;
 }
 
 static bool fits(const matrix_plan *plan, const clattn__caps *caps) {
     return (uint64_t)plan->items <= caps->max_work_group && (uint64_t)plan->items <= caps->max_item_sizes[0] &&
-           plan->local_bytes + LOCAL_RESERVE <= caps->local_memory;
+           plan->local_bytes + CLATTN__MATRIX_RESERVE <= caps->local_memory;
 }
 
 static bool is_for(const struct matrix_shape *shape, const clattn__attn_problem *problem, const clattn__caps *caps) {
@@ -141,19 +131,12 @@ static bool refuse_widths(const clattn__attn_problem *problem, const clattn__cap
         "its tiles for head_dim %lld and value_dim %lld need %zu bytes of local memory and %d work-items per "
         "group; the device has %llu (%d reserved) and %llu",
         (long long)problem->head_dim, (long long)problem->value_dim, plan.local_bytes, plan.items,
-        (unsigned long long)caps->local_memory, LOCAL_RESERVE, (unsigned long long)caps->max_work_group);
+        (unsigned long long)caps->local_memory, CLATTN__MATRIX_RESERVE, (unsigned long long)caps->max_work_group);
 }
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
     if (!clattn__refuse_features(why, problem->features, clattn__attn_matrix.features)) return false;
-    if (caps->matrix.engine == MATRIX_NONE)
-        return clattn__refuse(why, "the device has no matrix engine that it drives");
-    if (problem->dtype == CLATTN_F32)
-        return clattn__refuse(why, "matrix engines take 16-bit operands; the tensors are float32");
-    if (problem->dtype == CLATTN_BF16 && caps->matrix.engine == MATRIX_NV && !caps->matrix.emulated &&
-        caps->matrix.arch < 80)
-        return clattn__refuse(why, "bfloat16 needs compute capability 8.0; the device has %d.%d",
-                              caps->matrix.arch / 10, caps->matrix.arch % 10);
+    if (!clattn__matrix_serves(problem->dtype, caps, why)) return false;
     if (problem->head_dim % 8 != 0 || problem->value_dim % 8 != 0)
         return clattn__refuse(why, "head_dim %lld and value_dim %lld must be multiples of 8",
                               (long long)problem->head_dim, (long long)problem->value_dim);
@@ -163,26 +146,17 @@ static bool supports(const clattn__attn_problem *problem, const clattn__caps *ca
 }
 
 static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan) {
-    const clattn__matrix *matrix = &kernel->programs->env->device.caps.matrix;
+    const clattn__caps *caps = &kernel->programs->env->device.caps;
     clattn__options options;
     clattn__options_start(&options);
-    clattn__attn_options(&options, &kernel->problem, &kernel->programs->env->device.caps);
-    clattn__options_int(&options, "MATRIX_ENGINE", matrix->engine);
+    clattn__attn_options(&options, &kernel->problem, caps);
     clattn__options_int(&options, "WAVES", plan->waves);
     clattn__options_int(&options, "QT", plan->shape.query_tiles);
     clattn__options_int(&options, "BLOCK_KV", plan->shape.block_kv);
     clattn__options_int(&options, "STAGES", plan->shape.stages);
     clattn__options_int(&options, "PREFETCH", plan->shape.prefetch);
     clattn__options_int(&options, "QUERY_LOCAL", plan->shape.query_local);
-    clattn__options_int(&options, "MMA_EMULATE", matrix->emulated);
-    if (matrix->emulated) {
-        clattn__options_int(&options, "MMA_EMULATE_SUBGROUPS", matrix->subgroups);
-        clattn__options_int(&options, "MMA_COPY_LATE", matrix->subgroups ? 0 : 1);
-    } else {
-        if (matrix->engine == MATRIX_NV) clattn__options_int(&options, "PTX_ARCH", matrix->arch);
-        if (matrix->engine == MATRIX_DPAS8 || matrix->engine == MATRIX_DPAS16) /* 256 registers per thread */
-            clattn__options_raw(&options, "-cl-intel-256-GRF-per-thread");
-    }
+    clattn__matrix_options(&options, caps);
     clattn_status status = clattn__program_get(kernel->programs, "attn_matrix.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "attn_matrix", &kernel->kernel);
@@ -206,8 +180,8 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     kernel->block_kv = plan.shape.block_kv;
     snprintf(kernel->tiles, sizeof kernel->tiles,
              "%d query rows x %d keys, %d waves of %d lanes with %d row tiles each, %zu bytes of local memory%s",
-             plan.block_q, plan.shape.block_kv, plan.waves, engines[plan.shape.engine].lanes, plan.shape.query_tiles,
-             plan.local_bytes, caps->matrix.emulated ? ", emulated" : "");
+             plan.block_q, plan.shape.block_kv, plan.waves, clattn__matrix_engine_of(caps)->lanes,
+             plan.shape.query_tiles, plan.local_bytes, caps->matrix.emulated ? ", emulated" : "");
     return CLATTN_OK;
 }
 

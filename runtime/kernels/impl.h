@@ -175,6 +175,7 @@ typedef struct clattn__gemm_kernel {
     clattn__buffer weight, bias;
     cl_kernel bias_kernel;         /* rows.cl: clblast needs the bias in y beforehand */
     int block_m, block_n, block_k; /* tile sizes; verification tries extents around them */
+    int items, weight_parts;       /* gemm_matrix: work-items per group, 16-bit parts of the weight */
     char tiles[160];
     const char *origin;
 } clattn__gemm_kernel;
@@ -202,7 +203,8 @@ clattn_status clattn__gemm_prepare(clattn__gemm_kernel *kernel, const clattn__ca
 clattn_status clattn__gemm_set_args(clattn__gemm_kernel *kernel, const clattn__gemm_call *call,
                                     const clattn_gemm_args *args);
 
-extern const clattn__gemm_impl clattn__gemm_cpu, clattn__gemm_clblast, clattn__gemm_tiled, clattn__gemm_host;
+extern const clattn__gemm_impl clattn__gemm_cpu, clattn__gemm_matrix, clattn__gemm_clblast, clattn__gemm_tiled,
+    clattn__gemm_host;
 
 /* Small kernels: everything in a plan that is neither attention nor a product (norms, activations, rotation, cache
  * appends, ...). One file <name>.c beside cl/<name>.cl makes them; `constants` are weights that the op owns. */

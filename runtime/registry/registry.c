@@ -16,11 +16,11 @@ const clattn__attn_impl *const clattn__attn_list[] = {
 };
 
 const clattn__gemm_impl *const clattn__gemm_list[] = {
-    &clattn__gemm_cpu,
+    &clattn__gemm_cpu,     &clattn__gemm_matrix,
 #ifdef CLATTN_WITH_CLBLAST
     &clattn__gemm_clblast,
 #endif
-    &clattn__gemm_tiled,   &clattn__gemm_host, NULL,
+    &clattn__gemm_tiled,   &clattn__gemm_host,   NULL,
 };
 
 /* ---- what both lists share -------------------------------------------------------------------------------------- */
