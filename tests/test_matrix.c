@@ -74,12 +74,16 @@ static void try_variant(const char *engine, bool subgroups, uint32_t features, c
     clattn_context_destroy(&context);
 }
 
-static clattn_status verify_product(clattn_context *context, const clattn__gemm_problem *problem, bool long_form,
-                                    clattn__verify_stats *stats) {
+/* set: which of its tiles. */
+static clattn_status verify_product(clattn_context *context, const clattn__gemm_problem *problem, size_t set,
+                                    bool long_form, clattn__verify_stats *stats) {
+    const clattn__caps *caps = &context->env.device.caps;
     clattn__refusal why = {{0}};
-    if (!CHECK(clattn__gemm_matrix.supports(problem, &context->env.device.caps, &why), "refused: %s", why.text))
-        return CLATTN_UNSUPPORTED;
-    return clattn__gemm_verify(context, &clattn__gemm_matrix, problem, long_form, stats);
+    clattn__candidates list = {.count = 0};
+    if (!CHECK(clattn__gemm_matrix.supports(problem, caps, &why), "refused: %s", why.text)) return CLATTN_UNSUPPORTED;
+    clattn__gemm_matrix.candidates(problem, caps, &list);
+    return clattn__gemm_verify(context, &clattn__gemm_matrix, problem, &list.set[set % (size_t)list.count], long_form,
+                               stats);
 }
 
 /* Odd widths and depths; heads, and columns that are no whole heads' worth; each weight needs all its parts. */
@@ -93,7 +97,7 @@ static void try_products(const char *engine, bool subgroups) {
         clattn_context *context = context_with(engine, subgroups, NULL);
         if (!context) return;
         clattn__verify_stats stats = {0};
-        clattn_status status = verify_product(context, &products[i], true, &stats);
+        clattn_status status = verify_product(context, &products[i], i, true, &stats);
         CHECK(status == CLATTN_OK, "%s, %lld columns from %lld: %s", engine, (long long)products[i].n,
               (long long)products[i].k, clattn_last_error());
         clattn_test_note("%s%s %s product: %d cases, %.3f of the tolerance", engine, subgroups ? " (sub-groups)" : "",
@@ -244,7 +248,7 @@ static void must_catch_in_product(const mistake *planted) {
     REQUIRE(write_kernels(planted), "cannot plant \"%s\" in %s", planted->wrong, planted->file);
     clattn_context *context = context_with(planted->engine, false, folder);
     if (!context) return;
-    clattn_status status = verify_product(context, &products[0], true, NULL);
+    clattn_status status = verify_product(context, &products[0], 0, true, NULL);
     CHECK(status == CLATTN_WRONG_RESULT, "%s, \"%s\" instead of \"%s\": %s", planted->engine, planted->wrong,
           planted->right, status == CLATTN_OK ? "not noticed" : clattn_last_error());
     clattn_context_destroy(&context);
