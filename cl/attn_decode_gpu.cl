@@ -8,6 +8,7 @@
  *
  * Forbidden keys have weight -1, which no power has, and are passed over, so that what lies there has no effect. */
 #include "inc/decode.clh"
+#include "inc/local.clh"
 
 /* GROUP: work-items, a power of two, 32..256, at least the float4 columns of a value. VALUE_DIM: at most GROUP * 4. */
 #if GROUP < 32 || GROUP > 256 || (GROUP & (GROUP - 1)) != 0 || GROUP * 4 < VALUE_DIM
@@ -78,6 +79,11 @@ attn_decode(ATTN_ALL_PARAMETERS(a), const clattn_decode_args d, __global float *
     const int item = (int)get_local_id(0), split = (int)get_group_id(0), line = (int)get_group_id(2);
     const int b = line / a.kv_heads, kv_head = line % a.kv_heads;
     const int column = item % COLUMNS, slice = item / COLUMNS;
+    POISON(q, item, GROUP);
+    POISON(slices, item, GROUP);
+    POISON(p, item, GROUP);
+    POISON(slice_sums, item, GROUP);
+    POISON(rows, item, GROUP);
     const cell_rows k = cells_of(&a.cells, &a.key, &a.key_scales, key, key_scales, cell_table, b, kv_head);
     const cell_rows v = cells_of(&a.cells, &a.value, &a.value_scales, value, value_scales, cell_table, b, kv_head);
     attn_head_set(&head, &a, b, kv_head * d.group, mask, padding, lengths, alibi);

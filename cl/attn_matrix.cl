@@ -23,6 +23,7 @@
  *   QUERY_LOCAL: 1 when Q rests in local memory, for engines with few registers. */
 #include "inc/cells.clh"
 #include "inc/dropout.clh"
+#include "inc/local.clh"
 #include "inc/tile_mma.clh"
 #include "inc/varlen.clh"
 
@@ -249,9 +250,12 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
 #if MMA_EXCHANGE
     __local __attribute__((aligned(16))) uint exchange[MMA_EXCHANGE * WAVES];
     MMA_START(context, tiles, exchange);
+    POISON(exchange, x->item, ITEMS);
 #else
     MMA_START(context, tiles, 0);
 #endif
+    if (!MMA_LANES_MATCH()) return; /* nothing is written, which verification notices */
+    POISON(tiles, x->item, ITEMS);
 
     const int tile_count = (all.query_len + BLOCK_Q - 1) / BLOCK_Q, heads = all.batch * all.query_heads;
     const clattn_i64 number = first + (clattn_i64)get_group_id(0);
@@ -293,6 +297,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
     const float to_log2 = HAS_TERMS ? heat : scale * heat;
 #if QUERY_LOCAL
     __local mma_a queries[WAVES * QT * KEY_STEPS * MMA_LANES];
+    POISON(queries, x->item, ITEMS);
 #else
     mma_a queries[QT][KEY_STEPS];
 #endif

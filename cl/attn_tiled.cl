@@ -37,6 +37,7 @@
  * weights and no scores output). */
 #include "inc/cell_rows.clh"
 #include "inc/dropout.clh"
+#include "inc/local.clh"
 #include "inc/mask.clh"
 #include "inc/types.clh"
 #include "inc/varlen.clh"
@@ -278,6 +279,8 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
     const int item = (int)get_local_id(0), tx = item % TILE_X, ty = item / TILE_X;
     __local float4 *own_weights = weight_area + (ty * WEIGHT_LD + tx);
     const int tiles = (all.query_len + BLOCK_Q - 1) / BLOCK_Q, heads = all.batch * all.query_heads;
+    POISON(area, item, ITEMS);
+    POISON(weight_area, item, ITEMS);
     const clattn_i64 number = first + (clattn_i64)get_group_id(0);
     /* With a causal mask the last tiles have the most keys: they start first, so that groups finish together. Otherwise
      * neighbouring groups share their head's keys in the cache. */

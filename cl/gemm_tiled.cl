@@ -12,6 +12,7 @@
  *
  * Tails. Rows: loads repeat the last row, stores are guarded. Columns and k: the weight is stored transposed, (k, n),
  * with zeros up to a multiple of WEIGHT_PAD and of BLOCK_K; beyond k the x tile holds zeros, whatever is in memory. */
+#include "inc/local.clh"
 #include "inc/types.clh"
 #include "inc/vendor.clh"
 #include "shared/args.h"
@@ -60,6 +61,8 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
     const int m_first = (int)get_group_id(1) * BLOCK_M, n_first = (int)get_group_id(0) * BLOCK_N;
     const long w_row = (a.n + WEIGHT_PAD - 1) / WEIGHT_PAD * WEIGHT_PAD;
     const int load_k = item % BLOCK_K; /* the column of the x tile that this item always loads */
+    POISON(x_tile, item, ITEMS);
+    POISON(w_tile, item, ITEMS);
 
     const __global storage *x_from[X_LOADS];
     UNROLL

@@ -10,6 +10,7 @@
  * ITEMS: work-items per row: 1 on CPUs, where the row is one loop over vectors, else a power of two, 64 by default.
  * Local: ITEMS floats. */
 #include "inc/lanes.clh"
+#include "inc/local.clh"
 #include "inc/types.clh"
 #include "inc/vendor.clh"
 #include "shared/args.h"
@@ -67,6 +68,7 @@ layer_norm(const clattn_norm_args a,       /* grid: (ITEMS, batch * rows)       
     const int item = (int)get_local_id(0), b = (int)get_group_id(1) / a.rows, r = (int)get_group_id(1) % a.rows;
     const int whole = a.features / VW * VW; /* features in whole vectors */
     const bool add = a.has_residual;
+    POISON(parts, item, ITEMS);
     x += row_at(a.x, b, r);
     y += row_at(a.y, b, r);
     if (add) residual += row_at(a.residual, b, r);

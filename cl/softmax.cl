@@ -10,6 +10,7 @@
  * GROUP: work-items per row, a power of two; 1 on CPUs, where a work-item has the vectors for itself; 64 elsewhere.
  * VW: 8 on CPUs, where a row has one work-item; 4 elsewhere: 16 bytes of floats. */
 #include "inc/lanes.clh"
+#include "inc/local.clh"
 #include "inc/types.clh"
 #include "inc/vendor.clh"
 #include "shared/args.h"
@@ -159,6 +160,7 @@ softmax_forward(const clattn_softmax_args a,   /* grid: (GROUP * rows)          
     const clattn_softmax_shape s = a.shape;
     const clattn_softmax_view vx = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vp = a.view[SOFTMAX_PROBABILITY];
     const int lane = (int)get_local_id(0);
+    POISON(scratch, lane, GROUP);
     const int3 at = place_of(&s, (long)get_group_id(0));
     const source from = {x + start_of(&vx, at), mask + start_of(&vm, at), vx.along, vm.along};
     const float greatest = greatest_of(&from, &s, lane, scratch);
@@ -178,6 +180,7 @@ softmax_backward(const clattn_softmax_args a,         /* grid: (GROUP * rows)   
     const clattn_softmax_view vp = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vg = a.view[SOFTMAX_SECOND],
                               vx = a.view[SOFTMAX_GRAD];
     const int lane = (int)get_local_id(0);
+    POISON(scratch, lane, GROUP);
     const int3 at = place_of(&s, (long)get_group_id(0));
     const __global storage *p = probability + start_of(&vp, at), *g = grad_output + start_of(&vg, at);
     const __global uchar *m = mask + start_of(&vm, at);
@@ -213,6 +216,7 @@ softmax_cross_entropy(const clattn_softmax_args a,   /* grid: (GROUP * rows)    
     const clattn_softmax_shape s = a.shape;
     const clattn_softmax_view vx = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vl = a.view[SOFTMAX_SECOND];
     const int lane = (int)get_local_id(0);
+    POISON(scratch, lane, GROUP);
     const int3 at = place_of(&s, (long)get_group_id(0));
     const source from = {x + start_of(&vx, at), mask + start_of(&vm, at), vx.along, vm.along};
     if (lane == 0) {

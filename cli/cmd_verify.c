@@ -15,6 +15,8 @@ static const char help[] =
     "and renews the trust record of the device.\n"
     "\n"
     "  --all                verify every device, not only the picked one\n"
+    "  --kernel NAME        only this kernel, or small kernel (layer_norm, rope, ...)\n"
+    "  --brief              each kernel with each feature, in few variants and short cases\n"
     "  --json               the same as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
     "\n"
     "worst: the greatest error as a fraction of what the error model allows a correct device; above 1 is wrong.\n"
@@ -22,6 +24,7 @@ static const char help[] =
     "examples:\n"
     "  clattn verify\n"
     "  clattn verify --device gpu,vendor=amd\n"
+    "  clattn verify --brief --kernel attn_tiled --pretend type=gpu,local_memory=16384,work_group=64\n"
     "  clattn verify --all --json > verified.json\n"
     "\n"
     "exit: 0 all agree, 1 a result differs, 2 bad option, 3 not supported, 4 no device\n";
@@ -114,7 +117,7 @@ static cJSON *report_json(verify_report *report, const clattn_device_info *info,
 }
 
 /* devices: the array that collects the JSON of each device, or NULL for text. */
-static int verify_device(const cli_device *device, cJSON *devices) {
+static int verify_device(const cli_device *device, const clattn_verify_options *options, cJSON *devices) {
     static const char *const titles[] = {"kernel", "result", "cases", "worst", "variant"};
     clattn_context *context = NULL;
     int code = cli_context(device, &context);
@@ -124,7 +127,7 @@ static int verify_device(const cli_device *device, cJSON *devices) {
     verify_report report = {.results = devices ? cJSON_CreateArray() : NULL};
     cli_table_start(&report.table, titles, "llrrl");
     double start = cli_seconds();
-    clattn_status status = clattn_verify(context, on_result, &report);
+    clattn_status status = clattn_verify_with(context, options, on_result, &report);
     double seconds = cli_seconds() - start;
     if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
     if (devices)
@@ -143,7 +146,7 @@ static int verify_device(const cli_device *device, cJSON *devices) {
 }
 
 /* A wrong result outweighs every other failure. */
-static int verify_all(const cli_device *device, cJSON *devices) {
+static int verify_all(const cli_device *device, const clattn_verify_options *options, cJSON *devices) {
     clattn_device_list *list = NULL;
     clattn_status status = clattn_device_list_create(&list);
     if (status != CLATTN_OK) return cli_fail_status(status, "looking for devices");
@@ -156,21 +159,25 @@ static int verify_all(const cli_device *device, cJSON *devices) {
         snprintf(selector, sizeof selector, "%d", i);
         one.selector = selector;
         if (i > 0 && !devices) putchar('\n');
-        int result = verify_device(&one, devices);
+        int result = verify_device(&one, options, devices);
         if (code == EXIT_GOOD || result == EXIT_WRONG) code = result;
     }
     return code;
 }
 
 int cmd_verify(int argc, char **argv) {
-    enum { OPT_ALL = CLI_OPT_FIRST_OWN, OPT_JSON };
+    enum { OPT_ALL = CLI_OPT_FIRST_OWN, OPT_KERNEL, OPT_BRIEF, OPT_JSON };
     static const struct option options[] = {CLI_DEVICE_OPTIONS,
                                             {"all", no_argument, NULL, OPT_ALL},
+                                            {"kernel", required_argument, NULL, OPT_KERNEL},
+                                            {"brief", no_argument, NULL, OPT_BRIEF},
                                             {"json", no_argument, NULL, OPT_JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
     cli_device device;
     cli_device_init(&device);
+    clattn_verify_options o;
+    clattn_verify_options_init(&o);
     bool all = false, json = false;
     for (int option; (option = getopt_long(argc, argv, "hv", options, NULL)) != -1;) {
         int handled = cli_device_option(&device, option, optarg);
@@ -179,6 +186,10 @@ int cmd_verify(int argc, char **argv) {
         if (option == 'h') return fputs(help, stdout), EXIT_GOOD;
         if (option == OPT_ALL)
             all = true;
+        else if (option == OPT_KERNEL)
+            o.kernel = optarg;
+        else if (option == OPT_BRIEF)
+            o.brief = 1;
         else if (option == OPT_JSON)
             json = true;
         else
@@ -187,7 +198,7 @@ int cmd_verify(int argc, char **argv) {
     if (optind < argc) return cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
     cJSON *devices = json ? cJSON_CreateArray() : NULL;
     if (json && !devices) return cli_fail(EXIT_USAGE, "out of memory");
-    int code = all ? verify_all(&device, devices) : verify_device(&device, devices);
+    int code = all ? verify_all(&device, &o, devices) : verify_device(&device, &o, devices);
     if (json) {
         cJSON *root = cJSON_CreateObject();
         cJSON_AddItemToObject(root, "devices", devices);

@@ -384,6 +384,74 @@ static void lists_end_with_the_host(void) {
           clattn__gemm_list[n - 1]->name);
 }
 
+/* ---- the brief form of verification ------------------------------------------------------------------------------ */
+
+typedef struct met {
+    uint32_t features[16]; /* of each attention kernel, by its place in the list */
+    int projections, small;
+} met;
+
+static void meet_attention(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
+    met *m = user;
+    int place = 0;
+    while (clattn__attn_list[place] != impl) place++;
+    const bool rows = problem->head_dim % 8 == 0 && problem->value_dim % 8 == 0 && problem->dtype != CLATTN_F32;
+    if (impl == &clattn__attn_matrix && !rows) return; /* it would refuse */
+    if ((problem->features & ~impl->features) == 0) m->features[place] |= problem->features;
+}
+static void meet_gemm(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
+    (void)impl, (void)problem;
+    ((met *)user)->projections++;
+}
+static void meet_op(void *user, const char *name, const clattn__op_variant *variant) {
+    (void)name, (void)variant;
+    ((met *)user)->small++;
+}
+
+static void brief_form_meets_every_feature(void) {
+    met m = {{0}, 0, 0};
+    clattn__variants visit = {.attention = meet_attention, .gemm = meet_gemm, .op = meet_op, .user = &m, .brief = true};
+    clattn__variants_walk(&visit);
+    for (int i = 0; clattn__attn_list[i]; i++) {
+        char text[256];
+        clattn__features_text(clattn__attn_list[i]->features & ~m.features[i], text, sizeof text);
+        CHECK(m.features[i] == clattn__attn_list[i]->features, "%s never meets: %s", clattn__attn_list[i]->name, text);
+    }
+    CHECK(m.projections >= 4 && m.small >= 13, "%d projections, %d small kernels", m.projections, m.small);
+    const int small = m.small;
+    visit.kernel = "layer_norm";
+    clattn__variants_walk(&visit);
+    CHECK(m.small == small + 1, "of one name there are %d in the brief form", m.small - small);
+}
+
+static void count_results(void *user, const clattn_verify_result *result) {
+    CHECK(strcmp(result->kernel, "rows") == 0 && result->cases > 0 && result->failures == 0, "%s: %s", result->kernel,
+          result->detail);
+    ++*(int *)user;
+}
+
+static void verify_options(void) {
+    clattn_context *context = open_context(NULL, "");
+    REQUIRE(context, "no context");
+    clattn_verify_options options;
+    clattn_verify_options_init(&options);
+    int results = 0;
+    options.kernel = "rows";
+    options.brief = 1;
+    CHECK(clattn_verify_with(context, &options, count_results, &results) == CLATTN_OK && results == 1, "%d results: %s",
+          results, clattn_last_error());
+    options.kernel = "attn_abacus";
+    CHECK(clattn_verify_with(context, &options, NULL, NULL) == CLATTN_INVALID_ARGUMENT &&
+              strstr(clattn_last_error(), "options.kernel is \"attn_abacus\""),
+          "%s", clattn_last_error());
+    options.struct_size = 3;
+    CHECK(clattn_verify_with(context, &options, NULL, NULL) == CLATTN_INVALID_ARGUMENT &&
+              strstr(clattn_last_error(), "clattn_verify_options.struct_size is 3"),
+          "%s", clattn_last_error());
+    CHECK(clattn_verify_with(NULL, NULL, NULL, NULL) == CLATTN_INVALID_ARGUMENT, "context NULL");
+    clattn_context_destroy(&context);
+}
+
 int main(int argc, char **argv) {
     if (!getenv("CLATTN_SOURCE_ROOT") || !mkdtemp(folder))
         return fprintf(stderr, "set CLATTN_SOURCE_ROOT to the source tree\n"), 1;
@@ -401,6 +469,8 @@ int main(int argc, char **argv) {
                                         {NULL, NULL}};
     static const clattn_test order[] = {{"refusals_name_the_reason", refusals_name_the_reason},
                                         {"lists_end_with_the_host", lists_end_with_the_host},
+                                        {"brief_form_meets_every_feature", brief_form_meets_every_feature},
+                                        {"verify_options", verify_options},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"trust", trust}, {"small", small}, {"order", order}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);

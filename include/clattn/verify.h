@@ -21,9 +21,21 @@ typedef struct clattn_verify_result {
 } clattn_verify_result;
 typedef void (*clattn_verify_fn)(void *user, const clattn_verify_result *result);
 
+typedef struct clattn_verify_options {
+    size_t struct_size; /* set by clattn_verify_options_init */
+    const char *kernel; /* default NULL: all of them; else this one: "attn_tiled", "gemm_cpu", "layer_norm", ... */
+    int brief;          /* default 0; 1: each kernel with each feature it has, in few variants and short cases, where
+                           the long form would take minutes (an emulator, a slow compiler) */
+} clattn_verify_options;
+CLATTN_API void clattn_verify_options_init_sized(clattn_verify_options *options, size_t caller_size);
+#define clattn_verify_options_init(o) clattn_verify_options_init_sized((o), sizeof *(o))
+
 /* Verifies every kernel of the registry over many variants on the context's device, and renews the trust record.
- * OK when all agree, WRONG_RESULT when any differs. */
+ * OK when all agree, WRONG_RESULT when any differs or fails. */
 CLATTN_API clattn_status clattn_verify(clattn_context *context, clattn_verify_fn report, void *user);
+/* The same as the options say; NULL: the long form of all. INVALID_ARGUMENT when no kernel has the name. */
+CLATTN_API clattn_status clattn_verify_with(clattn_context *context, const clattn_verify_options *options,
+                                            clattn_verify_fn report, void *user);
 
 /* One program as a driver would be given it. Strings are valid during the callback only. */
 typedef struct clattn_program_source {

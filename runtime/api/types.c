@@ -4,6 +4,7 @@
 #include "clattn/mha.h"
 #include "clattn/softmax.h"
 #include "clattn/tune.h"
+#include "clattn/verify.h"
 
 #include <string.h>
 
@@ -95,5 +96,10 @@ void clattn_tune_options_init_sized(clattn_tune_options *options, size_t caller_
 
 void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size) {
     const clattn_context_options defaults = {.struct_size = caller_size};
+    init_sized(options, caller_size, &defaults, sizeof defaults);
+}
+
+void clattn_verify_options_init_sized(clattn_verify_options *options, size_t caller_size) {
+    const clattn_verify_options defaults = {.struct_size = caller_size};
     init_sized(options, caller_size, &defaults, sizeof defaults);
 }

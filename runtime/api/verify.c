@@ -1,15 +1,30 @@
 #include "clattn/verify.h"
 
+#include "api/rules.h"
 #include "registry/registry.h"
 
+#include <string.h>
+
 clattn_status clattn_verify(clattn_context *context, clattn_verify_fn report, void *user) {
+    return clattn_verify_with(context, NULL, report, user);
+}
+
+clattn_status clattn_verify_with(clattn_context *context, const clattn_verify_options *options, clattn_verify_fn report,
+                                 void *user) {
+    clattn_verify_options o;
+    clattn_verify_options_init(&o);
     if (!context) return clattn__fail(CLATTN_INVALID_ARGUMENT, "context is NULL");
-    return clattn__verify_all(context, report, user);
+    if (options) {
+        clattn_status status =
+            clattn__check_struct_size("clattn_verify_options", options->struct_size, sizeof *options, sizeof *options);
+        if (status != CLATTN_OK) return status;
+        memcpy(&o, options, options->struct_size);
+    }
+    return clattn__verify_all(context, &o, report, user);
 }
 
 clattn_status clattn_kernel_sources(clattn_context *context, clattn_source_fn report, void *user) {
-    if (!context || !report)
-        return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is NULL", context ? "report" : "context");
+    if (!context || !report) return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is NULL", context ? "report" : "context");
     return clattn__kernel_sources(context, report, user);
 }
 

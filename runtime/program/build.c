@@ -183,7 +183,8 @@ clattn_status clattn__kernel_create(clattn__programs *programs, clattn__program 
 size_t clattn__kernel_most_items(const clattn__programs *programs, cl_kernel kernel) {
     const clattn__device *device = &programs->env->device;
     size_t items = 0;
-    if (programs->recorder) return device->caps.max_work_group;
+    if (programs->recorder || (device->caps.quirks & CLATTN__QUIRK_GROUP_LIMIT_WRONG))
+        return device->caps.max_work_group;
     cl_int code = clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof items, &items, NULL);
     return code == CL_SUCCESS && items > 0 ? items : SIZE_MAX;
 }

@@ -176,15 +176,18 @@ typedef struct clattn__variants {
     void (*gemm)(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem);
     void (*op)(void *user, const char *name, const clattn__op_variant *variant);
     void *user;
-    bool wide_tiles; /* attention on 16-bit storage at the second width too */
+    bool wide_tiles;    /* attention on 16-bit storage at the second width too */
+    bool brief;         /* few variants, in which each kernel still meets each of its features */
+    const char *kernel; /* only this one; NULL: all */
 } clattn__variants;
 void clattn__variants_walk(const clattn__variants *visit);
 
 /* sources.c: the body of clattn_kernel_sources. */
 clattn_status clattn__kernel_sources(clattn_context *context, clattn_source_fn report, void *user);
 
-/* verify_all.c: the body of clattn_verify. */
-clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn report, void *user);
+/* verify_all.c: the body of clattn_verify_with; options are never NULL. */
+clattn_status clattn__verify_all(clattn_context *context, const clattn_verify_options *options, clattn_verify_fn report,
+                                 void *user);
 
 /* trust.c */
 clattn_status clattn__trust_create(clattn__trust *trust);

@@ -3,6 +3,8 @@
 #include "clattn/layers.h"
 #include "registry/registry.h"
 
+#include <string.h>
+
 static const struct {
     int head_dim, value_dim;
 } dims[] = {{64, 64}, {128, 128}, {32, 32}, {80, 80}, {33, 20}, {1, 1}, {512, 512}};
@@ -29,6 +31,28 @@ static const uint32_t feature_sets[] = {
     CLATTN__LENGTHS | CLATTN__PAGED | CLATTN__CELLS,
 };
 
+/* The brief form: every feature of every kernel in as few programs as that takes. A kernel refuses a row that holds
+ * anything it does not have, so rows hold together what the same kernels have. */
+static const struct {
+    uint32_t features;
+    clattn_dtype dtype;
+    int head_dim, value_dim;
+} brief_rows[] = {
+    {CLATTN__CAUSAL | CLATTN__LSE, CLATTN_F16, 64, 64},
+    {CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS, CLATTN_BF16, 32, 40},
+    {CLATTN__MASK_FLOAT | CLATTN__PADDING | CLATTN__LSE, CLATTN_F32, 33, 20},
+    {CLATTN__MASK_BOOL | CLATTN__PADDING | CLATTN__ALWAYS_KEYS, CLATTN_F16, 24, 32},
+    {CLATTN__MASK_BOOL | CLATTN__LENGTHS | CLATTN__CAUSAL | CLATTN__OFFSET_FROM_LENGTHS, CLATTN_F16, 32, 32},
+    {CLATTN__MASK_FLOAT | CLATTN__CAUSAL | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__DROPOUT, CLATTN_BF16, 32, 32},
+    {CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE, CLATTN_F16, 32, 32},
+    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__PAGED | CLATTN__CELLS, CLATTN_F32, 32, 32},
+    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__RING, CLATTN_F32, 32, 32},
+    {CLATTN__WEIGHTS | CLATTN__SCORES | CLATTN__CAUSAL, CLATTN_F32, 33, 20},
+    {CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORE_GAUSSIAN | CLATTN__SCORE_WEIGHT, CLATTN_F32, 32, 32},
+    {CLATTN__SCORE_ADDITIVE | CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS, CLATTN_F32, 32, 32},
+    {CLATTN__SCORE_LINEAR | CLATTN__SCORE_WEIGHT, CLATTN_F32, 32, 32},
+};
+
 static const clattn__gemm_problem gemms[] = {
     {.m = 134, .n = 384, .k = 384, .width = 64, .split_heads = true, .bias = true},
     {.m = 134, .n = 384, .k = 384, .width = 384, .bias = true},
@@ -39,6 +63,11 @@ static const clattn__gemm_problem gemms[] = {
     {.m = 134, .n = 77, .k = 520, .width = 77, .activation = CLATTN_ACTIVATION_RELU},
     {.m = 134, .n = 384, .k = 65, .width = 384, .bias = true, .activation = CLATTN_ACTIVATION_GELU},
     {.m = 134, .n = 65, .k = 1030, .width = 65, .bias = true}};
+static const clattn__gemm_problem brief_gemms[] = {
+    {.m = 134, .n = 99, .k = 77, .width = 33, .split_heads = true},
+    {.m = 134, .n = 99, .k = 77, .width = 99, .bias = true},
+    {.m = 134, .n = 77, .k = 129, .width = 77, .dtype = CLATTN_F16, .activation = CLATTN_ACTIVATION_RELU},
+    {.m = 134, .n = 65, .k = 40, .width = 65, .dtype = CLATTN_BF16, .bias = true}};
 
 /* Storage types, styles and activations are built as kernels of their own. */
 static const struct {
@@ -119,15 +148,40 @@ static void walk_attention(const clattn__variants *v, const clattn__attn_impl *i
             }
 }
 
+static void walk_attention_briefly(const clattn__variants *v, const clattn__attn_impl *impl) {
+    for (size_t r = 0; r < CLATTN__COUNT(brief_rows); r++)
+        visit_attention(v, impl, brief_rows[r].features, brief_rows[r].dtype, brief_rows[r].head_dim,
+                        brief_rows[r].value_dim);
+}
+
 static void walk_gemm(const clattn__variants *v, const clattn__gemm_impl *impl) {
-    for (size_t g = 0; g < CLATTN__COUNT(gemms); g++) {
-        const clattn__gemm_problem problem = clattn__gemm_fitted(impl, &gemms[g]);
+    const clattn__gemm_problem *list = v->brief ? brief_gemms : gemms;
+    const size_t count = v->brief ? CLATTN__COUNT(brief_gemms) : CLATTN__COUNT(gemms);
+    for (size_t g = 0; g < count; g++) {
+        const clattn__gemm_problem problem = clattn__gemm_fitted(impl, &list[g]);
         v->gemm(v->user, impl, &problem);
     }
 }
 
+/* The list has each name in full float32 first; caches differ by the type of their cells too. */
+static bool is_brief(size_t i) {
+    const bool bytes = ops[i].variant.cells == CLATTN_I8 && ops[i].variant.dtype == CLATTN_F32;
+    for (size_t earlier = 0; earlier < i && !bytes; earlier++)
+        if (strcmp(ops[earlier].name, ops[i].name) == 0) return false;
+    return true;
+}
+
+static bool is_wanted(const clattn__variants *v, const char *name) {
+    return !v->kernel || strcmp(v->kernel, name) == 0;
+}
+
 void clattn__variants_walk(const clattn__variants *v) {
-    for (int i = 0; clattn__attn_list[i]; i++) walk_attention(v, clattn__attn_list[i]);
-    for (int i = 0; clattn__gemm_list[i]; i++) walk_gemm(v, clattn__gemm_list[i]);
-    for (size_t i = 0; i < CLATTN__COUNT(ops); i++) v->op(v->user, ops[i].name, &ops[i].variant);
+    for (int i = 0; clattn__attn_list[i]; i++) {
+        if (!is_wanted(v, clattn__attn_list[i]->name)) continue;
+        (v->brief ? walk_attention_briefly : walk_attention)(v, clattn__attn_list[i]);
+    }
+    for (int i = 0; clattn__gemm_list[i]; i++)
+        if (is_wanted(v, clattn__gemm_list[i]->name)) walk_gemm(v, clattn__gemm_list[i]);
+    for (size_t i = 0; i < CLATTN__COUNT(ops); i++)
+        if (is_wanted(v, ops[i].name) && (!v->brief || is_brief(i))) v->op(v->user, ops[i].name, &ops[i].variant);
 }

@@ -8,11 +8,21 @@ typedef struct sweep {
     clattn_context *context;
     clattn_verify_fn report;
     void *user;
+    bool brief;
+    int visited;
     bool failed;
 } sweep;
 
-static void tell(sweep *w, const char *kernel, const char *variant, const clattn__verify_stats *stats,
-                 const char *detail, bool refused) {
+/* A kernel may find only when it is built that it does not fit the device: it refuses then. Whatever else went wrong
+ * before a case ran is a failure too. */
+static void tell(sweep *w, const char *kernel, const char *variant, clattn__verify_stats *stats, clattn_status status) {
+    const bool refused = status == CLATTN_UNSUPPORTED && stats->cases == 0;
+    const char *detail = status == CLATTN_OK ? "" : clattn_last_error();
+    if (status != CLATTN_OK && !refused) {
+        w->failed = true;
+        if (stats->failures == 0) stats->failures = 1;
+    }
+    w->visited++;
     const clattn_verify_result result = {.kernel = kernel,
                                          .variant = variant,
                                          .cases = stats->cases,
@@ -41,16 +51,13 @@ static void verify_attention(void *user, const clattn__attn_impl *impl, const cl
              (long long)problem->value_dim, clattn_dtype_name(problem->dtype));
     clattn__verify_stats stats = {0};
     clattn__refusal why = {{0}};
-    if (!clattn__attn_serves(impl, problem, &w->context->env.device.caps, &why)) {
-        tell(w, impl->name, variant, &stats, why.text, true);
-        return;
-    }
     clattn__attn_kernel kernel = {.impl = impl, .programs = &w->context->programs, .problem = *problem};
-    clattn_status status = clattn__attn_prepare(&kernel, NULL);
-    if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, true, &stats);
-    if (status != CLATTN_OK) w->failed = true;
+    clattn_status status = clattn__attn_serves(impl, problem, &w->context->env.device.caps, &why)
+                               ? clattn__attn_prepare(&kernel, NULL)
+                               : clattn__fail(CLATTN_UNSUPPORTED, "%s", why.text);
+    if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, !w->brief, &stats);
     if (impl != &clattn__attn_host) record(w, impl->name, kernel.program, status);
-    tell(w, impl->name, variant, &stats, status == CLATTN_OK ? "" : clattn_last_error(), false);
+    tell(w, impl->name, variant, &stats, status);
     clattn__attn_kernel_clear(&kernel);
 }
 
@@ -62,13 +69,10 @@ static void verify_gemm(void *user, const clattn__gemm_impl *impl, const clattn_
              problem->bias ? ", bias" : "", problem->activation ? ", activation" : "");
     clattn__verify_stats stats = {0};
     clattn__refusal why = {{0}};
-    if (!clattn__gemm_serves(impl, problem, &w->context->env.device.caps, &why)) {
-        tell(w, impl->name, variant, &stats, why.text, true);
-        return;
-    }
-    clattn_status status = clattn__gemm_verify(w->context, impl, problem, NULL, true, &stats);
-    if (status != CLATTN_OK) w->failed = true;
-    tell(w, impl->name, variant, &stats, status == CLATTN_OK ? "" : clattn_last_error(), false);
+    clattn_status status = clattn__gemm_serves(impl, problem, &w->context->env.device.caps, &why)
+                               ? clattn__gemm_verify(w->context, impl, problem, NULL, !w->brief, &stats)
+                               : clattn__fail(CLATTN_UNSUPPORTED, "%s", why.text);
+    tell(w, impl->name, variant, &stats, status);
 }
 
 static void verify_op(void *user, const char *name, const clattn__op_variant *variant) {
@@ -77,18 +81,25 @@ static void verify_op(void *user, const char *name, const clattn__op_variant *va
     clattn__program *program = NULL;
     char key[33];
     clattn_status status = clattn__op_verify(w->context, name, variant, &stats, &program);
-    if (status != CLATTN_OK) w->failed = true;
     if (program) {
         clattn__op_trust_key(w->context, name, program, key);
         clattn__trust_record(w->context, name, program, key, status);
     }
-    tell(w, name, program ? program->options : "", &stats, status == CLATTN_OK ? "" : clattn_last_error(), false);
+    tell(w, name, program ? program->options : "", &stats, status);
 }
 
-clattn_status clattn__verify_all(clattn_context *context, clattn_verify_fn report, void *user) {
-    sweep w = {.context = context, .report = report, .user = user};
-    clattn__variants_walk(
-        &(clattn__variants){.attention = verify_attention, .gemm = verify_gemm, .op = verify_op, .user = &w});
+clattn_status clattn__verify_all(clattn_context *context, const clattn_verify_options *options, clattn_verify_fn report,
+                                 void *user) {
+    sweep w = {.context = context, .report = report, .user = user, .brief = options->brief};
+    clattn__variants_walk(&(clattn__variants){.attention = verify_attention,
+                                              .gemm = verify_gemm,
+                                              .op = verify_op,
+                                              .user = &w,
+                                              .brief = options->brief,
+                                              .kernel = options->kernel});
+    if (w.visited == 0)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT, "options.kernel is \"%s\"; no kernel has that name",
+                            options->kernel);
     return w.failed ? clattn__fail(CLATTN_WRONG_RESULT, "%s differs from the scalar reference; see the report",
                                    context->env.device.caps.name)
                     : CLATTN_OK;
