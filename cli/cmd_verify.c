@@ -16,6 +16,7 @@ static const char help[] =
     "\n"
     "  --all                verify every device, not only the picked one\n"
     "  --kernel NAME        only this kernel, or small kernel (layer_norm, rope, ...)\n"
+    "  --most N             the first N variants of each kernel\n"
     "  --brief              each kernel with each feature, in few variants and short cases\n"
     "  --json               the same as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
     "\n"
@@ -166,11 +167,12 @@ static int verify_all(const cli_device *device, const clattn_verify_options *opt
 }
 
 int cmd_verify(int argc, char **argv) {
-    enum { OPT_ALL = CLI_OPT_FIRST_OWN, OPT_KERNEL, OPT_BRIEF, OPT_JSON };
+    enum { OPT_ALL = CLI_OPT_FIRST_OWN, OPT_KERNEL, OPT_BRIEF, OPT_MOST, OPT_JSON };
     static const struct option options[] = {CLI_DEVICE_OPTIONS,
                                             {"all", no_argument, NULL, OPT_ALL},
                                             {"kernel", required_argument, NULL, OPT_KERNEL},
                                             {"brief", no_argument, NULL, OPT_BRIEF},
+                                            {"most", required_argument, NULL, OPT_MOST},
                                             {"json", no_argument, NULL, OPT_JSON},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
@@ -190,7 +192,12 @@ int cmd_verify(int argc, char **argv) {
             o.kernel = optarg;
         else if (option == OPT_BRIEF)
             o.brief = 1;
-        else if (option == OPT_JSON)
+        else if (option == OPT_MOST) {
+            long long most;
+            if (!cli_parse_int(optarg, 1, 1000, &most))
+                return cli_fail(EXIT_USAGE, "--most \"%s\": a number in 1..1000 is wanted", optarg);
+            o.most = (int)most;
+        } else if (option == OPT_JSON)
             json = true;
         else
             return cli_usage_hint();

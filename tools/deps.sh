@@ -2,7 +2,7 @@
 # Installs what is missing: deps.sh demo|test [--all-runtimes]
 #   demo             what the demo needs: compiler, Meson, libraries, pocl, gnuplot
 #   test             that and what the tests need
-#   --all-runtimes   and what tools/intel_runtime.sh needs
+#   --all-runtimes   and what tools/intel_runtime.sh, tools/rusticl_runtime.sh and tools/run_matrix.py need
 # On Debian and Ubuntu through apt-get, with sudo when not root; on other systems it prints the names of the packages
 # and ends with 1. Does nothing, and quickly, when nothing is missing.
 set -eu
@@ -22,6 +22,14 @@ pocl() {
     [ -z "${OCL_ICD_VENDORS:-}${OCL_ICD_FILENAMES:-}" ] || return 0 # the runtime was chosen by hand
     set -- /etc/OpenCL/vendors/*pocl*.icd /usr/share/OpenCL/vendors/*pocl*.icd
     [ -e "$1" ] || [ -e "$2" ]
+}
+# Debian 12's packages only: elsewhere the run matrix goes without rusticl and oclgrind, and says so.
+debian12() { grep -qs '^VERSION_ID="12"' /etc/os-release && have apt-get; }
+oclgrind() { ! debian12 || have oclgrind; }
+rusticl() { # what Mesa's OpenCL reads and loads
+    ! debian12 || { [ -f /usr/lib/clc/spirv64-mesa3d-.spv ] && [ -d /usr/lib/llvm-15/lib/clang/15.0.6/include ] &&
+        for name in libclang-cpp.so.15 libLLVM-15.so.1 libdrm_nouveau.so.2 libdrm_radeon.so.1 libdrm_amdgpu.so.1 \
+            libsensors.so.5 libelf.so.1; do ldconfig -p | grep -q "$name" || return 1; done; }
 }
 
 # Sets `debian` and `other` to the missing packages, for Debian and for the system at hand.
@@ -55,6 +63,8 @@ test|have clang-format|clang-format|clang-tools-extra|clang|clang-tools|clang-ex
 test|have mandoc|mandoc|mandoc|mandoc|mandoc|mandoc
 test|have python3|python3|python3|python|python3|python3
 runtimes|python3 -m pip --version|python3-pip ca-certificates|python3-pip|python-pip|python3-pip|py3-pip
+runtimes|oclgrind|oclgrind||||
+runtimes|rusticl|libclc-15 libclang-common-15-dev libclang-cpp15 libllvm15 libdrm-nouveau2 libdrm-radeon1 libdrm-amdgpu1 libsensors5 libelf1||||
 END
 }
 

@@ -11,8 +11,8 @@ usage: run_matrix.py CLATTN [--jobs N] [--full] [--list] [PLACE ...]
   --self-test  plants kernels that are wrong, each of which must be found
   PLACE        only places whose name begins so: pocl, Intel, rusticl, oclgrind
 
-A place is a runtime and the device it is to stand for.  Local memory starts as NaN everywhere but under oclgrind, which
-watches uninitialised reads itself.  $CLATTN_INTEL_RUNTIME (default: build/intel-runtime, made by intel_runtime.sh) and
+A place is a runtime and the device it is to stand for.  Local memory starts as NaN but where
+oclgrind watches uninitialised reads itself.  $CLATTN_INTEL_RUNTIME (default: build/intel-runtime, made by intel_runtime.sh) and
 $CLATTN_RUSTICL_RUNTIME (build/rusticl-runtime, rusticl_runtime.sh) are folders; a runtime that is absent is skipped,
 with the reason.  The last line is `clattn-tests: P passed, F failed, S skipped`, where one kernel in one place counts
 as one; the exit code is 0 when nothing failed, 77 when everything was skipped.
@@ -33,8 +33,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MOST_SECONDS = 900  # in one place, on a busy machine; in the long form ten times as many
 
 # Kernels that a GPU is given and that use local memory: the others do not change with the limits of a device.
-TILES = ["attn_decode", "attn_tiled", "gemm_tiled", "layer_norm", "softmax_forward", "softmax_backward",
-        , "softmax_cross_entropy"]
+TILES = ["attn_tiled", "gemm_tiled", "layer_norm", "softmax_forward", "softmax_backward", "softmax_cross_entropy"]
+DECODE = ["attn_decode"]  # wants groups of 128
+# Its checker does not know the instruction `freeze`, which the optimiser makes; unoptimised, tiles take minutes.
+UNINITIALIZED = ["--uninitialized", "--build-options", "-cl-opt-disable"]
 # What an emulator that is a thousand times slower than a processor gets through.
 SMALL = "type=gpu,vendor=other,local_memory=16384,work_group=64,compute_units=4,subgroups=0"
 GPU = "type=gpu,vendor={},local_memory={},work_group={},compute_units={},subgroups={}"
@@ -102,7 +104,7 @@ def runtime_rusticl(folder):
 def runtime_oclgrind(_folder):
     if not shutil.which("oclgrind"):
         raise Absent("oclgrind is not installed")
-    return Runtime("Oclgrind", {}, ["oclgrind", "--data-races", "--uninitialized", "--check-api", "--log", "LOG"])
+    return Runtime("Oclgrind", {}, ["oclgrind", "--data-races", "--check-api", "--log", "LOG"])
 
 
 RUNTIMES = {"pocl": runtime_pocl, "Intel": runtime_intel, "rusticl": runtime_rusticl, "oclgrind": runtime_oclgrind}
@@ -117,6 +119,7 @@ class Place:
     options: list = field(default_factory=list)      # of clattn verify
     environment: dict = field(default_factory=dict)
     kernels: list = field(default_factory=list)      # only these; none: all
+    watch: list = field(default_factory=list)        # more options of the wrapper
     full: bool = False                               # in the long form only
     seconds: int = 10                                # roughly: the longest start first
 
@@ -131,27 +134,31 @@ def pretended(*words):
 
 def emulated(runtime, engine, subgroups, full):
     form, words = ("emulated-subgroups", "sub-groups") if subgroups else ("emulated", "work-groups")
-    return Place(runtime, f"{engine} emulated, lanes meet in {words}", ["--matrix-engine", f"{form}:{engine}"],
+    return Place(runtime, f"{engine} emulated, lanes meet in {words}", ["--matrix-engine", f"{form}:{engine}", "--most", "1"],
                  kernels=["attn_matrix"], full=full, seconds=25)
 
 
 PLACES = [
     Place("pocl", seconds=60),
     Place("pocl", "16 KB and 64 items", ["--pretend", SMALL], kernels=TILES, seconds=30),
-    Place("pocl", "48 KB and 1024 items", pretended("NVIDIA", 49152, 1024, 80, 0), kernels=TILES, full=True),
-    Place("pocl", "64 KB and 256 items", pretended("AMD", 65536, 256, 40, 1), kernels=TILES + ["gemm_clblast"],
+    Place("pocl", "48 KB and 1024 items", pretended("NVIDIA", 49152, 1024, 80, 0), kernels=TILES + DECODE, full=True),
+    Place("pocl", "64 KB and 256 items", pretended("AMD", 65536, 256, 40, 1), kernels=TILES + DECODE + ["gemm_clblast"],
           seconds=60),
     Place("Intel", seconds=40),
-    Place("Intel", "48 KB", pretended("NVIDIA", 49152, 1024, 80, 0), kernels=TILES,
+    Place("Intel", "48 KB", pretended("NVIDIA", 49152, 1024, 80, 0), kernels=TILES + DECODE,
           environment={"CL_CONFIG_CPU_FORCE_LOCAL_MEM_SIZE": "48KB"}, seconds=20),
     Place("Intel", "16 KB and 64 items", ["--pretend", SMALL], kernels=TILES,
           environment={"CL_CONFIG_CPU_FORCE_LOCAL_MEM_SIZE": "16KB"}, seconds=20),
-    Place("Intel", "64 KB and 512 items", pretended("Intel", 65536, 512, 96, 1), kernels=TILES, full=True),
+    Place("Intel", "64 KB and 512 items", pretended("Intel", 65536, 512, 96, 1), kernels=TILES + DECODE, full=True),
     Place("rusticl", seconds=90),
-    Place("rusticl", "32 KB and 256 items", pretended("other", 32768, 256, 4, 0), kernels=TILES, full=True),
-    Place("oclgrind", "16 KB and 64 items", ["--pretend", SMALL], seconds=90),
-    Place("oclgrind", "a processor", ["--pretend", "type=cpu,lanes=4,compute_units=2"],
+    Place("rusticl", "32 KB and 256 items", pretended("other", 32768, 256, 4, 0), kernels=TILES + DECODE, full=True),
+    Place("oclgrind", "tiles", ["--pretend", SMALL, "--most", "1"], kernels=["attn_tiled", "gemm_tiled"], seconds=90),
+    Place("oclgrind", "decoding", [*pretended("other", 32768, 256, 4, 0), "--most", "1"], kernels=DECODE, seconds=20),
+    Place("oclgrind", "a processor", ["--pretend", "type=cpu,lanes=4,compute_units=2", "--most", "2"],
           kernels=["attn_cpu", "attn_decode", "gemm_cpu"], seconds=60),
+    Place("oclgrind", "uninitialised reads", ["--pretend", SMALL, "--most", "2"], watch=UNINITIALIZED, seconds=20,
+          kernels=["attn_naive", "layer_norm", "batch_statistics", "batch_apply", "elementwise", "softmax_forward",
+                   "softmax_cross_entropy", "rope", "kv_append", "kv_gather"]),
     *[emulated("pocl", engine, False, engine not in ("nv", "dpas16"))
       for engine in ("nv", "wmma11", "wmma12", "mfma32", "dpas8", "dpas16")],
     *[emulated("Intel", engine, True, engine == "wmma11") for engine in ("nv", "wmma11", "dpas8", "dpas16")],
@@ -216,14 +223,14 @@ class Matrix:
             return outcome
         start = time.time()
         for kernel in place.kernels or [None]:
-            self.verify(outcome, runtime, kernel, kernels or self.kernels[not runtime.wrapper])
+            self.verify(outcome, runtime, kernel, kernels or self.kernels[not place.watch])
         outcome.seconds = time.time() - start
         return outcome
 
     def verify(self, outcome, runtime, kernel, kernels):
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             log = f"{folder}/log"
-            command = [log if word == "LOG" else word for word in runtime.wrapper]
+            command = [log if word == "LOG" else word for word in runtime.wrapper + outcome.place.watch]
             command += [self.clattn, "verify", "--json", "--no-cache", "--kernel-dir", kernels, *outcome.place.options]
             command += ["--kernel", kernel] if kernel else []
             command += [] if self.full and not runtime.wrapper else ["--brief"]
@@ -344,8 +351,8 @@ PLANTS = [
     Plant("a missing barrier", small("oclgrind", "layer_norm"), REDUCE, poison=False),
     Plant("a read behind the end", small("oclgrind", "layer_norm"),
           ("norm.cl", "weight[c] + bias[c]", "weight[c] + bias[c + 4096]"), poison=False),
-    Plant("nothing", emulated("Intel", "dpas16", True, False), None),
-    Plant("sub-groups of any size", emulated("Intel", "dpas16", True, False),
+    Plant("nothing", emulated("Intel", "nv", True, False), None),
+    Plant("sub-groups of any size", emulated("Intel", "nv", True, False),
           ("inc/tile_mma.clh", "__attribute__((intel_reqd_sub_group_size(MMA_LANES)))", "")),
     Plant("a wrong factor", small("rusticl", "layer_norm"), ("norm.cl", "1.0f / sqrt(variance + a.eps)", "1.01f")),
 ]

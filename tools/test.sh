@@ -3,7 +3,8 @@
 #   --all-runtimes   also test on Intel's OpenCL runtime for CPUs, and compile all kernels for the GPUs of three vendors
 #                    (tools/compile_matrix.sh); fetches the runtime (273 MB) into build/intel-runtime, or into
 #                    $CLATTN_INTEL_RUNTIME, and the compilers (165 MB) into build/vendor-tools, or into
-#                    $CLATTN_VENDOR_TOOLS
+#                    $CLATTN_VENDOR_TOOLS; and run the kernels on Mesa's rusticl too (16 MB, build/rusticl-runtime or
+#                    $CLATTN_RUSTICL_RUNTIME) and under oclgrind (tools/run_matrix.sh)
 #   --full           also run the slow tests
 #   --help           this text
 # Installs what is missing. The debug tree (build/debug) runs under the address and undefined-behaviour sanitizers,
@@ -18,7 +19,7 @@ for option in "$@"; do
     case "$option" in
         --all-runtimes) runtimes=$option ;;
         --full) select='' && export CLATTN_TEST_FULL=1 ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' tools/test.sh; exit 0 ;;
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' tools/test.sh; exit 0 ;;
         *) echo "test.sh: unknown option $option; see --help" >&2; exit 2 ;;
     esac
 done
@@ -61,10 +62,13 @@ sh tools/deps.sh test ${runtimes:+"$runtimes"} || give_up "something is missing"
 mkdir -p build
 intel=${CLATTN_INTEL_RUNTIME:-$root/build/intel-runtime}
 vendors=${CLATTN_VENDOR_TOOLS:-$root/build/vendor-tools}
+rusticl=${CLATTN_RUSTICL_RUNTIME:-$root/build/rusticl-runtime}
 if [ -n "$runtimes" ]; then
     sh tools/intel_runtime.sh "$intel" || give_up "no Intel runtime"
     sh tools/vendor_tools.sh "$vendors" || give_up "no offline compilers"
+    sh tools/rusticl_runtime.sh "$rusticl" || echo "test.sh: the run matrix goes without rusticl" >&2
 fi
+export CLATTN_INTEL_RUNTIME="$intel" CLATTN_RUSTICL_RUNTIME="$rusticl"
 [ ! -d "$vendors" ] || export CLATTN_VENDOR_TOOLS="$vendors"
 
 # pocl keeps compiled kernels below HOME and offers no device when it cannot.
@@ -79,7 +83,7 @@ export LSAN_OPTIONS="suppressions=$root/tests/lsan.supp:print_suppressions=0"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 
 check release test-release # first: the debug tree finds pocl's kernels compiled, which is slow under the sanitizers
-check debug debug --no-suite vendors # compilers find the same in every tree
+check debug debug --no-suite vendors # compilers and other runtimes find the same in every tree
 if [ -n "$runtimes" ]; then
     export OCL_ICD_VENDORS="$intel/icd"
     build/test-release/clattn devices | grep -q Intel || give_up "clattn does not see the runtime in $intel"

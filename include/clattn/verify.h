@@ -26,6 +26,7 @@ typedef struct clattn_verify_options {
     const char *kernel; /* default NULL: all of them; else this one: "attn_tiled", "gemm_cpu", "layer_norm", ... */
     int brief;          /* default 0; 1: each kernel with each feature it has, in few variants and short cases, where
                            the long form would take minutes (an emulator, a slow compiler) */
+    int most;           /* default 0: all variants; else the first so many of each kernel */
 } clattn_verify_options;
 CLATTN_API void clattn_verify_options_init_sized(clattn_verify_options *options, size_t caller_size);
 #define clattn_verify_options_init(o) clattn_verify_options_init_sized((o), sizeof *(o))

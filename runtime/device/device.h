@@ -30,10 +30,11 @@ typedef enum clattn__quirk {
     CLATTN__QUIRK_BINARY_CRASHES =
         1 << 1,                        /* a damaged program binary crashes the process: program/cache.c checks all */
     CLATTN__QUIRK_NEVER_PICK = 1 << 2, /* listed, but never the default */
-    CLATTN__QUIRK_LOG_NEVER_EMPTY = 1 << 3,  /* the build log holds chatter although the build is clean */
-    CLATTN__QUIRK_WAITER_WORKS = 1 << 4,     /* a thread that waits for an event becomes one of the device's threads */
-    CLATTN__QUIRK_CACHES_ITSELF = 1 << 5,    /* the driver keeps compiled kernels on disk: program/cache.c keeps none */
-    CLATTN__QUIRK_GROUP_LIMIT_WRONG = 1 << 6 /* a built kernel's greatest work-group is not what the driver says */
+    CLATTN__QUIRK_LOG_NEVER_EMPTY = 1 << 3, /* the build log holds chatter although the build is clean */
+    CLATTN__QUIRK_WAITER_WORKS = 1 << 4,    /* a thread that waits for an event becomes one of the device's threads */
+    CLATTN__QUIRK_CACHES_ITSELF = 1 << 5,   /* the driver keeps compiled kernels on disk: program/cache.c keeps none */
+    CLATTN__QUIRK_GROUP_LIMIT_WRONG = 1 << 6, /* a built kernel's greatest work-group is not what the driver says */
+    CLATTN__QUIRK_SLOW_VECTORS = 1 << 7 /* the compiler takes minutes for kernels of wide vectors: attn_cpu refuses */
 } clattn__quirk;
 
 /* What cl/attn_matrix.cl has to know of a matrix engine. */

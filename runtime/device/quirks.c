@@ -52,6 +52,15 @@ static const quirk_row rows[] = {
             "the device's own limit holds",
      .source = "measured with Mesa 22.3.6 on llvmpipe, 2026-11-21",
      .test = "run_matrix rusticl, attn_tiled"},
+    {.effect = CLATTN__QUIRK_SLOW_VECTORS,
+     .runtime = CLATTN__RUNTIME_RUSTICL,
+     .vendor = -1,
+     .type = CLATTN_DEVICE_CPU,
+     .why =
+         "llvmpipe vectorises over work-items itself and takes float4 and float8 apart: it compiles attn_cpu for more "
+         "than a minute",
+     .source = "measured with Mesa 22.3.6 on llvmpipe, 2026-11-21",
+     .test = "run_matrix rusticl; test_select quirks/versions"},
     {.effect = CLATTN__QUIRK_NEVER_PICK,
      .runtime = CLATTN__RUNTIME_CLOVER,
      .vendor = -1,

@@ -103,6 +103,8 @@ static tile tile_of(const clattn__params *params, const clattn__attn_problem *pr
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
     if (caps->type != CLATTN_DEVICE_CPU)
         return clattn__refuse(why, "made for CPUs: its work-groups of one item leave other devices idle");
+    if (caps->quirks & CLATTN__QUIRK_SLOW_VECTORS)
+        return clattn__refuse(why, "%s", clattn__quirk_reason(caps, CLATTN__QUIRK_SLOW_VECTORS));
     return clattn__refuse_features(why, problem->features, clattn__attn_cpu.features);
 }
 

@@ -179,6 +179,7 @@ typedef struct clattn__variants {
     bool wide_tiles;    /* attention on 16-bit storage at the second width too */
     bool brief;         /* few variants, in which each kernel still meets each of its features */
     const char *kernel; /* only this one; NULL: all */
+    int most;           /* variants of each kernel; 0: all */
 } clattn__variants;
 void clattn__variants_walk(const clattn__variants *visit);
 

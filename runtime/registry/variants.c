@@ -115,6 +115,11 @@ static const struct {
     {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_I8}},
 };
 
+/* How many of `count` variants of a kernel are wanted. */
+static size_t most_of(const clattn__variants *v, size_t count) {
+    return v->most > 0 && (size_t)v->most < count ? (size_t)v->most : count;
+}
+
 static void visit_attention(const clattn__variants *v, const clattn__attn_impl *impl, uint32_t features,
                             clattn_dtype dtype, int head_dim, int value_dim) {
     const bool few = impl == &clattn__attn_decode;
@@ -138,37 +143,43 @@ static void visit_attention(const clattn__variants *v, const clattn__attn_impl *
 static void walk_attention(const clattn__variants *v, const clattn__attn_impl *impl) {
     static const clattn_dtype dtypes[] = {CLATTN_F32, CLATTN_F16, CLATTN_BF16};
     enum { SETS_OF_16_BITS = 7 };
+    size_t left = most_of(v, SIZE_MAX);
     for (size_t t = 0; t < CLATTN__COUNT(dtypes); t++)
         for (size_t f = 0; f < CLATTN__COUNT(feature_sets); f++)
             for (size_t d = 0; d < CLATTN__COUNT(dims); d++) {
                 if (f > 1 && d > 2) continue; /* odd sizes are about tiles, not about masks */
                 const bool narrow = dtypes[t] != CLATTN_F32, wide_tile = v->wide_tiles && d == 1 && f == 1;
                 if (narrow && (d > 0 || f >= SETS_OF_16_BITS) && !wide_tile) continue;
+                if (left-- == 0) return;
                 visit_attention(v, impl, feature_sets[f], dtypes[t], dims[d].head_dim, dims[d].value_dim);
             }
 }
 
 static void walk_attention_briefly(const clattn__variants *v, const clattn__attn_impl *impl) {
-    for (size_t r = 0; r < CLATTN__COUNT(brief_rows); r++)
+    for (size_t r = 0; r < most_of(v, CLATTN__COUNT(brief_rows)); r++)
         visit_attention(v, impl, brief_rows[r].features, brief_rows[r].dtype, brief_rows[r].head_dim,
                         brief_rows[r].value_dim);
 }
 
 static void walk_gemm(const clattn__variants *v, const clattn__gemm_impl *impl) {
     const clattn__gemm_problem *list = v->brief ? brief_gemms : gemms;
-    const size_t count = v->brief ? CLATTN__COUNT(brief_gemms) : CLATTN__COUNT(gemms);
+    const size_t count = most_of(v, v->brief ? CLATTN__COUNT(brief_gemms) : CLATTN__COUNT(gemms));
     for (size_t g = 0; g < count; g++) {
         const clattn__gemm_problem problem = clattn__gemm_fitted(impl, &list[g]);
         v->gemm(v->user, impl, &problem);
     }
 }
 
-/* The list has each name in full float32 first; caches differ by the type of their cells too. */
+/* How many variants of the same name the list has before this one. */
+static size_t earlier_ones(size_t i) {
+    size_t count = 0;
+    for (size_t earlier = 0; earlier < i; earlier++) count += strcmp(ops[earlier].name, ops[i].name) == 0;
+    return count;
+}
+
+/* The first of each name has float32; caches differ by the type of their cells too. */
 static bool is_brief(size_t i) {
-    const bool bytes = ops[i].variant.cells == CLATTN_I8 && ops[i].variant.dtype == CLATTN_F32;
-    for (size_t earlier = 0; earlier < i && !bytes; earlier++)
-        if (strcmp(ops[earlier].name, ops[i].name) == 0) return false;
-    return true;
+    return earlier_ones(i) == 0 || (ops[i].variant.cells == CLATTN_I8 && ops[i].variant.dtype == CLATTN_F32);
 }
 
 static bool is_wanted(const clattn__variants *v, const char *name) {
@@ -183,5 +194,6 @@ void clattn__variants_walk(const clattn__variants *v) {
     for (int i = 0; clattn__gemm_list[i]; i++)
         if (is_wanted(v, clattn__gemm_list[i]->name)) walk_gemm(v, clattn__gemm_list[i]);
     for (size_t i = 0; i < CLATTN__COUNT(ops); i++)
-        if (is_wanted(v, ops[i].name) && (!v->brief || is_brief(i))) v->op(v->user, ops[i].name, &ops[i].variant);
+        if (is_wanted(v, ops[i].name) && (!v->brief || is_brief(i)) && earlier_ones(i) < most_of(v, CLATTN__COUNT(ops)))
+            v->op(v->user, ops[i].name, &ops[i].variant);
 }

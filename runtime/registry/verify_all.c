@@ -96,7 +96,8 @@ clattn_status clattn__verify_all(clattn_context *context, const clattn_verify_op
                                               .op = verify_op,
                                               .user = &w,
                                               .brief = options->brief,
-                                              .kernel = options->kernel});
+                                              .kernel = options->kernel,
+                                              .most = options->most});
     if (w.visited == 0)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "options.kernel is \"%s\"; no kernel has that name",
                             options->kernel);
