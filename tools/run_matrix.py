@@ -11,8 +11,8 @@ usage: run_matrix.py CLATTN [--jobs N] [--full] [--list] [PLACE ...]
   --self-test  plants kernels that are wrong, each of which must be found
   PLACE        only places whose name begins so: pocl, Intel, rusticl, oclgrind
 
-A place is a runtime and the device it is to stand for.  Local memory starts as NaN but where
-oclgrind watches uninitialised reads itself.  $CLATTN_INTEL_RUNTIME (default: build/intel-runtime, made by intel_runtime.sh) and
+A place is a runtime and the device it is to stand for.  Local memory starts as NaN but where oclgrind watches
+uninitialised reads itself.  $CLATTN_INTEL_RUNTIME (default: build/intel-runtime, made by intel_runtime.sh) and
 $CLATTN_RUSTICL_RUNTIME (build/rusticl-runtime, rusticl_runtime.sh) are folders; a runtime that is absent is skipped,
 with the reason.  The last line is `clattn-tests: P passed, F failed, S skipped`, where one kernel in one place counts
 as one; the exit code is 0 when nothing failed, 77 when everything was skipped.
@@ -35,8 +35,10 @@ MOST_SECONDS = 900  # in one place, on a busy machine; in the long form ten time
 # Kernels that a GPU is given and that use local memory: the others do not change with the limits of a device.
 TILES = ["attn_tiled", "gemm_tiled", "layer_norm", "softmax_forward", "softmax_backward", "softmax_cross_entropy"]
 DECODE = ["attn_decode"]  # wants groups of 128
-# Its checker does not know the instruction `freeze`, which the optimiser makes; unoptimised, tiles take minutes.
-UNINITIALIZED = ["--uninitialized", "--build-options", "-cl-opt-disable"]
+# oclgrind 21.10 loses attn_tiled when it optimises, and its watch over uninitialised reads does not know `freeze`, an
+# instruction that the optimiser makes. Unoptimised, tiles take half a minute, and watched some minutes.
+PLAIN = ["--build-options", "-cl-opt-disable"]
+UNINITIALIZED = ["--uninitialized", *PLAIN]
 # What an emulator that is a thousand times slower than a processor gets through.
 SMALL = "type=gpu,vendor=other,local_memory=16384,work_group=64,compute_units=4,subgroups=0"
 GPU = "type=gpu,vendor={},local_memory={},work_group={},compute_units={},subgroups={}"
@@ -134,8 +136,8 @@ def pretended(*words):
 
 def emulated(runtime, engine, subgroups, full):
     form, words = ("emulated-subgroups", "sub-groups") if subgroups else ("emulated", "work-groups")
-    return Place(runtime, f"{engine} emulated, lanes meet in {words}", ["--matrix-engine", f"{form}:{engine}", "--most", "1"],
-                 kernels=["attn_matrix"], full=full, seconds=25)
+    return Place(runtime, f"{engine} emulated, lanes meet in {words}",
+                 ["--matrix-engine", f"{form}:{engine}", "--most", "1"], kernels=["attn_matrix"], full=full, seconds=25)
 
 
 PLACES = [
@@ -152,7 +154,8 @@ PLACES = [
     Place("Intel", "64 KB and 512 items", pretended("Intel", 65536, 512, 96, 1), kernels=TILES + DECODE, full=True),
     Place("rusticl", seconds=90),
     Place("rusticl", "32 KB and 256 items", pretended("other", 32768, 256, 4, 0), kernels=TILES + DECODE, full=True),
-    Place("oclgrind", "tiles", ["--pretend", SMALL, "--most", "1"], kernels=["attn_tiled", "gemm_tiled"], seconds=90),
+    Place("oclgrind", "tiles", ["--pretend", SMALL, "--most", "1"], kernels=["attn_tiled", "gemm_tiled"], watch=PLAIN,
+          seconds=90),
     Place("oclgrind", "decoding", [*pretended("other", 32768, 256, 4, 0), "--most", "1"], kernels=DECODE, seconds=20),
     Place("oclgrind", "a processor", ["--pretend", "type=cpu,lanes=4,compute_units=2", "--most", "2"],
           kernels=["attn_cpu", "attn_decode", "gemm_cpu"], seconds=60),
@@ -223,7 +226,7 @@ class Matrix:
             return outcome
         start = time.time()
         for kernel in place.kernels or [None]:
-            self.verify(outcome, runtime, kernel, kernels or self.kernels[not place.watch])
+            self.verify(outcome, runtime, kernel, kernels or self.kernels[place.watch != UNINITIALIZED])
         outcome.seconds = time.time() - start
         return outcome
 
