@@ -39,7 +39,6 @@ static void add_score(row_softmax *r, float s, float inverse_temperature, float 
     r->base = base;
 }
 
-/* first: number of work-item 0, as launches are cut in chunks. */
 /* Packed sequences: weights and scores of the keys from `first` on, which the sequence of row i lacks. */
 static void fill_missing(const clattn_attn_args *a, int b, int first_head, int heads, int i, int first, int end,
                          __global float *weights, __global float *scores) {
@@ -54,6 +53,7 @@ static void fill_missing(const clattn_attn_args *a, int b, int first_head, int h
         }
 }
 
+/* first: number of work-item 0, as launches are cut in chunks. */
 __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
     const int heads = AVERAGED_WEIGHTS ? all.query_heads : 1; /* walked by this item */
     const clattn_i64 item = first + (clattn_i64)get_global_id(0);

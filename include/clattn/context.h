@@ -80,9 +80,9 @@ typedef struct clattn_context_options {
                           clattn_context_create_from: there the caller makes the sub-device */
     /* For tests and listings: default NULL; else key=value pairs joined by commas that overwrite what the device says
      * of itself, so that kernels are chosen as for that device while the real one builds and runs them: type (cpu, gpu,
-     * other), name, vendor, platform, local_memory (bytes), work_group (greatest number of items), compute_units, lanes
-     * (4, 8, 16), subgroups and fp16 (0, 1), subgroup_lanes (the width that kernels pin: 0, 8, 16, 32), matrix (nv:80,
-     * wmma11, wmma12, mfma32, dpas8, dpas16). "type=gpu,local_memory=16384,work_group=64" */
+     * other), name, vendor, platform, local_memory (bytes), work_group (greatest number of items), compute_units,
+     * clock_mhz, lanes (4, 8, 16), subgroups and fp16 (0, 1), subgroup_lanes (width that kernels pin: 0, 8, 16, 32),
+     * matrix (nv:80, wmma11, wmma12, mfma32, dpas8, dpas16). "type=gpu,local_memory=16384,work_group=64" */
     const char *pretend;
     int ignore_tuning; /* default 0; 1: what clattn_tune measured on this device is not used */
 } clattn_context_options;

@@ -80,6 +80,11 @@ static clattn_status set_one(clattn__caps *caps, const char *key, const char *va
         if (status == CLATTN_OK) caps->compute_units = (uint32_t)number;
         return status;
     }
+    if (strcmp(key, "clock_mhz") == 0) {
+        status = set_number(key, value, 1, 100000, &number);
+        if (status == CLATTN_OK) caps->clock_mhz = (uint32_t)number;
+        return status;
+    }
     if (strcmp(key, "lanes") == 0) {
         if (strcmp(value, "4") != 0 && strcmp(value, "8") != 0 && strcmp(value, "16") != 0)
             return refuse(key, value, "4, 8 or 16");
@@ -98,10 +103,11 @@ static clattn_status set_one(clattn__caps *caps, const char *key, const char *va
         caps->subgroup_lanes = (uint32_t)atoi(value);
         return CLATTN_OK;
     }
-    return clattn__fail(CLATTN_INVALID_ARGUMENT,
-                        "options.pretend: there is no key \"%s\"; the keys are type, name, vendor, platform, "
-                        "local_memory, work_group, compute_units, lanes, subgroups, subgroup_lanes, fp16 and matrix",
-                        key);
+    return clattn__fail(
+        CLATTN_INVALID_ARGUMENT,
+        "options.pretend: there is no key \"%s\"; the keys are type, name, vendor, platform, "
+        "local_memory, work_group, compute_units, clock_mhz, lanes, subgroups, subgroup_lanes, fp16 and matrix",
+        key);
 }
 
 clattn_status clattn__caps_pretend(clattn__caps *caps, const char *text) {

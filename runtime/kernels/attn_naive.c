@@ -3,9 +3,8 @@
 
 #include "kernels/impl.h"
 
-/* Multiply-adds per launch. A slow integrated GPU does about 1e10 of them a second in this kernel, and some systems
- * reset a GPU that works on one launch for two seconds. */
-#define MULTIPLY_ADDS_PER_LAUNCH ((int64_t)1 << 33)
+/* Multiply-adds per clock and compute unit, low: its rows are read from memory and its sums lie there. */
+#define PER_CLOCK 0.2
 #define ITEMS_PER_GROUP 64
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
@@ -44,8 +43,7 @@ static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_cal
     const int64_t group = (int64_t)kernel->local_items[0];
     const int64_t row_cost =
         heads_per_item * (args->kv_len + 1) * (kernel->problem.head_dim + kernel->problem.value_dim);
-    int64_t chunk = MULTIPLY_ADDS_PER_LAUNCH / row_cost / group * group;
-    if (chunk < group) chunk = group;
+    const int64_t chunk = group * clattn__launch_units(&env->device.caps, (double)row_cost * (double)group, PER_CLOCK);
 
     clattn_status status = clattn__attn_set_args(kernel, call);
     for (clattn_i64 first = 0; first < rows && status == CLATTN_OK; first += chunk) {

@@ -140,6 +140,10 @@ clattn_status clattn__attn_prepare(clattn__attn_kernel *kernel, const clattn__ca
  * dims, types, quirks). */
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps);
+/* launches.c: how many units of work, of so many multiply-adds each, one launch may hold so that it ends within 200 ms
+ * on a device that does `per_clock` of them per clock and compute unit: desktops reset a GPU that works on one launch
+ * for two seconds, and stand still meanwhile. At least 1; without a bound on CPUs. */
+int64_t clattn__launch_units(const clattn__caps *caps, double multiply_adds, double per_clock);
 /* One work-group of local_items[0] per tile of block_q rows, in launches that stay short. For kernels that end in
  * ATTN_FIRST. */
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);
