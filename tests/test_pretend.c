@@ -65,6 +65,16 @@ static void bad_words(void) {
     }
 }
 
+/* Causal attention on 70 rows, by attn_tiled. */
+static clattn_attention_desc tiled_desc(int64_t head_dim) {
+    clattn_attention_desc d;
+    clattn_attention_desc_init(&d);
+    d.batch = 1, d.query_heads = 2, d.query_len = 70, d.kv_len = 70, d.head_dim = head_dim;
+    d.causal = CLATTN_CAUSAL_TOP_LEFT;
+    d.kernel = "attn_tiled";
+    return d;
+}
+
 /* Plans are verified against the reference when they are made: what a small GPU would run is run here. */
 static void small_gpus(void) {
     static const struct {
@@ -78,11 +88,7 @@ static void small_gpus(void) {
         clattn_context *context = open_as(rows[i].pretend, NULL);
         REQUIRE(context, "no context");
         clattn_attention *plan = NULL;
-        clattn_attention_desc d;
-        clattn_attention_desc_init(&d);
-        d.batch = 1, d.query_heads = 2, d.query_len = 70, d.kv_len = 70, d.head_dim = rows[i].head_dim;
-        d.causal = CLATTN_CAUSAL_TOP_LEFT;
-        d.kernel = "attn_tiled";
+        const clattn_attention_desc d = tiled_desc(rows[i].head_dim);
         clattn_status status = clattn_attention_create(&plan, context, &d);
         clattn_plan_info info;
         if (!rows[i].tiles)
@@ -112,11 +118,7 @@ static void subgroup_widths(void) {
         context = open_as(pretend, NULL);
         REQUIRE(context, "no context");
         clattn_attention *plan = NULL;
-        clattn_attention_desc d;
-        clattn_attention_desc_init(&d);
-        d.batch = 1, d.query_heads = 2, d.query_len = 70, d.kv_len = 70, d.head_dim = rows[i].head_dim;
-        d.causal = CLATTN_CAUSAL_TOP_LEFT;
-        d.kernel = "attn_tiled";
+        const clattn_attention_desc d = tiled_desc(rows[i].head_dim);
         CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s: %s", pretend, clattn_last_error());
         clattn_attention_destroy(&plan);
         clattn_context_destroy(&context);

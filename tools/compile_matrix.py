@@ -121,10 +121,10 @@ def batches(work):
 def compile_all(tools, jobs, work):
     made, order = {}, {t.name: n for n, t in enumerate(TARGETS)}
     # slow compilers first, so that no long one is left to the end
-    todo = sorted(batches(work), key=lambda batch: ["intel", "nvidia", "amd", "spirv"].index(batch[0]))
+    queue = sorted(batches(work), key=lambda batch: ["intel", "nvidia", "amd", "spirv"].index(batch[0]))
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         waiting = {pool.submit(FAMILIES[family].compile, tools, chip, programs): (chip, programs)
-                   for family, chip, programs in todo}
+                   for family, chip, programs in queue}
         for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
             chip, programs = waiting[future]
             for program, result in zip(programs, future.result()):
