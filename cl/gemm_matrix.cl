@@ -26,6 +26,7 @@
 #define VALUE_DIM 0
 #define VW 4
 #include "inc/activation.clh"
+#include "inc/gemm.clh"
 #include "inc/no_features.clh"
 #include "inc/tile_mma.clh"
 
@@ -38,10 +39,6 @@
 #define SUM_TILE (WAVES * MMA_M * SUM_PITCH * 2)            /* in elements of 16 bits */
 #define WEIGHT_TILES (MMA_STAGES * (KEY_TILE + VALUE_TILE)) /* likewise; sums take their place at the end */
 #define LOCAL_ELEMENTS (WEIGHT_TILES > SUM_TILE ? WEIGHT_TILES : SUM_TILE)
-
-static inline clattn_i64 row_offset(const clattn_place *place, int rows, int m) {
-    return place->offset + m / rows * place->batch + m % rows * place->row;
-}
 
 /* Four neighbouring elements of y from column c on, which lie at `sum`; those behind the last column are none. */
 static inline void put_four(const clattn_gemm_args *a, const __global float *bias, const __global float *factor,
@@ -66,7 +63,7 @@ static inline void put_four(const clattn_gemm_args *a, const __global float *bia
 }
 
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MMA_ATTRIBUTES void
-gemm_matrix(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLOCK_M)) work-groups              */
+gemm_matrix(const clattn_gemm_args a,   /* grid: work-groups for blocks from a.first_block_m, _n on             */
             const __global storage *x,  /* (m, k) at a.x                                                         */
             const __global ushort *w,   /* (n up to a multiple of BLOCK_N, weight_parts, k up to one of BLOCK_K) */
             const __global float *bias, /* (2, n up to a multiple of BLOCK_N): the bias, the factors             */
@@ -80,7 +77,8 @@ gemm_matrix(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BL
 #else
     MMA_START(context, tiles, 0);
 #endif
-    const int row0 = (int)get_group_id(1) * BLOCK_M + c->wave * WAVE_ROWS, column0 = (int)get_group_id(0) * BLOCK_N;
+    const int2 start = block_start(&a, BLOCK_M, BLOCK_N);
+    const int row0 = start.x + c->wave * WAVE_ROWS, column0 = start.y;
     const int depth = (a.k + BLOCK_K - 1) / BLOCK_K * BLOCK_K, steps = a.weight_parts * depth / BLOCK_K;
     const __global ushort *own[QT][MMA_SLOTS]; /* this lane's rows of x; NULL beyond the last */
     MMA_UNROLL

@@ -12,10 +12,10 @@
  *
  * Tails. Rows: loads repeat the last row, stores are guarded. Columns and k: the weight is stored transposed, (k, n),
  * with zeros up to a multiple of WEIGHT_PAD and of BLOCK_K; beyond k the x tile holds zeros, whatever is in memory. */
+#include "inc/gemm.clh"
 #include "inc/local.clh"
 #include "inc/types.clh"
 #include "inc/vendor.clh"
-#include "shared/args.h"
 
 /* ITEMS_X, ITEMS_Y: the work-group, 8 or 16 each way. PER_X, PER_Y: columns and rows per work-item, 4 by default. */
 #if ITEMS_X != 8 && ITEMS_X != 16
@@ -43,13 +43,8 @@
 #define X_LOADS (BLOCK_M * BLOCK_K / ITEMS)
 #define W_LOADS (BLOCK_N * BLOCK_K / ITEMS)
 
-/* Offset of row m of x or y. */
-long row_offset(clattn_place place, int rows, int m) {
-    return place.offset + m / rows * place.batch + m % rows * place.row;
-}
-
 __kernel __attribute__((reqd_work_group_size(ITEMS_X, ITEMS_Y, 1))) void
-gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLOCK_M)) work-groups          */
+gemm_tiled(const clattn_gemm_args a,   /* grid: work-groups for blocks from a.first_block_m, _n on         */
            const __global storage *x,  /* (m, k) at a.x                                                     */
            const __global float *w,    /* (k up to a multiple of BLOCK_K, n up to a multiple of WEIGHT_PAD) */
            const __global float *bias, /* (n), read when a.has_bias                                         */
@@ -58,7 +53,8 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
     __local float x_tile[BLOCK_K * X_STRIDE]; /* (BLOCK_K, BLOCK_M) */
     __local float w_tile[BLOCK_K * BLOCK_N];  /* (BLOCK_K, BLOCK_N) */
     const int item_x = (int)get_local_id(0), item_y = (int)get_local_id(1), item = item_y * ITEMS_X + item_x;
-    const int m_first = (int)get_group_id(1) * BLOCK_M, n_first = (int)get_group_id(0) * BLOCK_N;
+    const int2 start = block_start(&a, BLOCK_M, BLOCK_N);
+    const int m_first = start.x, n_first = start.y;
     const long w_row = (a.n + WEIGHT_PAD - 1) / WEIGHT_PAD * WEIGHT_PAD;
     const int load_k = item % BLOCK_K; /* the column of the x tile that this item always loads */
     POISON(x_tile, item, ITEMS);
@@ -67,7 +63,7 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
     const __global storage *x_from[X_LOADS];
     UNROLL
     for (int i = 0; i < X_LOADS; i++)
-        x_from[i] = x + row_offset(a.x, a.rows, min(a.m - 1, m_first + (i * ITEMS + item) / BLOCK_K)) + load_k;
+        x_from[i] = x + row_offset(&a.x, a.rows, min(a.m - 1, m_first + (i * ITEMS + item) / BLOCK_K)) + load_k;
 
     float sum[PER_Y][PER_X];
     UNROLL
@@ -114,7 +110,7 @@ gemm_tiled(const clattn_gemm_args a,   /* grid: (ceil(n / BLOCK_N), ceil(m / BLO
         for (int i = 0; i < PER_Y; i++) {
             const int m = m_first + i * ITEMS_Y + item_y;
             if (m >= a.m) continue;
-            __global storage *to = y + row_offset(a.y, a.rows, m) + column_at;
+            __global storage *to = y + row_offset(&a.y, a.rows, m) + column_at;
             const float value = sum[i][j] + start;
             store1(a.accumulate ? load1(to) + value : value, to);
         }

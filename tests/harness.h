@@ -42,6 +42,9 @@ bool clattn_test_check(bool ok, const char *file, int line, const char *conditio
 /* A line of information, printed under the running test. */
 void clattn_test_note(const char *format, ...) CLATTN_TEST_PRINTF(1, 2);
 
+/* Launches since it was asked the last time. */
+int clattn_test_launches(void);
+
 /* True when the environment variable is set to something else than "" and "0". */
 bool clattn_test_flag(const char *variable);
 

@@ -336,6 +336,24 @@ static void test_tiled_groups(void) {
     close_device();
 }
 
+/* Nine blocks of 0.26 million multiply-adds: one launch for a GPU of today, several for one of 1 MHz. The second one
+ * begins inside a row of blocks. */
+static void test_tiled_launches(void) {
+    static const product p = {1, 130, 150, 40, 0, 0, false, true, 1};
+    if (!open_device()) return;
+    env.device.caps.type = CLATTN_DEVICE_GPU;
+    env.device.caps.compute_units = 40, env.device.caps.clock_mhz = 2000;
+    (void)clattn_test_launches();
+    check_product(&clattn__gemm_tiled, &p, 650); /* runs it twice */
+    const int fast = clattn_test_launches();
+    CHECK(fast == 2 * 1, "%d launches on a fast device", fast);
+    env.device.caps.compute_units = 1, env.device.caps.clock_mhz = 3;
+    check_product(&clattn__gemm_tiled, &p, 650);
+    const int slow = clattn_test_launches();
+    CHECK(slow == 2 * 3, "%d launches on a slow device", slow);
+    close_device();
+}
+
 #ifdef CLATTN_WITH_CLBLAST
 static void test_clblast(void) {
     static const size_t few[] = {0, 2, 3, 5, 9, 11, 12}; /* its own kernels take long to compile on a CPU */
@@ -537,6 +555,7 @@ int main(int argc, char **argv) {
                                           {"gemm_cpu inline", test_cpu_inline},
                                           {"gemm_tiled", test_tiled},
                                           {"gemm_tiled work-groups", test_tiled_groups},
+                                          {"gemm_tiled launches", test_tiled_launches},
                                           {"gemm_clblast", test_clblast},
                                           {"gemm_host", test_host},
                                           {"rows", test_rows},

@@ -121,6 +121,7 @@ typedef struct clattn_gemm_args {
     int accumulate;                      /* add to y instead of overwriting it */
     int columns_per_item, rows_per_item; /* what one work-item computes; filled by the kernel that uses them */
     int weight_parts;                    /* of 16 bits each, whose sum is the weight; likewise */
+    int first_block_m, first_block_n;    /* block of y that a launch begins with, where it does not hold them all */
     int reserved;
 } clattn_gemm_args;
 

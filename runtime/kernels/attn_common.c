@@ -4,10 +4,6 @@
 
 #include "kernels/impl.h"
 
-/* Multiply-adds per clock and compute unit of the tile kernels: a quarter of what the smallest units in use do (Intel's
- * execution units, 8), a hundredth and less of the large ones. */
-#define TILES_PER_CLOCK 2.0
-
 bool clattn__refuse(clattn__refusal *why, const char *format, ...) {
     va_list values;
     va_start(values, format);
@@ -84,7 +80,7 @@ clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clat
     const int64_t tile_cost = (int64_t)kernel->block_q *
                               ((int64_t)kernel->block_kv * tiles_of(args->kv_len, kernel->block_kv) + 1) *
                               (kernel->problem.head_dim + kernel->problem.value_dim);
-    const int64_t chunk = clattn__launch_units(&env->device.caps, (double)tile_cost, TILES_PER_CLOCK);
+    const int64_t chunk = clattn__launch_units(&env->device.caps, (double)tile_cost, CLATTN__TILES_PER_CLOCK);
 
     clattn_status status = clattn__attn_set_args(kernel, call);
     for (clattn_i64 first = 0; first < tiles && status == CLATTN_OK; first += chunk) {

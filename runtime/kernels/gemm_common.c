@@ -4,6 +4,9 @@
 
 #include "kernels/gemm.h"
 
+/* Of one launch: a block's number and the work-items stay below 2^32 with groups of 1024. */
+#define MOST_BLOCKS ((int64_t)1 << 21)
+
 bool clattn__gemm_fits(const clattn__gemm_problem *problem, clattn__refusal *why) {
     const struct {
         const char *name;
@@ -83,5 +86,33 @@ clattn_status clattn__gemm_set_args(clattn__gemm_kernel *kernel, const clattn__g
     clattn_status status = clattn__arg(env, kernel->kernel, GEMM_ARGS, sizeof *args, args);
     for (cl_uint slot = GEMM_X; slot < CLATTN__COUNT(buffers) && status == CLATTN_OK; slot++)
         status = clattn__arg_mem(env, kernel->kernel, slot, buffers[slot]);
+    return status;
+}
+
+static int64_t blocks_of(int64_t extent, int block) { return (extent + block - 1) / block; }
+
+clattn_status clattn__gemm_enqueue_blocks(clattn__gemm_kernel *kernel, const clattn__gemm_call *call,
+                                          const clattn_gemm_args *args, size_t items_x, size_t items_y) {
+    clattn__env *env = kernel->programs->env;
+    clattn_gemm_args here = *args;
+    const int64_t columns = blocks_of(args->n, kernel->block_n), blocks = columns * blocks_of(args->m, kernel->block_m);
+    const int parts = args->weight_parts > 1 ? args->weight_parts : 1;
+    const double block_cost = (double)kernel->block_m * kernel->block_n * parts *
+                              (double)(kernel->block_k * (blocks_of(args->k, kernel->block_k) + 1));
+    int64_t chunk = clattn__launch_units(&env->device.caps, block_cost, CLATTN__TILES_PER_CLOCK);
+    if (chunk > MOST_BLOCKS) chunk = MOST_BLOCKS;
+
+    clattn_status status = clattn__gemm_set_args(kernel, call, args);
+    for (int64_t first = 0; first < blocks && status == CLATTN_OK; first += chunk) {
+        const int64_t count = blocks - first < chunk ? blocks - first : chunk;
+        here.first_block_m = (int)(first / columns);
+        here.first_block_n = (int)(first % columns);
+        const clattn__launch launch = {.kernel = kernel->kernel,
+                                       .dims = 2,
+                                       .global = {(size_t)count * items_x, items_y},
+                                       .local = {items_x, items_y}};
+        status = clattn__arg(env, kernel->kernel, GEMM_ARGS, sizeof here, &here);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
+    }
     return status;
 }

@@ -215,15 +215,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
 static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {
     clattn_gemm_args args = clattn__gemm_plain_args(call);
     args.weight_parts = kernel->weight_parts;
-    clattn_status status = clattn__gemm_set_args(kernel, call, &args);
-    if (status != CLATTN_OK) return status;
-    const size_t items = (size_t)kernel->items;
-    const clattn__launch launch = {
-        .kernel = kernel->kernel,
-        .dims = 2,
-        .global = {(size_t)ceil_div(args.n, kernel->block_n) * items, (size_t)ceil_div(args.m, kernel->block_m)},
-        .local = {items, 1}};
-    return clattn__launch_enqueue(kernel->programs->env, &launch);
+    return clattn__gemm_enqueue_blocks(kernel, call, &args, (size_t)kernel->items, 1);
 }
 
 const clattn__gemm_impl clattn__gemm_matrix = {

@@ -87,15 +87,8 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
 
 static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {
     const clattn_gemm_args args = clattn__gemm_plain_args(call);
-    const size_t items_x = (size_t)(kernel->block_n / PER_ITEM), items_y = (size_t)(kernel->block_m / PER_ITEM);
-    clattn_status status = clattn__gemm_set_args(kernel, call, &args);
-    if (status != CLATTN_OK) return status;
-    const clattn__launch launch = {.kernel = kernel->kernel,
-                                   .dims = 2,
-                                   .global = {(size_t)round_up(args.n, kernel->block_n) / PER_ITEM,
-                                              (size_t)round_up(args.m, kernel->block_m) / PER_ITEM},
-                                   .local = {items_x, items_y}};
-    return clattn__launch_enqueue(kernel->programs->env, &launch);
+    return clattn__gemm_enqueue_blocks(kernel, call, &args, (size_t)(kernel->block_n / PER_ITEM),
+                                       (size_t)(kernel->block_m / PER_ITEM));
 }
 
 const clattn__gemm_impl clattn__gemm_tiled = {

@@ -144,6 +144,9 @@ void clattn__attn_options(clattn__options *options, const clattn__attn_problem *
  * on a device that does `per_clock` of them per clock and compute unit: desktops reset a GPU that works on one launch
  * for two seconds, and stand still meanwhile. At least 1; without a bound on CPUs. */
 int64_t clattn__launch_units(const clattn__caps *caps, double multiply_adds, double per_clock);
+/* per_clock of kernels by tiles: a quarter of what the smallest units in use do (Intel's execution units, 8), a
+ * hundredth and less of the large ones. */
+#define CLATTN__TILES_PER_CLOCK 2.0
 /* One work-group of local_items[0] per tile of block_q rows, in launches that stay short. For kernels that end in
  * ATTN_FIRST. */
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);
