@@ -31,6 +31,7 @@ typedef struct cli_device {
     int compute_units;         /* --compute-units N, 0: all */
     const char *pretend;       /* --pretend PAIRS */
     bool ignore_tuning;        /* --no-tuning */
+    const char *clblast;       /* --clblast FILE */
     clattn_verify_mode verify; /* --trust once|always|never */
     bool verbose;              /* -v, --verbose: log at info level and below to stderr */
 } cli_device;
@@ -44,6 +45,7 @@ enum {
     CLI_OPT_COMPUTE_UNITS,
     CLI_OPT_PRETEND,
     CLI_OPT_NO_TUNING,
+    CLI_OPT_CLBLAST,
     CLI_OPT_VERBOSE,
     CLI_OPT_FIRST_OWN
 };
@@ -53,6 +55,7 @@ enum {
         {"no-cache", no_argument, NULL, CLI_OPT_NO_CACHE}, {"no-tuning", no_argument, NULL, CLI_OPT_NO_TUNING},        \
         {"compute-units", required_argument, NULL, CLI_OPT_COMPUTE_UNITS},                                             \
         {"kernel-dir", required_argument, NULL, CLI_OPT_KERNEL_DIR},                                                   \
+        {"clblast", required_argument, NULL, CLI_OPT_CLBLAST},                                                         \
         {"matrix-engine", required_argument, NULL, CLI_OPT_MATRIX_ENGINE},                                             \
         {"pretend", required_argument, NULL, CLI_OPT_PRETEND},                                                         \
         {"trust", required_argument, NULL, CLI_OPT_TRUST}, {"verbose", no_argument, NULL, CLI_OPT_VERBOSE}
@@ -65,6 +68,7 @@ enum {
     "  --kernel-dir DIR     read the .cl files from DIR instead of the built-in ones\n"                                \
     "  --matrix-engine NAME none, or an emulated one, for tests: emulated:nv, wmma11, wmma12, mfma32, dpas8, dpas16\n" \
     "  --no-tuning          do not use what clattn tune measured\n"                                                    \
+    "  --clblast FILE       tuning parameters for CLBlast's products, lines of KERNEL NAME=VALUE ...\n"                \
     "  --pretend PAIRS      choose kernels as for another device: type=gpu,local_memory=16384,work_group=64\n"         \
     "  -v, --verbose        log choices and build logs to standard error\n"
 void cli_device_init(cli_device *device); /* from the environment */

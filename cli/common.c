@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "file.h"
 
 static const char *command_name; /* NULL before a command is known */
 
@@ -97,6 +97,9 @@ int cli_device_option(cli_device *device, int option, const char *value) {
     case CLI_OPT_NO_TUNING:
         device->ignore_tuning = true;
         return 1;
+    case CLI_OPT_CLBLAST:
+        device->clblast = value;
+        return 1;
     case CLI_OPT_PRETEND:
         device->pretend = value;
         return 1;
@@ -142,7 +145,12 @@ int cli_context(const cli_device *device, clattn_context **context) {
     options.ignore_tuning = device->ignore_tuning;
     options.log = log_line;
     options.log_user = &kept;
+    char why[512], *parameters = NULL;
+    if (device->clblast && !cli_file_text(device->clblast, 1 << 16, &parameters, NULL, why))
+        return cli_fail(EXIT_USAGE, "--clblast %s", why);
+    options.clblast_parameters = parameters;
     clattn_status status = clattn_context_create(context, &options);
+    free(parameters);
     return status == CLATTN_OK ? EXIT_GOOD : cli_fail_status(status, "opening the device");
 }
 

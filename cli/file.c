@@ -38,6 +38,22 @@ bool cli_file_read(FILE *file, const char *path, const char *field, void *data, 
     return cli_why(why, 512, "%s: is truncated: it ends inside the %s (%zu bytes)", path, field, bytes);
 }
 
+bool cli_file_text(const char *path, int64_t most, char **text, int64_t *size, char why[512]) {
+    FILE *file;
+    int64_t bytes;
+    *text = NULL;
+    if (!cli_file_open(path, &file, &bytes, why)) return false;
+    if (bytes < most) *text = malloc((size_t)bytes + 1);
+    bool good = *text ? cli_file_read(file, path, "text", *text, (size_t)bytes, why)
+                      : cli_why(why, 512, "%s: is too large", path);
+    fclose(file);
+    if (good) (*text)[bytes] = '\0';
+    if (good && size) *size = bytes;
+    if (!good) free(*text);
+    if (!good) *text = NULL;
+    return good;
+}
+
 /* mkstemp makes files that only the owner may read; a result should follow the umask like any other file. */
 static void follow_umask(int descriptor) {
     mode_t mask = umask(0);

@@ -15,6 +15,9 @@ bool cli_file_open(const char *path, FILE **file, int64_t *size, char why[512]);
 /* Reads exactly `bytes` or says that the file ends too early, naming `field`. */
 bool cli_file_read(FILE *file, const char *path, const char *field, void *data, size_t bytes, char why[512]);
 
+/* All of a file of fewer than `most` bytes, NUL behind it; the caller frees. size may be NULL. */
+bool cli_file_text(const char *path, int64_t most, char **text, int64_t *size, char why[512]);
+
 /* A file in the making. It replaces `path` only when everything was written. What is not a regular file (a terminal, a
  * pipe, /dev/null) is written directly. */
 typedef struct cli_writer {

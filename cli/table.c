@@ -97,24 +97,15 @@ void cli_json_number(cJSON *object, const char *name, double value) {
 }
 
 cJSON *cli_json_read(const char *path, char why[512]) {
-    FILE *file;
+    char *text;
     int64_t size;
-    if (!cli_file_open(path, &file, &size, why)) return NULL;
-    char *text = size < 1 << 24 ? malloc((size_t)size + 1) : NULL;
-    cJSON *root = NULL;
-    if (!text)
-        cli_why(why, 512, "%s: is too large", path);
-    else if (cli_file_read(file, path, "text", text, (size_t)size, why)) {
-        root = cJSON_ParseWithLength(text, (size_t)size);
-        if (!cJSON_IsObject(root)) {
-            cJSON_Delete(root);
-            root = NULL;
-            cli_why(why, 512, "%s: is not a JSON object", path);
-        }
-    }
+    if (!cli_file_text(path, 1 << 24, &text, &size, why)) return NULL;
+    cJSON *root = cJSON_ParseWithLength(text, (size_t)size);
     free(text);
-    fclose(file);
-    return root;
+    if (cJSON_IsObject(root)) return root;
+    cJSON_Delete(root);
+    cli_why(why, 512, "%s: is not a JSON object", path);
+    return NULL;
 }
 
 const char *cli_bytes_text(uint64_t bytes, char text[32]) {

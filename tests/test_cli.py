@@ -549,6 +549,15 @@ def test_tune():
     must_fail(USAGE, "unexpected argument", "tune", "gpu")
 
 
+def test_clblast():
+    """A file of parameters for CLBlast: what is wrong with it is told, with its name."""
+    explain = ("explain", "--attention", "1,1,1,4,4,8", "--clblast")
+    must_fail(USAGE, "--clblast none.txt: cannot be opened", *explain, "none.txt")
+    must_run(*explain, write("tuned.txt", b"# nothing\n"))
+    write("tuned.txt", b"GemmRoutine XGEMM_MIN_INDIRECT_SIZE=x\n")
+    must_fail(USAGE, "XGEMM_MIN_INDIRECT_SIZE of GemmRoutine is \"x\"; it must be", *explain, "tuned.txt")
+
+
 # ---- main ------------------------------------------------------------------------------------------------------------
 
 def main(names):

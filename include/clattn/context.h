@@ -85,6 +85,14 @@ typedef struct clattn_context_options {
      * matrix (nv:80, wmma11, wmma12, mfma32, dpas8, dpas16). "type=gpu,local_memory=16384,work_group=64" */
     const char *pretend;
     int ignore_tuning; /* default 0; 1: what clattn_tune measured on this device is not used */
+    /* Default NULL: CLBlast, which projects on GPUs, takes the tuning parameters that it ships for the device. Else
+     * "KERNEL NAME=VALUE ...", one kernel per line or between semicolons, '#' begins a comment: Xgemm (products of
+     * large matrices), XgemmDirect (of small ones) and GemmRoutine (XGEMM_MIN_INDIRECT_SIZE, where one ends and the
+     * other begins), for float32, each with all of its parameters, as CLBlast's tuners print them. They hold for the
+     * device in the whole process, for CLBlast keeps them there and cannot give them back: so they must be given
+     * before the first plan that uses CLBlast, and other contexts give the same or NULL; else INVALID_ARGUMENT.
+     * UNSUPPORTED without CLBlast. What does not build or computes wrong with them is passed over like any kernel. */
+    const char *clblast_parameters;
 } clattn_context_options;
 
 CLATTN_API void clattn_context_options_init_sized(clattn_context_options *options, size_t caller_size);

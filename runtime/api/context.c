@@ -39,6 +39,7 @@ static clattn_status create(clattn_context **out, const clattn_context_options *
     if (status == CLATTN_OK) status = clattn__programs_create(&context->programs, &context->env);
     if (status == CLATTN_OK) status = clattn__trust_create(&context->trust);
     if (status == CLATTN_OK) status = clattn__tuning_create(&context->tuning, options.ignore_tuning != 0);
+    if (status == CLATTN_OK) status = clattn__clblast_override(&context->env, options.clblast_parameters);
     if (status != CLATTN_OK) clattn_context_destroy(&context);
     *out = context;
     return status;
@@ -58,6 +59,7 @@ clattn_status clattn_context_create_from(clattn_context **out, cl_context contex
 
 void clattn_context_destroy(clattn_context **context) {
     if (!context || !*context) return;
+    clattn__clblast_leave(&(*context)->env);
     clattn__tuning_clear(&(*context)->tuning);
     clattn__trust_clear(&(*context)->trust);
     clattn__programs_clear(&(*context)->programs);

@@ -94,5 +94,6 @@ clattn__mutex *clattn__mutex_create(void);
 void clattn__mutex_destroy(clattn__mutex **mutex);
 void clattn__mutex_lock(clattn__mutex *mutex);
 void clattn__mutex_unlock(clattn__mutex *mutex);
+clattn__mutex *clattn__process_lock(void); /* of what a process has only one of */
 
 #endif

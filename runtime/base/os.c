@@ -164,6 +164,11 @@ void clattn__mutex_lock(clattn__mutex *mutex) { pthread_mutex_lock(&mutex->syste
 
 void clattn__mutex_unlock(clattn__mutex *mutex) { pthread_mutex_unlock(&mutex->system); }
 
+clattn__mutex *clattn__process_lock(void) {
+    static clattn__mutex lock = {PTHREAD_MUTEX_INITIALIZER};
+    return &lock;
+}
+
 struct clattn__signal {
     pthread_mutex_t mutex;
     pthread_cond_t condition;

@@ -118,6 +118,7 @@ typedef struct clattn__env {
     char *kernel_dir; /* NULL: embedded kernels */
     clattn_verify_mode verify;
     bool profiling;
+    bool clblast; /* CLBlast holds programs of this context; guarded by the process's lock */
     size_t memory_now, memory_peak; /* device bytes allocated through clattn__buffer_create; guarded by lock */
     clattn__mutex *lock;
 } clattn__env;

@@ -24,4 +24,12 @@ clattn_status clattn__gemm_upload_bias(clattn__gemm_kernel *kernel, const float 
 /* Uploads the weight as it is: (n, k) without gaps. */
 clattn_status clattn__gemm_upload_plain(clattn__gemm_kernel *kernel, const float *w, int64_t w_row);
 
+/* gemm_clblast.c: hands the parameters of one of CLBlast's kernels over. */
+enum { CLATTN__CLBLAST_PARAMS = 16 };
+clattn_status clattn__clblast_apply(clattn__env *env, const char *kernel, const char **names, const int *values,
+                                    int count);
+void clattn__clblast_forget(void); /* drops the programs that CLBlast keeps, of all contexts */
+/* clblast_params.c: the device's parameters stay as they are from now on; text tells which they are. */
+clattn_status clattn__clblast_use(clattn__env *env, char *text, size_t capacity);
+
 #endif

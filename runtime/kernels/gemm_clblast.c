@@ -1,5 +1,8 @@
 /* Projections by CLBlast, for GPUs that it is tuned for; the only file that includes its header. It knows neither bias
- * nor heads: the bias is put into y beforehand, and outputs per head are left to other kernels. */
+ * nor heads: the bias is put into y beforehand, and outputs per head are left to other kernels.
+ *
+ * All that a product enqueues goes into the context's queue, in order behind what is there: whoever waits for an event
+ * that was marked behind it waits for the product too. */
 #include <stdio.h>
 
 #include "kernels/gemm.h" /* first: it says which OpenCL version the headers are for */
@@ -17,34 +20,48 @@ static bool supports(const clattn__gemm_problem *problem, const clattn__caps *ca
     return clattn__gemm_fits(problem, why);
 }
 
-/* One product: rows of x (m, k) and y (m, n) lie x_row and y_row apart; offsets in elements. */
+clattn_status clattn__clblast_apply(clattn__env *env, const char *kernel, const char **names, const int *values,
+                                    int count) {
+    size_t sizes[CLATTN__CLBLAST_PARAMS];
+    for (int i = 0; i < count; i++) sizes[i] = (size_t)values[i];
+    CLBlastStatusCode code =
+        CLBlastOverrideParameters(env->device.id, kernel, CLBlastPrecisionSingle, (size_t)count, names, sizes);
+    if (code == CLBlastSuccess) return CLATTN_OK;
+    return clattn__fail(CLATTN_UNSUPPORTED, "CLBlastOverrideParameters of %s failed with CLBlast status %d on %s",
+                        kernel, (int)code, env->device.caps.name);
+}
+
+void clattn__clblast_forget(void) { CLBlastClearCache(); }
+
+/* One product: rows of x (m, k) and y (m, n) lie x_row and y_row apart; offsets in elements. done may be NULL; else it
+ * receives the event of the last command. */
 static clattn_status multiply(clattn__gemm_kernel *kernel, cl_mem x, size_t x_at, size_t x_row, cl_mem y, size_t y_at,
-                              size_t y_row, size_t m, float keep_y) {
+                              size_t y_row, size_t m, float keep_y, cl_event *done) {
     clattn__env *env = kernel->programs->env;
     const size_t n = (size_t)kernel->problem.n, k = (size_t)kernel->problem.k;
     CLBlastStatusCode code =
         CLBlastSgemm(CLBlastLayoutRowMajor, CLBlastTransposeNo, CLBlastTransposeYes, m, n, k, 1.0f, x, x_at, x_row,
-                     kernel->weight.mem, 0, k, keep_y, y, y_at, y_row, &env->queue, NULL);
+                     kernel->weight.mem, 0, k, keep_y, y, y_at, y_row, &env->queue, done);
     if (code == CLBlastSuccess) return CLATTN_OK;
     return clattn__fail(CLATTN_DEVICE_FAILED, "CLBlastSgemm of %zu x %zu x %zu failed with CLBlast status %d on %s", m,
                         n, k, (int)code, env->device.caps.name);
 }
 
 /* CLBlast compiles at first use, and has one kernel for small products and one for large ones: both are used once here,
- * so that no run compiles. */
+ * so that no run compiles. The wait is for the last product alone: what else a caller has in the queue is not waited
+ * for. */
 static clattn_status warm_up(clattn__gemm_kernel *kernel) {
     clattn__env *env = kernel->programs->env;
     const size_t n = (size_t)kernel->problem.n, k = (size_t)kernel->problem.k, m = (size_t)kernel->problem.m;
     clattn__buffer x = {0}, y = {0};
+    cl_event done = NULL;
     if (m == 0 || kernel->programs->recorder) return CLATTN_OK;
     clattn_status status = clattn__buffer_create(env, m * k * sizeof(float), &x);
     if (status == CLATTN_OK) status = clattn__buffer_create(env, m * n * sizeof(float), &y);
-    if (status == CLATTN_OK) status = multiply(kernel, x.mem, 0, k, y.mem, 0, n, 1, 0.0f);
-    if (status == CLATTN_OK) status = multiply(kernel, x.mem, 0, k, y.mem, 0, n, m, 0.0f);
-    if (status == CLATTN_OK) {
-        cl_int code = clFinish(env->queue);
-        if (code != CL_SUCCESS) status = clattn__cl_fail(code, "clFinish", env->device.caps.name);
-    }
+    if (status == CLATTN_OK) status = multiply(kernel, x.mem, 0, k, y.mem, 0, n, 1, 0.0f, NULL);
+    if (status == CLATTN_OK) status = multiply(kernel, x.mem, 0, k, y.mem, 0, n, m, 0.0f, &done);
+    if (status == CLATTN_OK) status = clattn__event_wait(env, done);
+    if (done) clReleaseEvent(done);
     clattn__buffer_clear(env, &y);
     clattn__buffer_clear(env, &x);
     return status;
@@ -52,8 +69,13 @@ static clattn_status warm_up(clattn__gemm_kernel *kernel) {
 
 static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias) {
     kernel->block_m = kernel->block_n = kernel->block_k = 1; /* CLBlast chooses by size and device */
-    snprintf(kernel->tiles, sizeof kernel->tiles, "as CLBlast chooses");
-    clattn_status status = clattn__gemm_upload_plain(kernel, w, w_row);
+    clattn__env *env = kernel->programs->env;
+    char key[33];
+    clattn_status status = CLATTN_OK;
+    if (!kernel->programs->recorder) status = clattn__clblast_use(env, kernel->tiles, sizeof kernel->tiles);
+    clattn__clblast_key(env, key);
+    if (key[0]) snprintf(kernel->variant, sizeof kernel->variant, "%s %s", kernel->impl->name, key);
+    if (status == CLATTN_OK) status = clattn__gemm_upload_plain(kernel, w, w_row);
     if (status == CLATTN_OK && bias) {
         clattn__op rows = {0};
         status = clattn__gemm_upload_bias(kernel, bias, kernel->problem.n);
@@ -92,7 +114,7 @@ static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_cal
     for (int b = 0; b < products && status == CLATTN_OK; b++)
         status = multiply(kernel, call->x, (size_t)(a.x.offset + b * a.x.batch), (size_t)a.x.row, call->y,
                           (size_t)(a.y.offset + b * a.y.batch), (size_t)a.y.row, (size_t)rows,
-                          bias || a.accumulate ? 1.0f : 0.0f);
+                          bias || a.accumulate ? 1.0f : 0.0f, NULL);
     return status;
 }
 

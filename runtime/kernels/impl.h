@@ -179,6 +179,7 @@ typedef struct clattn__gemm_kernel {
     clattn__params params; /* set before prepare */
     cl_kernel kernel;
     clattn__program *program; /* NULL for clblast and host */
+    char variant[64];         /* of those: what the kernel is trusted as; "": its name */
     clattn__buffer weight, bias;
     cl_kernel bias_kernel;         /* rows.cl: clblast needs the bias in y beforehand */
     int block_m, block_n, block_k; /* tile sizes; verification tries extents around them */
@@ -209,6 +210,13 @@ clattn_status clattn__gemm_prepare(clattn__gemm_kernel *kernel, const clattn__ca
                                    int64_t w_row, const float *bias);
 clattn_status clattn__gemm_set_args(clattn__gemm_kernel *kernel, const clattn__gemm_call *call,
                                     const clattn_gemm_args *args);
+
+/* clblast_params.c: sets tuning parameters of CLBlast's products on the device, as clattn_context_options describes
+ * them; NULL sets none. And a hash of those in force there, "" where CLBlast chooses them itself. */
+clattn_status clattn__clblast_override(clattn__env *env, const char *text);
+void clattn__clblast_key(const clattn__env *env, char key[33]);
+/* The context ends: with the last one that CLBlast worked in go the programs that CLBlast keeps. */
+void clattn__clblast_leave(clattn__env *env);
 
 extern const clattn__gemm_impl clattn__gemm_cpu, clattn__gemm_matrix, clattn__gemm_clblast, clattn__gemm_tiled,
     clattn__gemm_host;

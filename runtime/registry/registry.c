@@ -47,12 +47,12 @@ static clattn_status nobody(const char *kind, const char *forced, const clattn__
 
 static const char *quarantine_text = "quarantined: it did not reproduce the reference on this device and driver";
 
-/* Known good, known bad, or to be tried. A variant is a built program; a library's kernel goes by its name. The host
+/* Known good, known bad, or to be tried. A variant is a built program, or of a library's kernel a name. The host
  * kernels are the reference itself. */
-static clattn_trust trust_of(clattn_context *context, const char *name, const clattn__program *variant, char key[33]) {
+static clattn_trust trust_of(clattn_context *context, const char *name, const char *variant, char key[33]) {
     const bool host = strcmp(name, clattn__attn_host.name) == 0 || strcmp(name, clattn__gemm_host.name) == 0;
     if (host || context->env.verify == CLATTN_VERIFY_NEVER) return CLATTN_TRUST_VERIFIED;
-    clattn__trust_key(&context->env, variant ? variant->key : name, key);
+    clattn__trust_key(&context->env, variant, key);
     return clattn__trust_get(context, key);
 }
 
@@ -88,7 +88,7 @@ clattn_status clattn__attn_ready(clattn_context *context, const clattn__attn_imp
     clattn_status status = clattn__attn_prepare(kernel, list);
     char key[33];
     if (status == CLATTN_OK) {
-        switch (trust_of(context, impl->name, kernel->program, key)) {
+        switch (trust_of(context, impl->name, kernel->program ? kernel->program->key : impl->name, key)) {
         case CLATTN_TRUST_VERIFIED:
             return CLATTN_OK;
         case CLATTN_TRUST_QUARANTINED:
@@ -186,6 +186,11 @@ clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_pr
 
 /* ---- projections ------------------------------------------------------------------------------------------------ */
 
+static const char *variant_of(const clattn__gemm_kernel *kernel) {
+    if (kernel->program) return kernel->program->key;
+    return kernel->variant[0] ? kernel->variant : kernel->impl->name;
+}
+
 clattn_status clattn__gemm_ready(clattn_context *context, const clattn__gemm_impl *impl,
                                  const clattn__gemm_problem *problem, const clattn__candidates *list, const float *w,
                                  int64_t w_row, const float *bias, clattn__gemm_kernel *kernel) {
@@ -193,7 +198,7 @@ clattn_status clattn__gemm_ready(clattn_context *context, const clattn__gemm_imp
     clattn_status status = clattn__gemm_prepare(kernel, list, w, w_row, bias);
     char key[33];
     if (status == CLATTN_OK) {
-        switch (trust_of(context, impl->name, kernel->program, key)) {
+        switch (trust_of(context, impl->name, variant_of(kernel), key)) {
         case CLATTN_TRUST_VERIFIED:
             return CLATTN_OK;
         case CLATTN_TRUST_QUARANTINED:

@@ -1,5 +1,6 @@
 /* What was measured on this device: kept in memory, and in <cache>/tuning/<device>/<key>, where the key stands for all
- * that a measurement depends on: device, driver, platform, version of the library, compute units, limits. A file is
+ * that a measurement depends on: device, driver, platform, version of the library, compute units, limits, parameters of
+ * CLBlast's that were overridden. A file is
  *
  *   clattn-tuning 1 <hash of all lines below>
  *   for <key> <device>, driver <driver>
@@ -34,13 +35,14 @@ void clattn__tuning_clear(clattn__tuning *tuning) {
 
 static void tuning_key(const clattn__env *env, char key[33]) {
     const clattn__caps *caps = &env->device.caps;
-    char device[33];
+    char device[33], clblast[33];
     clattn__text text = {0};
     clattn__env_key(env, device);
-    clattn__text_add(&text, "%s|%d|%u|%u|%llu|%llu|%d|%d|%d", device, (int)caps->type, (unsigned)caps->compute_units,
-                     (unsigned)caps->vector_width, (unsigned long long)caps->local_memory,
-                     (unsigned long long)caps->max_work_group, caps->matrix.engine, caps->matrix.arch,
-                     caps->matrix.emulated);
+    clattn__clblast_key(env, clblast);
+    clattn__text_add(&text, "%s%s|%d|%u|%u|%llu|%llu|%d|%d|%d", device, clblast, (int)caps->type,
+                     (unsigned)caps->compute_units, (unsigned)caps->vector_width,
+                     (unsigned long long)caps->local_memory, (unsigned long long)caps->max_work_group,
+                     caps->matrix.engine, caps->matrix.arch, caps->matrix.emulated);
     clattn__hash_hex(text.data ? text.data : "", text.data ? text.length : 0, key);
     clattn__text_free(&text);
 }

@@ -1,0 +1,195 @@
+/* CLBlast as a guest: its tuning parameters as given by the user, and products that keep their place in the queue. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness.h"
+#include "ref/ref.h"
+#include "registry/registry.h"
+
+#define XGEMM_BUT_WIDTH                                                                                                \
+    "Xgemm GEMMK=0 KREG=1 KWG=16 KWI=2 MDIMA=4 MDIMC=4 NDIMB=4 NDIMC=4 NWG=16 SA=0 SB=0 STRM=0 STRN=0 VWN=2"
+#define XGEMM XGEMM_BUT_WIDTH " MWG=16 VWM=2"
+#define DIRECT "XgemmDirect KWID=2 MDIMAD=4 MDIMCD=4 NDIMBD=4 NDIMCD=4 PADA=1 PADB=1 VWMD=1 VWND=1 WGD=8"
+
+static clattn_status open_with(const char *parameters, int compute_units, clattn_context **context) {
+    clattn_context_options options;
+    clattn_context_options_init(&options);
+    options.selector = getenv("CLATTN_DEVICE");
+    options.cache_dir = "";
+    options.pretend = "type=gpu";
+    options.compute_units = compute_units;
+    options.clblast_parameters = parameters;
+    return clattn_context_create(context, &options);
+}
+
+/* What is wrong is named, with its value and its rule; nothing of it reaches CLBlast. */
+static void test_errors(void) {
+    static const struct {
+        const char *text, *says[3];
+    } cases[] = {
+        {"Sgemm KWG=16", {"a kernel is \"Sgemm\"", "Xgemm, XgemmDirect, GemmRoutine"}},
+        {"GemmRoutine MWG=16", {"a parameter of GemmRoutine is \"MWG\"", "XGEMM_MIN_INDIRECT_SIZE"}},
+        {"GemmRoutine", {"XGEMM_MIN_INDIRECT_SIZE of GemmRoutine is missing"}},
+        {"GemmRoutine XGEMM_MIN_INDIRECT_SIZE", {"no NAME=VALUE"}},
+        {"GemmRoutine XGEMM_MIN_INDIRECT_SIZE=-1", {"is \"-1\"", "0..65536"}},
+        {"GemmRoutine XGEMM_MIN_INDIRECT_SIZE=1x", {"is \"1x\""}},
+        {"GemmRoutine XGEMM_MIN_INDIRECT_SIZE=", {"is \"\""}},
+        {"GemmRoutine XGEMM_MIN_INDIRECT_SIZE=99999999999999999999", {"0..65536"}},
+        {"GemmRoutine XGEMM_MIN_INDIRECT_SIZE=1 XGEMM_MIN_INDIRECT_SIZE=1", {"given twice"}},
+        {"# all\n" XGEMM_BUT_WIDTH " MWG=16\n", {"VWM of Xgemm is missing"}},
+        {XGEMM_BUT_WIDTH " MWG=0 VWM=2", {"MWG of Xgemm is \"0\"", "1..1024"}},
+        {XGEMM_BUT_WIDTH " MWG=16 VWM=3", {"VWM of Xgemm is \"3\"", "1, 2, 4, 8 or 16"}},
+        {XGEMM_BUT_WIDTH " MWG=20 VWM=2", {"MWG of Xgemm is 20", "multiple of MDIMC * VWM, 8"}},
+        {DIRECT ";" XGEMM_BUT_WIDTH " MWG=16 VWM=8", {"MWG of Xgemm is 16", "MDIMC * VWM, 32"}},
+    };
+    for (size_t i = 0; i < CLATTN__COUNT(cases); i++) {
+        clattn_context *context = NULL;
+        clattn_status status = open_with(cases[i].text, 0, &context);
+        CHECK(status == CLATTN_INVALID_ARGUMENT && !context, "%s: status %d", cases[i].text, (int)status);
+        CHECK(strstr(clattn_last_error(), "options.clblast_parameters"), "%s", clattn_last_error());
+        for (int s = 0; s < 3 && cases[i].says[s]; s++)
+            CHECK(strstr(clattn_last_error(), cases[i].says[s]), "\"%s\" is not in: %s", cases[i].says[s],
+                  clattn_last_error());
+        clattn_context_destroy(&context);
+    }
+}
+
+#ifdef CLATTN_WITH_CLBLAST
+enum { M = 70, N = 50, K = 90 };
+static float x[M * K], w[N * K], y[M * N]; /* (M, K), (N, K), (M, N) */
+
+/* Chooses CLBlast for y = x W^T, which verifies it. */
+static clattn_status choose(clattn_context *context, clattn__gemm_kernel *kernel) {
+    const clattn__gemm_problem problem = {.m = M, .n = N, .k = K, .width = N, .dtype = CLATTN_F32};
+    clattn_random random = {11};
+    clattn__text notes = {0};
+    clattn_fill_normal(&random, x, M * K, 1);
+    clattn_fill_normal(&random, w, N * K, 0.1);
+    clattn_status status = clattn__gemm_choose(context, &problem, "gemm_clblast", w, K, NULL, kernel, &notes);
+    clattn__text_free(&notes);
+    return status;
+}
+
+static void check_product(void) {
+    static double want[M * N];
+    static float tolerance[M * N], expected[M * N];
+    clattn__ref_linear(x, K, w, NULL, want, N, M, N, K);
+    for (int i = 0; i < M * N; i++) {
+        double size = 0;
+        for (int k = 0; k < K; k++) size += fabs((double)x[i / N * K + k] * w[i % N * K + k]);
+        expected[i] = (float)want[i];
+        tolerance[i] = (float)(clattn__ref_rounding(K, size, want[i]) + 0x1p-24 * fabs(want[i]));
+    }
+    clattn_check_close(y, expected, tolerance, 0, M * N, "a product of CLBlast");
+}
+
+/* A product waits for what is before it in the queue, and what is behind it waits for the product: the call returns
+ * while a gate holds the queue, and a marker behind it is complete only when the result is there. */
+static void check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
+    clattn__env *env = &context->env;
+    clattn__buffer from = {0}, to = {0};
+    cl_event gate = clCreateUserEvent(env->context, NULL), marker = NULL;
+    cl_int state = CL_COMPLETE;
+    clattn_status status = clattn__buffer_create(env, sizeof x, &from);
+    if (status == CLATTN_OK) status = clattn__buffer_create(env, sizeof y, &to);
+    CHECK(status == CLATTN_OK && clEnqueueBarrierWithWaitList(env->queue, 1, &gate, NULL) == CL_SUCCESS, "%s",
+          clattn_last_error());
+    /* x is not there before the gate opens */
+    cl_int code = clEnqueueWriteBuffer(env->queue, from.mem, CL_FALSE, 0, sizeof x, x, 0, NULL, NULL);
+    const clattn__gemm_call call = {.args = {.x = {.row = K, .batch = M * K},
+                                             .y = {.row = N, .batch = M * N, .head = N},
+                                             .m = M,
+                                             .n = N,
+                                             .k = K,
+                                             .rows = M,
+                                             .width = N,
+                                             .part_columns = N},
+                                    .x = from.mem,
+                                    .y = to.mem};
+    CHECK(kernel->impl->enqueue(kernel, &call) == CLATTN_OK, "%s", clattn_last_error());
+    if (code == CL_SUCCESS) code = clEnqueueMarkerWithWaitList(env->queue, 0, NULL, &marker);
+    if (code == CL_SUCCESS) code = clFlush(env->queue);
+    if (code == CL_SUCCESS)
+        code = clGetEventInfo(marker, CL_EVENT_COMMAND_EXECUTION_STATUS, sizeof state, &state, NULL);
+    CHECK(code == CL_SUCCESS && state != CL_COMPLETE, "code %d, state %d: it did not wait for the gate", code, state);
+    clSetUserEventStatus(gate, CL_COMPLETE);
+    CHECK(clattn__event_wait(env, marker) == CLATTN_OK, "%s", clattn_last_error());
+    status = clattn__buffer_read(env, to.mem, 0, sizeof y, y);
+    CHECK(status == CLATTN_OK, "%s", clattn_last_error());
+    check_product();
+    if (marker) clReleaseEvent(marker);
+    clReleaseEvent(gate);
+    clattn__buffer_clear(env, &from);
+    clattn__buffer_clear(env, &to);
+}
+
+/* Both kernels of CLBlast, the large one for every size; then other parameters are too late. */
+static void test_override(void) {
+    clattn_context *context = NULL, *other = NULL;
+    clattn__gemm_kernel kernel = {0};
+    char key[33], same[33];
+    REQUIRE(open_with(XGEMM "\n" DIRECT " # small\n GemmRoutine XGEMM_MIN_INDIRECT_SIZE=0", 0, &context) == CLATTN_OK,
+            "%s", clattn_last_error());
+    clattn__clblast_key(&context->env, key);
+    CHECK(strlen(key) == 32, "the key is \"%s\"", key);
+    if (CHECK(choose(context, &kernel) == CLATTN_OK, "%s", clattn_last_error())) {
+        CHECK(strstr(kernel.tiles, "Xgemm overridden, XgemmDirect overridden, GemmRoutine overridden"), "%s",
+              kernel.tiles);
+        CHECK(strstr(kernel.variant, key), "trusted as \"%s\"", kernel.variant);
+        check_order(context, &kernel);
+    }
+    CHECK(open_with(XGEMM, 0, &other) == CLATTN_INVALID_ARGUMENT, "other parameters while these are in use");
+    CHECK(strstr(clattn_last_error(), "MWG=16") && strstr(clattn_last_error(), "already"), "%s", clattn_last_error());
+    CHECK(open_with(NULL, 0, &other) == CLATTN_OK, "%s", clattn_last_error());
+    clattn__clblast_key(&other->env, same);
+    CHECK(strcmp(key, same) == 0, "a context without parameters works with those in force: \"%s\", \"%s\"", key, same);
+    clattn_context_destroy(&other);
+    CHECK(open_with(DIRECT "; GemmRoutine XGEMM_MIN_INDIRECT_SIZE=0; " XGEMM, 0, &other) == CLATTN_OK, "%s",
+          clattn_last_error());
+    clattn_context_destroy(&other);
+    clattn__gemm_kernel_clear(&kernel);
+    clattn_context_destroy(&context);
+}
+
+/* A part of the device is a device of its own. There CLBlast gets a work-group that no device takes: it uses what
+ * it is given, and the kernel is passed over. */
+static void test_override_too_large(void) {
+    clattn_context *context = NULL;
+    clattn__gemm_kernel kernel = {0};
+    char key[33];
+    clattn_status status =
+        open_with("GemmRoutine XGEMM_MIN_INDIRECT_SIZE=0; Xgemm GEMMK=0 KREG=1 KWG=128 KWI=1 MDIMA=128 "
+                  "MDIMC=128 NDIMB=128 NDIMC=128 NWG=128 SA=0 SB=0 STRM=0 STRN=0 VWN=1 MWG=128 "
+                  "VWM=1",
+                  1, &context);
+    if (status == CLATTN_UNSUPPORTED) {
+        clattn_test_skip("this device cannot be divided");
+        return;
+    }
+    REQUIRE(status == CLATTN_OK, "%s", clattn_last_error());
+    CHECK(choose(context, &kernel) == CLATTN_UNSUPPORTED && strstr(clattn_last_error(), "CLBlastSgemm"), "%s",
+          clattn_last_error());
+    clattn__clblast_key(&context->env, key);
+    CHECK(key[0] != '\0', "in force all the same");
+    clattn__gemm_kernel_clear(&kernel);
+    clattn_context_destroy(&context);
+}
+#else
+static void test_override(void) {
+    clattn_context *context = NULL;
+    CHECK(open_with(DIRECT, 0, &context) == CLATTN_UNSUPPORTED && strstr(clattn_last_error(), "without CLBlast"), "%s",
+          clattn_last_error());
+}
+static void test_override_too_large(void) { clattn_test_skip("built without CLBlast"); }
+#endif
+
+int main(int argc, char **argv) {
+    static const clattn_test parameters[] = {{"errors", test_errors},
+                                             {"override", test_override},
+                                             {"override, too large", test_override_too_large},
+                                             {NULL, NULL}};
+    static const clattn_test_suite suites[] = {{"clblast", parameters}, {NULL, NULL}};
+    return clattn_test_main(suites, argc, argv);
+}
