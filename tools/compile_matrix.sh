@@ -4,19 +4,16 @@
 #   --fetch          first fetch the compilers into build/vendor-tools (tools/vendor_tools.sh: 160 MB from Debian and
 #                    two proprietary programs from PyPI)
 #   --help           the other options, which go to tools/compile_matrix.py
-# $CLATTN_BINARY names the program (default: the first of build/test-release/clattn and build/clattn that exists);
+# $CLATTN_BINARY names the program (default: the first that exists of build/{test-release/,release/,}clattn);
 # $CLATTN_VENDOR_TOOLS the folder with the compilers (default: build/vendor-tools, else those on the system).
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=tools/find_program.sh
+. tools/find_program.sh
 tools=${CLATTN_VENDOR_TOOLS:-build/vendor-tools}
 if [ "${1:-}" = --fetch ]; then
     shift
     sh tools/vendor_tools.sh "$tools"
 fi
 [ -d "$tools" ] || tools=''
-binary=${CLATTN_BINARY:-}
-for choice in build/test-release/clattn build/clattn; do
-    [ -n "$binary" ] || [ ! -x "$choice" ] || binary=$choice
-done
-[ -n "$binary" ] || { echo "compile_matrix.sh: no program; build clattn first, or set CLATTN_BINARY" >&2; exit 2; }
 exec python3 tools/compile_matrix.py "$binary" ${tools:+--tools "$tools"} "$@"

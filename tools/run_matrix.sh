@@ -4,18 +4,15 @@
 #   --fetch          first fetch the runtimes: Intel's into build/intel-runtime (273 MB, proprietary), Mesa's rusticl
 #                    into build/rusticl-runtime (16 MB, from Debian); pocl and oclgrind are the system's
 #   --help           the other options, which go to tools/run_matrix.py
-# $CLATTN_BINARY names the program (default: the first of build/test-release/clattn and build/clattn that exists);
+# $CLATTN_BINARY names the program (default: the first that exists of build/{test-release/,release/,}clattn);
 # $CLATTN_INTEL_RUNTIME and $CLATTN_RUSTICL_RUNTIME other folders.
 set -eu
 cd "$(dirname "$0")/.."
+# shellcheck source=tools/find_program.sh
+. tools/find_program.sh
 if [ "${1:-}" = --fetch ]; then
     shift
     sh tools/intel_runtime.sh "${CLATTN_INTEL_RUNTIME:-build/intel-runtime}"
     sh tools/rusticl_runtime.sh "${CLATTN_RUSTICL_RUNTIME:-build/rusticl-runtime}"
 fi
-binary=${CLATTN_BINARY:-}
-for choice in build/test-release/clattn build/clattn; do
-    [ -n "$binary" ] || [ ! -x "$choice" ] || binary=$choice
-done
-[ -n "$binary" ] || { echo "run_matrix.sh: no program; build clattn first, or set CLATTN_BINARY" >&2; exit 2; }
 exec python3 tools/run_matrix.py "$binary" "$@"
