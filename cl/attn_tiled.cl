@@ -52,6 +52,9 @@
 #define QUERY_LD (DEPTH / 4 + 1)
 #define KEY_LD (TILE_X + 1)
 #define WEIGHT_LD (TILE_X + 1)
+/* Columns from column c on that there are, as far as staging asks: 4 when all slices are whole. */
+#define DEPTH_LEFT(c) (HEAD_DIM % DEPTH == 0 ? 4 : HEAD_DIM - (c))
+#define VALUES_LEFT(c) (VALUE_DIM % (4 * TILE_X) == 0 ? 4 : VALUE_DIM - (c))
 
 #if TILE_X % 4 != 0 || DEPTH % 4 != 0 || VALUE_KEYS % 4 != 0 || BLOCK_KV % VALUE_KEYS != 0
 #error "TILE_X, DEPTH and VALUE_KEYS must be multiples of 4, and VALUE_KEYS must divide 4 * TILE_X"
@@ -84,14 +87,19 @@
 #error "VALUE_DIM must be at most 16 * TILE_X"
 #endif
 
-/* Four neighbouring columns of an item's rows: scores, weights, or sums of values. */
+/* Four neighbouring columns of an item's rows: scores or weights. */
 typedef struct row_tile {
     float4 r0, r1, r2, r3;
 } row_tile;
 
+/* The same while they are being summed. */
+typedef struct sum_tile {
+    four r0, r1, r2, r3;
+} sum_tile;
+
 /* All its columns of the output. */
 typedef struct value_tile {
-    row_tile c0, c1, c2, c3;
+    sum_tile c0, c1, c2, c3;
 } value_tile;
 
 #define FORBIDDEN_WEIGHT (-0.0f)
@@ -111,15 +119,15 @@ static inline void stage_query(__local float4 *slice, const __global storage *q,
     for (int u = item; u < BLOCK_Q * (DEPTH / 4); u += ITEMS) {
         const int r = u / (DEPTH / 4), d = u % (DEPTH / 4);
         float4 x = (float4)(0.0f);
-        if (q0 + r < rows) x = load4_part(q + ((q0 + r) * stride + d0 + 4 * d), HEAD_DIM - d0 - 4 * d);
+        if (q0 + r < rows) x = load4_part(q + ((q0 + r) * stride + d0 + 4 * d), DEPTH_LEFT(d0 + 4 * d));
         slice[r * QUERY_LD + d] = x;
     }
 }
 
-/* Four columns of key j from column c, zeros beyond the last. */
-static inline float4 staged_part(const cell_rows *rows, int j, int c, int columns) {
+/* The first `count` of four columns of key j from column c, zeros behind them. */
+static inline float4 staged_part(const cell_rows *rows, int j, int c, int count) {
     const int2 at = cells_at(rows, j);
-    const float4 x = cell4_part(cells_row(rows, at) + c, columns - c);
+    const float4 x = cell4_part(cells_row(rows, at) + c, count);
     return CELL_I8 ? x * cells_scale(rows, at) : x;
 }
 
@@ -130,7 +138,7 @@ static inline void stage_key(__local float *slice, const cell_rows *k, const att
     for (int u = item; u < BLOCK_KV * (DEPTH / 4); u += ITEMS) {
         const int j = u % 16 + u / (4 * DEPTH) * 16, d = u / 16 % (DEPTH / 4) * 4;
         float4 x = (float4)(0.0f);
-        if (readable(head, k0 + j)) x = staged_part(k, k0 + j, d0 + d, HEAD_DIM);
+        if (readable(head, k0 + j)) x = staged_part(k, k0 + j, d0 + d, DEPTH_LEFT(d0 + d));
         __local float *column = slice + d * KEY_LD * 4 + j;
         column[0] = x.x;
         column[KEY_LD * 4] = x.y;
@@ -145,7 +153,7 @@ static inline bool stage_value(__local float4 *slice, const cell_rows *v, const 
     for (int u = item; u < VALUE_KEYS * ROW_VECTORS; u += ITEMS) {
         const int r = u / ROW_VECTORS, c = u % ROW_VECTORS * 4;
         float4 x = (float4)(0.0f);
-        if (readable(head, j0 + r)) x = staged_part(v, j0 + r, c, VALUE_DIM);
+        if (readable(head, j0 + r)) x = staged_part(v, j0 + r, c, VALUES_LEFT(c));
         odd = odd || !all(isfinite(x));
         slice[u] = x;
     }
@@ -171,13 +179,9 @@ static inline uint forbidden_keys(const attn_head *head, int row, int last_row, 
 #define HIDDEN(n) (((int4)((int)(forbidden >> (KEYS * n))) & (int4)(1, 2, 4, 8)) != (int4)(0))
 
 /* Four terms of a product: sums += left (rows, 4) * right (4, columns), rows of right `ld` apart. */
-INLINE void add_terms(row_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
+INLINE void add_terms(sum_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
     const float4 x = right[0], y = right[ld], z = right[2 * ld], w = right[3 * ld];
-#define ADD_TERMS(n)                                                                                                   \
-    sums->r##n = fma((float4)(left->r##n.x), x, sums->r##n);                                                           \
-    sums->r##n = fma((float4)(left->r##n.y), y, sums->r##n);                                                           \
-    sums->r##n = fma((float4)(left->r##n.z), z, sums->r##n);                                                           \
-    sums->r##n = fma((float4)(left->r##n.w), w, sums->r##n);
+#define ADD_TERMS(n) add_four(&sums->r##n, left->r##n, x, y, z, w);
     EACH_ROW(ADD_TERMS)
 }
 
@@ -190,7 +194,7 @@ INLINE row_tile load_rows(const __local float4 *first, const int ld) {
 }
 
 /* s += Q K^T for one staged slice; query: this item's first row, key: its first column. */
-INLINE void add_scores(row_tile *s, const __local float4 *query, const __local float4 *key) {
+INLINE void add_scores(sum_tile *s, const __local float4 *query, const __local float4 *key) {
     UNROLL_TERMS
     for (int d = 0; d < DEPTH / 4; d++) {
         const row_tile left = load_rows(query + d, QUERY_LD);
@@ -209,9 +213,9 @@ INLINE void add_values(value_tile *acc, const __local float4 *weights, const __l
 }
 
 /* sums += weight * value, stepping over forbidden weights. */
-INLINE void add_term_with_care(row_tile *sums, float4 weight, float4 value) {
+INLINE void add_term_with_care(sum_tile *sums, float4 weight, float4 value) {
 #define ADD_WITH_CARE(n)                                                                                               \
-    if (!IS_FORBIDDEN(weight.s##n)) sums->r##n = fma((float4)(weight.s##n), value, sums->r##n);
+    if (!IS_FORBIDDEN(weight.s##n)) sums->r##n = four_of(fma((float4)(weight.s##n), value, float4_of(sums->r##n)));
     EACH_ROW(ADD_WITH_CARE)
 }
 
@@ -226,8 +230,8 @@ INLINE void add_values_with_care(value_tile *acc, const __local float *weights, 
     }
 }
 
-INLINE void scale_rows(row_tile *x, float4 factor) {
-#define SCALE_ROW(n) x->r##n *= factor.s##n;
+INLINE void scale_rows(sum_tile *x, float4 factor) {
+#define SCALE_ROW(n) x->r##n = four_of(float4_of(x->r##n) * factor.s##n);
     EACH_ROW(SCALE_ROW)
 }
 
@@ -262,9 +266,10 @@ static inline void drop_weights(__local float4 *weights, const clattn_attn_args 
 }
 
 /* Four columns of an item's rows to the output; rows beyond the last and columns beyond VALUE_DIM write nothing. */
-INLINE void store_rows(const row_tile *x, __global storage *o, clattn_i64 stride, int row, int rows, int column) {
+INLINE void store_rows(const sum_tile *x, __global storage *o, clattn_i64 stride, int row, int rows, int column) {
 #define STORE_OUTPUT(n)                                                                                                \
-    if (row + n * TILE_Y < rows) store4_part(x->r##n, o + ((row + n * TILE_Y) * stride + column), VALUE_DIM - column);
+    if (row + n * TILE_Y < rows)                                                                                       \
+        store4_part(float4_of(x->r##n), o + ((row + n * TILE_Y) * stride + column), VALUE_DIM - column);
     EACH_ROW(STORE_OUTPUT)
 }
 
@@ -314,7 +319,7 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
     float4 total = (float4)(tx == 0 && top.x != -INFINITY ? 1.0f : 0.0f);
     value_tile acc;
     uint attended = 0; /* bit KEYS * r + j: row r may attend to key j of one of this item's blocks */
-#define CLEAR_ROWS(x) x.r0 = x.r1 = x.r2 = x.r3 = (float4)(0.0f);
+#define CLEAR_ROWS(x) x.r0 = x.r1 = x.r2 = x.r3 = four_of((float4)(0.0f));
 #define CLEAR_VECTOR(n) CLEAR_ROWS(acc.c##n)
     EACH_VECTOR(CLEAR_VECTOR)
     int slice_number = 0;
@@ -325,21 +330,23 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
         const bool compare = masks || k0 < bottom_run.x || k0 + BLOCK_KV > top_run.y;
 
         /* pass 1 */
-        row_tile s;
-        CLEAR_ROWS(s)
+        sum_tile scores;
+        CLEAR_ROWS(scores)
         for (int d0 = 0; d0 < HEAD_DIM; d0 += DEPTH) {
             barrier(CLK_LOCAL_MEM_FENCE);
             stage_query(query_slice, q, a.query.row, q0, a.query_len, d0, item);
             stage_key((__local float *)key_slice, &k, &head, k0, d0, item);
             barrier(CLK_LOCAL_MEM_FENCE);
-            add_scores(&s, query_slice + ty * QUERY_LD, key_slice + tx);
+            add_scores(&scores, query_slice + ty * QUERY_LD, key_slice + tx);
         }
 
         /* pass 2; bit KEYS * r + j of forbidden belongs to component j of row r */
         const int last_row = a.query_len - 1;
         const uint forbidden = compare ? forbidden_keys(&head, q0 + ty, last_row, k0 + 4 * tx) : 0;
         attended |= ~forbidden;
-        scale_rows(&s, (float4)(a.scale));
+        row_tile s;
+#define SCALE_SCORES(n) s.r##n = float4_of(scores.r##n) * a.scale;
+        EACH_ROW(SCALE_SCORES)
         if (SOFTCAP || MASK_FLOAT || ALIBI) {
 #define STORE_ROW(n) own_weights[n * TILE_Y * WEIGHT_LD] = s.r##n;
             EACH_ROW(STORE_ROW)
@@ -388,6 +395,7 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
         }
 
         /* pass 4 */
+        NO_UNROLL
         for (int j0 = 0; j0 < BLOCK_KV && k0 + j0 < stop; j0 += VALUE_KEYS) {
             barrier(CLK_LOCAL_MEM_FENCE);
             if (stage_value(area, &v, &head, k0 + j0, item))

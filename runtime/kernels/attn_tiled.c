@@ -73,6 +73,13 @@ static tile_plan plan_of_params(const clattn__params *params, const clattn__attn
     return plan_of_shape(&(struct tile_shape){params->value[0], params->value[1], params->value[2], 0}, problem);
 }
 
+/* All groups of an AMD unit share what one group may have: two with shallower slices hide more than one with deep
+ * ones. */
+static bool is_shared(const tile_plan *plan, const clattn__caps *caps) {
+    return caps->vendor == CLATTN__VENDOR_AMD && caps->type == CLATTN_DEVICE_GPU &&
+           2 * (plan->local_bytes + LOCAL_RESERVE) > caps->local_memory;
+}
+
 static void candidates(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
     for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
         const struct tile_shape *shape = &tile_shapes[n];
@@ -80,6 +87,11 @@ static void candidates(const clattn__attn_problem *problem, const clattn__caps *
         if (is_worth(shape, problem) && fits(&plan, caps))
             clattn__candidates_add(list, (clattn__params){{shape->x, shape->y, shape->depth}});
     }
+    if (list->count < 2) return;
+    const tile_plan first = plan_of_params(&list->set[0], problem), second = plan_of_params(&list->set[1], problem);
+    const clattn__params shallower = list->set[1];
+    if (is_shared(&first, caps) && !is_shared(&second, caps) && first.x == second.x && first.y == second.y)
+        clattn__candidates_prefer(list, &shallower);
 }
 
 static bool supports(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
