@@ -133,6 +133,32 @@ static void test_products(void) {
     for (int e = 0; e < some; e += EVERY) try_products(engines[e], false);
 }
 
+static void probe_engine(const char *engine, bool subgroups, clattn_dtype dtype) {
+    const clattn__op_variant variant = {.dtype = dtype};
+    clattn__verify_stats stats = {0};
+    clattn_context *context = context_with(engine, subgroups, NULL);
+    if (!context) return;
+    clattn_status status = clattn__op_verify(context, "mma_probe", &variant, &stats, NULL);
+    CHECK(status == CLATTN_OK && stats.cases == MATRIX_PROBE_COUNT, "%s, %s, %d steps: %s", engine,
+          clattn_dtype_name(dtype), stats.cases, clattn_last_error());
+    clattn_context_destroy(&context);
+}
+
+/* Every step of the probe; types alternate, since they share all code but the rounding. */
+static void test_probes(void) {
+    const bool full = clattn_test_flag("CLATTN_TEST_FULL");
+    if (has_subgroups()) {
+        probe_engine("nv", true, CLATTN_F16);
+        probe_engine("dpas16", true, CLATTN_BF16);
+        if (full) probe_engine("wmma11", true, CLATTN_F16);
+        return;
+    }
+    for (int e = 0; e < ENGINES; e += EVERY) {
+        if (full || e % 2 == 0) probe_engine(engines[e], false, CLATTN_F16);
+        if (full || e % 2 != 0) probe_engine(engines[e], false, CLATTN_BF16);
+    }
+}
+
 static void test_features(void) {
     try_variant("nv", false, everything, CLATTN_BF16, 40, 72);
     if (EVERY > 1 || has_subgroups()) return;
@@ -162,46 +188,56 @@ static void test_subgroups(void) {
 
 /* ---- planted mistakes ------------------------------------------------------------------------------------------ */
 
+#define STEP_TEXT(STEP, what) [MATRIX_PROBE_##STEP] = what,
+static const char *const steps[] = {MATRIX_PROBE_STEPS(STEP_TEXT) NULL};
+enum { UNSEEN = MATRIX_PROBE_COUNT }; /* outside of what the probe looks at */
+
+/* step: where the engine's probe must stop. */
 typedef struct mistake {
     const char *engine, *file, *right, *wrong;
+    int step;
 } mistake;
 
 static const mistake mistakes[] = {
-    {"wmma11", "inc/mma_rows.clh", "(((n) & ~15) | ((n)&7) << 1 | ((n) >> 3 & 1))", "(n)"},
-    {"mfma32", "inc/mma_rows.clh", "(((n) & ~12) | ((n)&4) << 1 | ((n)&8) >> 1)", "(n)"},
-    {"wmma11", "inc/mma_rows.clh", "upper ? other : own, upper ? own : other", "own, other"},
-    {"wmma12", "inc/mma_rows.clh", "return fmax(v, mma_swap(x, v));", "return v;"},
-    {"wmma12", "inc/mma_rows.clh", "return v + mma_swap(x, v);", "return v;"},
+    {"wmma11", "inc/mma_rows.clh", "(((n) & ~15) | ((n)&7) << 1 | ((n) >> 3 & 1))", "(n)", MATRIX_PROBE_LOADS},
+    {"mfma32", "inc/mma_rows.clh", "(((n) & ~12) | ((n)&4) << 1 | ((n)&8) >> 1)", "(n)", MATRIX_PROBE_LOADS},
+    {"wmma11", "inc/mma_rows.clh", "upper ? other : own, upper ? own : other", "own, other", MATRIX_PROBE_SUMS},
+    {"wmma12", "inc/mma_rows.clh", "return fmax(v, mma_swap(x, v));", "return v;", MATRIX_PROBE_EXCHANGE},
+    {"wmma12", "inc/mma_rows.clh", "return v + mma_swap(x, v);", "return v;", MATRIX_PROBE_EXCHANGE},
     {"dpas16", "inc/mma_rows.clh", "mma_pack8(c[2 * j].x), mma_pack8(c[2 * j + 1].x)",
-     "mma_pack8(c[2 * j + 1].x), mma_pack8(c[2 * j].x)"},
-    {"dpas8", "inc/mma_rows.clh", "tile + TILE_AT(d + 1, j, BLOCK_KV)", "tile + TILE_AT(d, j, BLOCK_KV)"},
-    {"nv", "inc/mma_nv.clh", "(x->lane >> 3 & 1) * 8", "(x->lane >> 4) * 8"},
-    {"nv", "inc/mma_nv.clh", "mma_ldmatrix_transposed(x, stage", "mma_ldmatrix(x, stage"},
-    {"nv", "inc/mma_nv.clh", "c[j].v[2 * r], c[j].v[2 * r + 1]", "c[j].v[2 * r + 1], c[j].v[2 * r]"},
-    {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n", ""},
-    {"nv", "attn_matrix.cl", "next, (stage + 1) % MMA_STAGES", "next, stage"},
-    {"nv", "attn_matrix.cl", "k0 + BLOCK_KV > top_run.y", "k0 > top_run.y"},
-    {"wmma12", "attn_matrix.cl", "h / (all.query_heads / all.kv_heads)", "h % all.kv_heads"},
+     "mma_pack8(c[2 * j + 1].x), mma_pack8(c[2 * j].x)", MATRIX_PROBE_SUMS},
+    {"dpas8", "inc/mma_rows.clh", "tile + TILE_AT(d + 1, j, BLOCK_KV)", "tile + TILE_AT(d, j, BLOCK_KV)",
+     MATRIX_PROBE_COPIES},
+    {"nv", "inc/mma_nv.clh", "(x->lane >> 3 & 1) * 8", "(x->lane >> 4) * 8", MATRIX_PROBE_LOADS},
+    {"nv", "inc/mma_nv.clh", "mma_ldmatrix_transposed(x, stage", "mma_ldmatrix(x, stage", MATRIX_PROBE_LOADS},
+    {"nv", "inc/mma_nv.clh", "c[j].v[2 * r], c[j].v[2 * r + 1]", "c[j].v[2 * r + 1], c[j].v[2 * r]", MATRIX_PROBE_SUMS},
+    {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n", "", MATRIX_PROBE_COPIES},
+    /* engines that are not as the back end believes */
+    {"wmma11", "inc/mma_rows_emulated.clh", "(2 * (i) + (l) / 16)", "(8 * ((l) / 16) + (i))", MATRIX_PROBE_INSTRUCTION},
+    {"nv", "inc/mma_nv_emulated.clh", "(x)->tiles)[at]", "(x)->tiles)[(at) + 1]", MATRIX_PROBE_ADDRESSES},
+    {"nv", "attn_matrix.cl", "next, (stage + 1) % MMA_STAGES", "next, stage", UNSEEN},
+    {"nv", "attn_matrix.cl", "k0 + BLOCK_KV > top_run.y", "k0 > top_run.y", UNSEEN},
+    {"wmma12", "attn_matrix.cl", "h / (all.query_heads / all.kv_heads)", "h % all.kv_heads", UNSEEN},
     {"wmma12", "attn_matrix.cl", "mma_exp2(rows->top[t][slot] - base[slot])",
-     "mma_exp2(base[slot] - rows->top[t][slot])"},
-    {"wmma12", "attn_matrix.cl", "!any ? 0.0f : sum == sum", "sum == sum"},
-    {"nv", "attn_matrix.cl", "if (!odd) break;", "break;"},
-    {"nv", "attn_matrix.cl", "a.scale < 0.0f ? 0x80008000u : 0u", "0u"},
+     "mma_exp2(base[slot] - rows->top[t][slot])", UNSEEN},
+    {"wmma12", "attn_matrix.cl", "!any ? 0.0f : sum == sum", "sum == sum", UNSEEN},
+    {"nv", "attn_matrix.cl", "if (!odd) break;", "break;", UNSEEN},
+    {"nv", "attn_matrix.cl", "a.scale < 0.0f ? 0x80008000u : 0u", "0u", UNSEEN},
 };
 /* In what products alone go through. */
 static const mistake product_mistakes[] = {
-    {"nv", "gemm_matrix.cl", "source.keys += BLOCK_K;", ""},
-    {"nv", "gemm_matrix.cl", "k0 + BLOCK_K < depth ? k0 + BLOCK_K : 0", "k0 + BLOCK_K"},
-    {"nv", "inc/mma_nv.clh", "p && d + 2 <= columns", "p && d < columns"},
-    {"wmma11", "gemm_matrix.cl", " * vload4(0, factor + c)", ""},
-    {"mfma32", "gemm_matrix.cl", "in_part / a->width * a->y.head +", ""},
-    {"dpas8", "inc/mma_rows.clh", "p && d + 8 <= columns", "p && d < columns"},
-    {"dpas16", "gemm_matrix.cl", "m < a.m ?", "m < a.m - 1 ?"},
+    {"nv", "gemm_matrix.cl", "source.keys += BLOCK_K;", "", UNSEEN},
+    {"nv", "gemm_matrix.cl", "k0 + BLOCK_K < depth ? k0 + BLOCK_K : 0", "k0 + BLOCK_K", UNSEEN},
+    {"nv", "inc/mma_nv.clh", "p && d + 2 <= columns", "p && d < columns", UNSEEN},
+    {"wmma11", "gemm_matrix.cl", " * vload4(0, factor + c)", "", UNSEEN},
+    {"mfma32", "gemm_matrix.cl", "in_part / a->width * a->y.head +", "", UNSEEN},
+    {"dpas8", "inc/mma_rows.clh", "p && d + 8 <= columns", "p && d < columns", UNSEEN},
+    {"dpas16", "gemm_matrix.cl", "m < a.m ?", "m < a.m - 1 ?", UNSEEN},
 };
 /* The emulated instructions hold work-group barriers of their own, which hide these; sub-group barriers do not. */
 static const mistake missing_barriers[] = {
-    {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n    MMA_BARRIER();\n", "    mma_wait(x);\n"},
-    {"dpas16", "inc/mma_rows.clh", "    MMA_BARRIER();\n}", "}"},
+    {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n    MMA_BARRIER();\n", "    mma_wait(x);\n", UNSEEN},
+    {"dpas16", "inc/mma_rows.clh", "    MMA_BARRIER();\n}", "}", UNSEEN},
 };
 
 static char folder[] = "/tmp/clattn-matrix-XXXXXX";
@@ -256,10 +292,27 @@ static void must_catch_in_product(const mistake *planted) {
     clattn_context_destroy(&context);
 }
 
+/* The probe stops at the mistake's step, or finds nothing where it does not look. */
+static void probe_must_stop(clattn_context *context, const mistake *planted) {
+    const clattn__op_variant variant = {.dtype = CLATTN_F16};
+    clattn_status status = clattn__op_verify(context, "mma_probe", &variant, NULL, NULL);
+    if (planted->step == UNSEEN)
+        CHECK(status == CLATTN_OK, "%s, \"%s\": %s", planted->engine, planted->wrong, clattn_last_error());
+    else
+        CHECK(status == CLATTN_WRONG_RESULT && strstr(clattn_last_error(), steps[planted->step]),
+              "%s, \"%s\": the probe does not stop at %s: %s", planted->engine, planted->wrong, steps[planted->step],
+              status == CLATTN_OK ? "not noticed" : clattn_last_error());
+}
+
 static void must_catch(const mistake *planted, bool subgroups) {
     REQUIRE(write_kernels(planted), "cannot plant \"%s\" in %s", planted->wrong, planted->file);
     clattn_context *context = context_with(planted->engine, subgroups, folder);
     if (!context) return;
+    if (!subgroups) probe_must_stop(context, planted);
+    if (planted->step == MATRIX_PROBE_ADDRESSES) { /* of what the probe alone reads */
+        clattn_context_destroy(&context);
+        return;
+    }
     const uint32_t causal = plain | CLATTN__CAUSAL;
     clattn_status status = verify(context, problem_of(causal, CLATTN_F16, 32, 32), false, NULL);
     if (status == CLATTN_OK) /* NaN that a padding mask hides */
@@ -267,6 +320,26 @@ static void must_catch(const mistake *planted, bool subgroups) {
     if (status == CLATTN_OK) status = verify(context, problem_of(causal, CLATTN_F16, 32, 32), true, NULL);
     CHECK(status == CLATTN_WRONG_RESULT, "%s, \"%s\" instead of \"%s\": %s", planted->engine, planted->wrong,
           planted->right, status == CLATTN_OK ? "not noticed" : clattn_last_error());
+    clattn_context_destroy(&context);
+}
+
+/* The next kernel of the list takes over, and says why. */
+static void must_step_down(const mistake *planted) {
+    REQUIRE(write_kernels(planted), "cannot plant \"%s\" in %s", planted->wrong, planted->file);
+    clattn_context *context = context_with(planted->engine, false, folder);
+    if (!context) return;
+    context->env.device.caps.type = CLATTN_DEVICE_GPU;
+    const clattn__attn_problem problem = problem_of(plain, CLATTN_F16, 32, 32);
+    clattn__attn_kernel kernel;
+    clattn__text notes = {0};
+    clattn_status status = clattn__attn_choose(context, &problem, NULL, &kernel, &notes);
+    CHECK(status == CLATTN_OK && kernel.impl == &clattn__attn_tiled, "%s", clattn_last_error());
+    CHECK(notes.data && strstr(notes.data, "mma_probe, ") && strstr(notes.data, steps[planted->step]), "notes: %s",
+          notes.data ? notes.data : "none");
+    const char *record = clattn_context_quarantined(context, 0);
+    CHECK(record && strstr(record, steps[planted->step]), "quarantined: %s", record ? record : "nothing");
+    clattn__text_free(&notes);
+    clattn__attn_kernel_clear(&kernel);
     clattn_context_destroy(&context);
 }
 
@@ -285,6 +358,7 @@ static void test_mistakes(void) {
         for (size_t i = 0; i < sizeof mistakes / sizeof mistakes[0]; i += EVERY) must_catch(&mistakes[i], false);
         const size_t count = sizeof product_mistakes / sizeof product_mistakes[0];
         for (size_t i = 0; i < count; i += EVERY) must_catch_in_product(&product_mistakes[i]);
+        must_step_down(&mistakes[0]);
         clattn_test_note("planted one in %d of %zu mistakes", EVERY, sizeof mistakes / sizeof mistakes[0] + count);
     }
     remove_kernels();
@@ -327,13 +401,10 @@ static void test_refusals(void) {
 }
 
 static const clattn_test matrix_tests[] = {
-    {"layouts", test_layouts},
-    {"products", test_products},
-    {"features", test_features},
-    {"subgroups", test_subgroups},
-    {"mistakes", test_mistakes},
-    {"refusals", test_refusals},
-    {NULL, NULL},
+    {"layouts", test_layouts},     {"products", test_products},
+    {"probes", test_probes},       {"features", test_features},
+    {"subgroups", test_subgroups}, {"mistakes", test_mistakes},
+    {"refusals", test_refusals},   {NULL, NULL},
 };
 
 int main(int argc, char **argv) {

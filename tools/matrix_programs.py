@@ -11,7 +11,7 @@ from matrix_targets import TARGETS, engine
 # Kernels whose registers and tiles the speed depends on: compiled for every chip.
 SHAPES = re.compile(r"^(attn_tiled|attn_decode|attn_matrix|gemm_tiled|gemm_matrix)$")
 # Kernels with code of their own for each matrix engine.
-ENGINES = re.compile(r"_matrix$")
+ENGINES = re.compile(r"_matrix$|^mma_probe$")
 ATTENTION = re.compile(r"head_dim (\d+), value_dim \d+, (\w+), (.*)$")
 WIDEST = "causal, window, softcap, ALiBi, sinks"  # the most terms that one score has
 

@@ -1,5 +1,5 @@
-/* Launch structs of the small kernels around attention: norm.cl, elementwise.cl, posenc.cl. The same rules as in
- * args.h, which goes before this file. */
+/* Launch structs of the small kernels around attention: norm.cl, elementwise.cl, posenc.cl, mma_probe.cl. The same
+ * rules as in args.h, which goes before this file. */
 #ifndef CLATTN_LAYER_ARGS_H
 #define CLATTN_LAYER_ARGS_H
 
@@ -35,6 +35,15 @@ typedef struct clattn_positions_args {
     int table_rows; /* learned: positions are clamped to the table */
     int has_x, has_positions;
 } clattn_positions_args;
+
+/* mma_probe.cl */
+typedef struct clattn_probe_args {
+    clattn_place query, key, value, out; /* row strides */
+    int step;                            /* of shared/matrix.h */
+    int keys;                            /* that exist; the others lie in memory too and must not be read */
+} clattn_probe_args;
+
+enum clattn_probe_slot { PROBE_ARGS = 0, PROBE_QUERY, PROBE_KEY, PROBE_VALUE, PROBE_OUT };
 
 enum clattn_positions_slot { POSITIONS_ARGS = 0, POSITIONS_X, POSITIONS_POSITIONS, POSITIONS_TABLE, POSITIONS_Y };
 

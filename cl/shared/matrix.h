@@ -10,4 +10,24 @@
 #define MATRIX_DPAS8 5  /* Intel DPAS of Xe-HPG, sub-groups of 8 */
 #define MATRIX_DPAS16 6 /* Intel DPAS of Xe-HPC and Xe2, sub-groups of 16 */
 
+/* What mma_probe.cl looks at, each step relying on those before it: X(STEP, what it is). */
+#define MATRIX_PROBE_STEPS(X)                                                                                          \
+    X(LANES, "lane numbers")                                                                                           \
+    X(ADDRESSES, "addresses of local memory")                                                                          \
+    X(EXCHANGE, "exchange between lanes")                                                                              \
+    X(INSTRUCTION, "layout of the matrix instruction")                                                                 \
+    X(COPIES, "copies to local memory")                                                                                \
+    X(LOADS, "operands from local memory")                                                                             \
+    X(PRODUCT, "product of staged tiles")                                                                              \
+    X(SUMS, "sums that become an operand")
+enum matrix_probe_step {
+#define MATRIX_PROBE_STEP(STEP, what) MATRIX_PROBE_##STEP,
+    MATRIX_PROBE_STEPS(MATRIX_PROBE_STEP)
+#undef MATRIX_PROBE_STEP
+        MATRIX_PROBE_COUNT
+};
+#define MATRIX_PROBE_WAVES 2
+#define MATRIX_PROBE_KEYS 32
+#define MATRIX_PROBE_COLUMNS 32 /* of queries, keys and values */
+
 #endif

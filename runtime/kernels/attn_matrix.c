@@ -200,6 +200,7 @@ const clattn__attn_impl clattn__attn_matrix = {
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .has_rival = true,
+    .uses_engine = true,
     .rounds_weights = true,
     .supports = supports,
     .params = {"waves", "query_tiles", "block_kv", "stages", "prefetch", "query_local"},

@@ -222,6 +222,7 @@ const clattn__gemm_impl clattn__gemm_matrix = {
     .name = "gemm_matrix",
     .what = "matrix engines of NVIDIA, AMD and Intel GPUs, 16-bit storage",
     .splits_heads = true,
+    .uses_engine = true,
     .activates = true,
     .rounds_operands = true,
     .supports = supports,

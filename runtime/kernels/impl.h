@@ -120,6 +120,7 @@ struct clattn__attn_impl {
     const char *what; /* one line for explain and docs */
     uint32_t features;
     bool has_rival;      /* a kernel behind it in the list may be faster: clattn_tune compares them */
+    bool uses_engine;    /* the matrix engine, which is probed before anything is computed with it */
     bool rounds_weights; /* to the storage type, before they meet V: part of the error
                             model, and not with strict precision */
     bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
@@ -193,6 +194,7 @@ struct clattn__gemm_impl {
     const char *what;
     bool splits_heads;    /* can write per-head or per-part outputs directly */
     bool has_rival;       /* as in clattn__attn_impl */
+    bool uses_engine;     /* likewise */
     bool rounds_operands; /* to 16 bits before they are multiplied: not with strict precision */
     bool activates;       /* can apply the activation; one that cannot is given a problem without it */
     bool (*supports)(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why);
@@ -328,6 +330,18 @@ enum {
 clattn_status clattn__cache_starts_empty(clattn__op *op);
 clattn_status clattn__cache_create(clattn__op *op, clattn__programs *programs, const char *kernel, clattn_dtype tokens,
                                    clattn_dtype cells);
+
+/* matrix_common.c: rows and columns of the matrix engine's tile of sums, and the lanes that own it. */
+typedef struct clattn__matrix_engine {
+    int m, n, lanes;
+} clattn__matrix_engine;
+const clattn__matrix_engine *clattn__matrix_engine_of(const clattn__caps *caps);
+/* Whether the device has an engine, and one for this storage type. */
+bool clattn__matrix_serves(clattn_dtype dtype, const clattn__caps *caps, clattn__refusal *why);
+/* mma_probe.c: what the device's matrix engine relies on, by steps (shared/matrix.h). A call's launch struct is a
+ * clattn_probe_args whose places are the call's. UNSUPPORTED without an engine for this storage type. */
+enum { CLATTN__PROBE_QUERY = 0, CLATTN__PROBE_KEY, CLATTN__PROBE_VALUE, CLATTN__PROBE_OUT };
+clattn_status clattn__mma_probe_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype);
 
 /* limits.c: what clattn_context_limits gives. */
 clattn_status clattn__limits_measure(clattn__programs *programs, clattn_limits *limits);

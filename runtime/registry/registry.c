@@ -95,8 +95,10 @@ clattn_status clattn__attn_ready(clattn_context *context, const clattn__attn_imp
             status = clattn__fail(CLATTN_WRONG_RESULT, "%s", quarantine_text);
             break;
         case CLATTN_TRUST_UNKNOWN:
-            status = clattn__trust_record(context, impl->name, kernel->program, key,
-                                          clattn__attn_verify(kernel, false, NULL));
+            if (impl->uses_engine) status = clattn__engine_trust(context, problem->dtype);
+            if (status == CLATTN_OK)
+                status = clattn__trust_record(context, impl->name, kernel->program, key,
+                                              clattn__attn_verify(kernel, false, NULL));
             break;
         }
     }
@@ -205,8 +207,11 @@ clattn_status clattn__gemm_ready(clattn_context *context, const clattn__gemm_imp
             status = clattn__fail(CLATTN_WRONG_RESULT, "%s", quarantine_text);
             break;
         case CLATTN_TRUST_UNKNOWN:
-            status = clattn__trust_record(context, impl->name, kernel->program, key,
-                                          clattn__gemm_verify(context, impl, problem, &kernel->params, false, NULL));
+            if (impl->uses_engine) status = clattn__engine_trust(context, problem->dtype);
+            if (status == CLATTN_OK)
+                status =
+                    clattn__trust_record(context, impl->name, kernel->program, key,
+                                         clattn__gemm_verify(context, impl, problem, &kernel->params, false, NULL));
             break;
         }
     }

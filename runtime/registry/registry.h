@@ -167,6 +167,8 @@ clattn_status clattn__op_verify(clattn_context *context, const char *name, const
 /* Verifies an op before its first use on this device, or looks up that it has been. A small kernel has no other to step
  * down to: WRONG_RESULT with the counter-example when it does not reproduce the reference. */
 clattn_status clattn__op_trust(clattn_context *context, const clattn__op *op);
+/* verify_engine.c: the same for the matrix engine, by its probe. */
+clattn_status clattn__engine_trust(clattn_context *context, clattn_dtype dtype);
 void clattn__op_trust_key(const clattn_context *context, const char *name, const clattn__program *program,
                           char key[33]);
 

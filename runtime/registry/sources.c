@@ -80,6 +80,7 @@ static clattn_status create_op(clattn__programs *programs, const char *name, con
                                           [CLATTN_SOFTMAX_CROSS_ENTROPY] = "softmax_cross_entropy"};
     const float one = 1;
     const uint64_t turn = 1;
+    if (strcmp(name, "mma_probe") == 0) return clattn__mma_probe_create(op, programs, v->dtype);
     if (strcmp(name, "rows") == 0) return clattn__rows_create(op, programs, v->dtype);
     if (strcmp(name, "layer_norm") == 0) return clattn__layer_norm_create(op, programs, v->dtype, 1, NULL, NULL);
     if (strcmp(name, "batch_statistics") == 0) return clattn__batch_statistics_create(op, programs, v->dtype);
@@ -110,6 +111,9 @@ static clattn_status create_op(clattn__programs *programs, const char *name, con
 static void list_op(void *user, const char *name, const clattn__op_variant *variant) {
     listing *l = user;
     clattn__op op = {0};
+    clattn__refusal why;
+    if (strcmp(name, "mma_probe") == 0 && !clattn__matrix_serves(variant->dtype, &l->context->env.device.caps, &why))
+        return;
     l->kernel = name;
     const bool cache = strncmp(name, "kv_", 3) == 0;
     snprintf(l->variant, sizeof l->variant, "%s, kind %d%s%s%s%s", clattn_dtype_name(variant->dtype), variant->kind,

@@ -113,6 +113,8 @@ static const struct {
     {"kv_gather", {.dtype = CLATTN_F32, .cells = CLATTN_I8}},
     {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_F16}},
     {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_I8}},
+    {"mma_probe", {.dtype = CLATTN_F16}},
+    {"mma_probe", {.dtype = CLATTN_BF16}},
 };
 
 /* How many of `count` variants of a kernel are wanted. */

@@ -135,6 +135,7 @@ void clattn__bench_expect(clattn__bench *b, int slot, const clattn__bench_dense 
 /* ---- running and comparing --------------------------------------------------------------------------------------- */
 
 static clattn_status wrong(const clattn__bench *b, const char *what) {
+    if (b->about) return clattn__fail(CLATTN_WRONG_RESULT, "%s, %s: %s", b->name, b->about, what);
     return clattn__fail(CLATTN_WRONG_RESULT, "%s, rows of %d: %s", b->name, b->width, what);
 }
 

@@ -24,7 +24,8 @@ typedef struct clattn__bench {
     const clattn__op_variant *variant;
     int which; /* case */
     int width;
-    clattn__op op; /* of that variant, with weights of its own */
+    const char *about; /* the case in words; NULL: its width says it */
+    clattn__op op;     /* of that variant, with weights of its own */
     clattn__op_call call;
     clattn__bench_tensor t[CLATTN__OP_OPERANDS];
     uint64_t seed;
@@ -69,5 +70,8 @@ void clattn__bench_expect(clattn__bench *b, int slot, const clattn__bench_dense 
 bool clattn__bench_same_bits(const clattn__bench_tensor *t, const void *x, const void *y, size_t i);
 /* Runs the op twice and compares, unless it could not be created; args: its launch struct. */
 clattn_status clattn__bench_finish(clattn__bench *b, clattn_status created, const void *args, size_t bytes);
+
+/* verify_engine.c: a step of the probe of a matrix engine. */
+clattn_status clattn__verify_engine(clattn__bench *b);
 
 #endif
