@@ -9,8 +9,10 @@ typedef struct bench_settings {
     long long warmup, repeat;  /* repeat 0: until `seconds` have passed, at least five times */
     double seconds;
     uint64_t seed;
-    bool resident;        /* tensors in device memory */
-    const char *selector; /* of the device, for other processes; NULL: the best */
+    bool resident; /* tensors in device memory */
+    clattn_precision precision;
+    /* for other processes, as the options have it; NULL: not given */
+    const char *selector, *precision_text;
 } bench_settings;
 
 typedef struct bench_result {

@@ -61,6 +61,7 @@ static bool make_data(bench_attention_data *data, const cli_problem *problem, ui
 static int open_case(bench_case *c, clattn_context *context, const bench_settings *settings) {
     attention_state *s = c->state;
     bench_attention_data *data = &s->data;
+    s->problem.attention.precision = settings->precision;
     clattn_attention_desc desc = s->problem.attention;
     desc.kernel = settings->kernel;
     clattn_status status = clattn_attention_create(&s->plan, context, &desc);

@@ -78,6 +78,7 @@ static bool make_data(bench_attention_data *data, const clattn_attention_desc *a
 
 static int open_case(bench_case *c, clattn_context *context, const bench_settings *settings) {
     decode_state *s = c->state;
+    s->problem.attention.precision = settings->precision;
     clattn_attention_desc attention = s->problem.attention;
     if (!make_data(&s->data, &attention, settings->seed))
         return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);

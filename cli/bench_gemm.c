@@ -41,6 +41,7 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     s->desc.in_features = k;
     s->desc.out_features = n;
     s->desc.gemm_kernel = settings->gemm;
+    s->desc.precision = settings->precision;
     s->weights = (clattn_linear_weights){.weight = cli_array_tensor(&s->weight), .bias = cli_array_tensor(&s->bias)};
     s->io = (clattn_layer_io){.input = cli_array_tensor(&s->input), .output = cli_array_tensor(&s->output)};
     clattn_status status = clattn_linear_create(&s->layer, context, &s->desc, &s->weights);

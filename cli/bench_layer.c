@@ -26,6 +26,7 @@ static bool parse(bench_case *c, const char *text) {
 
 static int open_case(bench_case *c, clattn_context *context, const bench_settings *settings) {
     layer_state *s = c->state;
+    s->problem.mha.precision = settings->precision;
     clattn_mha_desc desc = s->problem.mha;
     uint64_t random = settings->seed;
     const int64_t shape[3] = {desc.batch, desc.query_len, desc.embed_dim};

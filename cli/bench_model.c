@@ -72,6 +72,7 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
              s->model.features, s->model.heads, s->model.layers);
     c->flops = work(s);
     cli_bert_describe(&s->model, s->batch, s->tokens, &s->desc);
+    s->desc.precision = settings->precision;
     clattn_stack_desc desc = s->desc;
     desc.attention_kernel = settings->kernel;
     desc.gemm_kernel = settings->gemm;

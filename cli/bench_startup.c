@@ -70,13 +70,16 @@ static int remove_one(const char *path, const struct stat *status, int type, str
 }
 
 /* Seconds from the start of the process to its line; negative when it failed. */
-static double start_once(const startup_state *s, const char *selector) {
-    char *arguments[] = {"clattn", "bench", "--once", (char *)s->option, (char *)s->sizes, NULL, NULL, NULL};
+static double start_once(const startup_state *s, const bench_settings *settings) {
+    char *arguments[10] = {"clattn", "bench", "--once", (char *)s->option, (char *)s->sizes};
+    int count = 5;
     posix_spawn_file_actions_t actions;
     int ends[2], status = 0;
     char byte;
     pid_t child;
-    if (selector) arguments[5] = "--device", arguments[6] = (char *)selector;
+    if (settings->selector) arguments[count++] = "--device", arguments[count++] = (char *)settings->selector;
+    if (settings->precision_text)
+        arguments[count++] = "--precision", arguments[count++] = (char *)settings->precision_text;
     if (pipe(ends) != 0) return -1;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
@@ -101,7 +104,7 @@ static int measure(bench_case *c, const bench_settings *settings, int unmeasured
     if (!make_folder(s)) return cli_fail(EXIT_USAGE, "%s: %s", s->folder, strerror(errno));
     make_environment(s);
     for (int i = -unmeasured; i < runs && code == EXIT_GOOD; i++) {
-        double seconds = start_once(s, settings->selector);
+        double seconds = start_once(s, settings);
         if (seconds < 0) code = cli_fail(EXIT_NO_DEVICE, "clattn bench --once %s %s failed", s->option, s->sizes);
         if (i >= 0) times[i] = seconds;
     }

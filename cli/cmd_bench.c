@@ -34,6 +34,7 @@ static const char help[] =
     "  --warmup N           runs before the clock starts, at least (default 2); without --repeat also 0.4 * --seconds\n"
     "  --repeat N           timed runs, 1..2000 (default: for --seconds, at least five)\n"
     "  --seconds X          how long to go on with each shape (default 1)\n"
+    "  --precision WHICH    default, strict (float32 throughout, no matrix engines) or fast (native functions)\n"
     "  --seed N             of the random data (default 1)\n"
     "  --csv FILE           write the rows as CSV as well; - is standard output, instead of the table\n"
     "  --json               rows as JSON instead of the table\n" CLI_DEVICE_HELP "  --help               this text\n"
@@ -73,6 +74,7 @@ enum {
     OPT_REPEAT,
     OPT_SECONDS,
     OPT_SEED,
+    OPT_PRECISION,
     OPT_CSV,
     OPT_JSON
 };
@@ -92,6 +94,7 @@ static const struct option long_options[] = {CLI_DEVICE_OPTIONS,
                                              {"repeat", required_argument, NULL, OPT_REPEAT},
                                              {"seconds", required_argument, NULL, OPT_SECONDS},
                                              {"seed", required_argument, NULL, OPT_SEED},
+                                             {"precision", required_argument, NULL, OPT_PRECISION},
                                              {"csv", required_argument, NULL, OPT_CSV},
                                              {"json", no_argument, NULL, OPT_JSON},
                                              {"help", no_argument, NULL, 'h'},
@@ -198,6 +201,11 @@ static int take_option(bench *b, int option, const char *value) {
     case OPT_SEED:
         if (!cli_parse_int(value, 0, INT64_MAX, &seed)) return bad_value("seed", value, "a whole number >= 0");
         b->settings.seed = (uint64_t)seed;
+        break;
+    case OPT_PRECISION:
+        if (!cli_parse_precision(value, &b->settings.precision))
+            return bad_value("precision", value, "default, strict or fast");
+        b->settings.precision_text = value;
         break;
     case OPT_CSV:
         b->csv = value;

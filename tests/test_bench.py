@@ -62,6 +62,17 @@ def test_words():
     must(all(abs(p - e) < 0.01 for p, e in zip(pairs, expected)), "pairs counted:", pairs, "expected", expected)
 
 
+def test_precision():
+    """Every kind of work hands it on: what is built for strict arithmetic says so; and a wrong word is told."""
+    for case in (("--attention", "1,2,2,9,9,8"), ("--layer", "1,9,16,2"), ("--decode", "1,2,2,17,8"),
+                 ("--model", MODEL + ",1x7")):
+        r = must_run("bench", "--once", "-v", "--no-cache", "--precision", "strict", *case)
+        must("PRECISION_STRICT" in r.err, case, r.err)
+    got = rows("--precision", "fast", "--attention", "1,2,2,9,9,8", "--gemm", "5,6,7,float16")
+    must(all(float(r["max_error"]) < 1e-2 for r in got), got)
+    must_fail(USAGE, "--precision 'exact': expected default, strict or fast", "bench", "--precision", "exact")
+
+
 def test_startup():
     got = rows("--startup")
     must([r["op"] for r in got] == ["first_run", "warm_start"] * 2 + ["attention"], got)
