@@ -27,6 +27,7 @@
 #define VW 4
 #include "inc/activation.clh"
 #include "inc/gemm.clh"
+#include "inc/local.clh"
 #include "inc/no_features.clh"
 #include "inc/tile_mma.clh"
 
@@ -74,9 +75,11 @@ gemm_matrix(const clattn_gemm_args a,   /* grid: work-groups for blocks from a.f
 #if MMA_EXCHANGE
     __local __attribute__((aligned(16))) uint exchange[MMA_EXCHANGE * WAVES];
     MMA_START(context, tiles, exchange);
+    POISON(exchange, c->item, ITEMS);
 #else
     MMA_START(context, tiles, 0);
 #endif
+    POISON(tiles, c->item, ITEMS);
     const int2 start = block_start(&a, BLOCK_M, BLOCK_N);
     const int row0 = start.x + c->wave * WAVE_ROWS, column0 = start.y;
     const int depth = (a.k + BLOCK_K - 1) / BLOCK_K * BLOCK_K, steps = a.weight_parts * depth / BLOCK_K;

@@ -136,10 +136,12 @@ mma_probe(const clattn_probe_args a,     /* grid: one work-group                
 #if MMA_EXCHANGE
     __local __attribute__((aligned(16))) uint exchange[MMA_EXCHANGE * WAVES];
     MMA_START(context, tiles, exchange);
+    POISON(exchange, x->item, ITEMS);
 #else
     MMA_START(context, tiles, 0);
 #endif
     if (!MMA_LANES_MATCH()) return; /* nothing is written, which the host notices */
+    POISON(tiles, x->item, ITEMS);
     const probe_out o = {out + a.out.offset, (int)a.out.row};
     const __global ushort *q = (const __global ushort *)query + a.query.offset;
     mma_source source = {.key_row = (int)a.key.row, .value_row = (int)a.value.row};

@@ -217,6 +217,7 @@ softmax_cross_entropy(const clattn_softmax_args a,   /* grid: (GROUP * rows)    
     const clattn_softmax_view vx = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vl = a.view[SOFTMAX_SECOND];
     const int lane = (int)get_local_id(0);
     POISON(scratch, lane, GROUP);
+    POISON(starts, lane, GROUP);
     const int3 at = place_of(&s, (long)get_group_id(0));
     const source from = {x + start_of(&vx, at), mask + start_of(&vm, at), vx.along, vm.along};
     if (lane == 0) {

@@ -1,10 +1,12 @@
 /* Kernel text, build options, builds and launches. */
 #define _XOPEN_SOURCE 700 /* mkdtemp */
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -86,6 +88,8 @@ static void remove_folder(void) {
         snprintf(path, sizeof path, "%s/%s", folder, made[--made_count]);
         remove(path);
     }
+    snprintf(path, sizeof path, "%s/inc", folder);
+    rmdir(path);
     rmdir(folder);
 }
 
@@ -145,6 +149,23 @@ static void test_includes(void) {
     remove_folder();
 }
 
+/* The build option poison_local: kernels with local memory fill it, the others stay as they are. */
+static void test_poisoned(void) {
+#ifdef CLATTN_POISON_LOCAL
+    const int wanted = 1;
+#else
+    const int wanted = 0;
+#endif
+    static const char *const files[] = {"softmax.cl", "norm.cl", "gemm_tiled.cl", "attn_tiled.cl", "gemm_cpu.cl"};
+    for (size_t i = 0; i < CLATTN__COUNT(files); i++) {
+        char *text = NULL;
+        REQUIRE(clattn__source_load(NULL, files[i], &text) == CLATTN_OK, "%s", clattn_last_error());
+        const int expected = strstr(text, "    __local ") ? wanted : 0;
+        CHECK(times(text, "#define POISON_LOCAL\n") == expected, "%s", files[i]);
+        clattn__free(text);
+    }
+}
+
 /* Every allocation of an expansion fails once: an error, no crash, no leak. */
 static void test_source_out_of_memory(void) {
     for (long nth = 1; nth < 200; nth++) {
@@ -160,6 +181,51 @@ static void test_source_out_of_memory(void) {
         CHECK(!text && status != CLATTN_OK, "allocation %ld", nth);
     }
     CHECK(false, "more than 200 allocations");
+}
+
+/* Every word of local memory that nobody wrote is NaN. */
+static void test_poison(void) {
+#ifdef CLATTN_POISON_LOCAL
+    enum { WORDS = 21 };
+    static const char reader[] =
+        "#include \"inc/local.clh\"\n"
+        "__kernel __attribute__((reqd_work_group_size(8, 1, 1))) void read(__global float *to) {\n"
+        "    __local float words[21];\n"
+        "    const int item = (int)get_local_id(0);\n"
+        "    POISON(words, item, 8);\n"
+        "    for (int i = item; i < 21; i += 8) to[i] = words[20 - i];\n"
+        "}\n";
+    char *local = NULL, inc[128];
+    clattn__options options;
+    clattn__program *program = NULL;
+    clattn__launch launch = {.dims = 1, .global = {8}, .local = {8}};
+    clattn__buffer buffer = {0};
+    float seen[WORDS] = {0};
+    if (!make_folder()) return;
+    snprintf(inc, sizeof inc, "%s/inc", folder);
+    REQUIRE(mkdir(inc, 0700) == 0, "%s", inc);
+    REQUIRE(clattn__source_load(NULL, "inc/local.clh", &local) == CLATTN_OK, "%s", clattn_last_error());
+    put_file("inc/local.clh", strstr(local, "/* What"));
+    put_file("reader.cl", reader);
+    clattn__free(local);
+    if (open_device(folder)) {
+        clattn__options_start(&options);
+        clattn_status status = clattn__program_get(&programs, "reader.cl", &options, &program);
+        if (status == CLATTN_OK) status = clattn__kernel_create(&programs, program, "read", &launch.kernel);
+        if (status == CLATTN_OK) status = clattn__buffer_create(&env, sizeof seen, &buffer);
+        if (status == CLATTN_OK) status = clattn__arg_mem(&env, launch.kernel, 0, buffer.mem);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(&env, &launch);
+        if (status == CLATTN_OK) status = clattn__buffer_read(&env, buffer.mem, 0, sizeof seen, seen);
+        CHECK(status == CLATTN_OK, "%s", clattn_last_error());
+        for (int i = 0; i < WORDS; i++) CHECK(isnan(seen[i]), "word %d is %g", WORDS - 1 - i, (double)seen[i]);
+        if (launch.kernel) clReleaseKernel(launch.kernel);
+        clattn__buffer_clear(&env, &buffer);
+    }
+    close_device();
+    remove_folder();
+#else
+    clattn_test_skip("built without poison_local");
+#endif
 }
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
@@ -509,6 +575,7 @@ int main(int argc, char **argv) {
     static const clattn_test source[] = {{"embedded", test_embedded},
                                          {"includes", test_includes},
                                          {"out of memory", test_source_out_of_memory},
+                                         {"poisoned", test_poisoned},
                                          {NULL, NULL}};
     static const clattn_test options[] = {{"text", test_options}, {NULL, NULL}};
     static const clattn_test builds[] = {{"cache", test_build_and_cache},
@@ -517,7 +584,7 @@ int main(int argc, char **argv) {
                                          {"kept", test_kept_programs},
                                          {NULL, NULL}};
     static const clattn_test launches[] = {
-        {"struct layout", test_struct_layout}, {"errors", test_launch_errors}, {NULL, NULL}};
+        {"struct layout", test_struct_layout}, {"errors", test_launch_errors}, {"poison", test_poison}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {
         {"source", source}, {"options", options}, {"builds", builds}, {"launches", launches}, {NULL, NULL}};
     return clattn_test_main(suites, argc, argv);

@@ -7,7 +7,8 @@ All text: no tab, no trailing blank, a line break at the end, no left-over marke
 Code: lines of at most 120 characters (lists in meson.build and commands in scripts may be longer), files of at most
 600 lines.
 runtime/: no printing, no ending the process; the environment is read in base/os.c only.
-cl/: each macro that an #error guards is described in a comment as `NAME: ...`.  No finite-math build option anywhere.
+cl/: each macro that an #error guards is described in a comment as `NAME: ...`, and each local array of a kernel is
+poisoned in debug builds by a line POISON(ARRAY, ...) of its own.  No finite-math build option anywhere.
 """
 import re
 import sys
@@ -71,6 +72,14 @@ def check_kernel(findings, path, lines, text):
             findings.add(path, number, f"{name} is guarded by #error but no comment describes it as `{name}: ...`")
 
 
+def check_local_memory(findings, path, text):
+    for number, line in enumerate(without_comments(text).split("\n"), 1):
+        declared = re.match(r"\s+__local [^=]*;", line)
+        for name in re.findall(r"(\w+)\[", line if declared else ""):
+            if not re.search(r"\bPOISON\(" + name + r",", text):
+                findings.add(path, number, f"{name}: local memory without POISON({name}, ...) of inc/local.clh")
+
+
 def main():
     root, findings = source_root(), Findings()
     for path in tree(root, endings=TEXT, top=True):
@@ -81,6 +90,7 @@ def main():
             check_runtime(findings, path, text)
         if path.startswith("cl/") and path.endswith((".cl", ".clh")):
             check_kernel(findings, path, lines, text)
+            check_local_memory(findings, path, text)
         if path.startswith(("runtime/", "cl/")) and re.search(r"-cl-(finite-math-only|fast-relaxed-math)", text):
             findings.add(path, 1, "masks and empty rows need infinities: never build with finite-math options")
         findings.done()

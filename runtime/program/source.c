@@ -9,6 +9,13 @@ enum {
     MAX_FILE_BYTES = 1 << 22
 };
 
+/* The build option poison_local: kernels that declare local memory fill it with NaN first. */
+#ifdef CLATTN_POISON_LOCAL
+static const char *const BEFORE_LOCAL = "#define POISON_LOCAL\n";
+#else
+static const char *const BEFORE_LOCAL = "";
+#endif
+
 typedef struct expansion {
     const char *kernel_dir;
     char *seen[MAX_FILES]; /* each file is put in once */
@@ -86,6 +93,7 @@ static clattn_status expand(expansion *e, const char *file, const char *includer
     if (!(e->seen[e->seen_count] = clattn__strdup(file))) goto fail;
     e->seen_count++;
 
+    if (strcmp(file, "inc/local.clh") == 0) clattn__text_add(&e->text, "%s", BEFORE_LOCAL);
     /* #line makes the compiler's messages name the real file and line. */
     clattn__text_add(&e->text, "#line 1 \"%s\"\n", file);
     long number = 1;
