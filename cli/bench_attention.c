@@ -67,7 +67,7 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     clattn_status status = clattn_attention_create(&s->plan, context, &desc);
     if (status != CLATTN_OK) return bench_fail(c, status, "planning");
     if (!make_data(data, &s->problem, settings->seed))
-        return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);
+        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
     s->io = (clattn_attention_io){.query = cli_array_tensor(&data->query),
                                   .key = cli_array_tensor(&data->key),
                                   .value = cli_array_tensor(&data->value),

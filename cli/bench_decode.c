@@ -81,7 +81,7 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     s->problem.attention.precision = settings->precision;
     clattn_attention_desc attention = s->problem.attention;
     if (!make_data(&s->data, &attention, settings->seed))
-        return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);
+        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
     attention.kernel = settings->kernel;
     attention.causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
     s->desc.attention = &attention;

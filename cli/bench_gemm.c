@@ -35,7 +35,7 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     if (!bench_array(&s->input, s->desc.dtype, 3, input, &random) ||
         !bench_array(&s->weight, CLATTN_F32, 2, weight, &random) ||
         !bench_array(&s->bias, CLATTN_F32, 1, &n, &random) || !bench_array(&s->output, s->desc.dtype, 3, output, NULL))
-        return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);
+        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
     s->desc.batch = 1;
     s->desc.rows = m;
     s->desc.in_features = k;

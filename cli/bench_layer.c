@@ -35,7 +35,7 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     if (!bench_array(&s->input, desc.dtype, 3, shape, &random) ||
         !bench_array(&s->output, desc.dtype, 3, shape, NULL) ||
         !cli_layer_weights_make(&s->weights, desc.embed_dim, &random))
-        return cli_fail(EXIT_USAGE, "%s: too little memory for its tensors", c->shape);
+        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
     s->io = (clattn_mha_io){.query = cli_array_tensor(&s->input), .output = cli_array_tensor(&s->output)};
     clattn_status status = clattn_mha_create(&s->plan, context, &desc, &s->weights.tensors);
     if (status != CLATTN_OK) return bench_fail(c, status, "planning");

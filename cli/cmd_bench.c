@@ -195,8 +195,9 @@ static int take_option(bench *b, int option, const char *value) {
         if (!cli_parse_int(value, 1, 2000, &b->settings.repeat)) return bad_value("repeat", value, "1..2000");
         break;
     case OPT_SECONDS:
-        if (!cli_parse_double(value, &b->settings.seconds) || !(b->settings.seconds >= 0))
-            return bad_value("seconds", value, "a number >= 0");
+        if (!cli_parse_double(value, &b->settings.seconds) ||
+            !(b->settings.seconds >= 0 && b->settings.seconds <= 86400))
+            return bad_value("seconds", value, "a number in 0..86400");
         break;
     case OPT_SEED:
         if (!cli_parse_int(value, 0, INT64_MAX, &seed)) return bad_value("seed", value, "a whole number >= 0");

@@ -27,8 +27,7 @@ static const char help[] =
     "  --logsumexp          so is the logarithm of each row's denominator (attention)\n"
     "  --precision WHICH    default, strict (float32 throughout, no matrix engines) or fast (native functions)\n"
     "  --json               figures, schedule and text as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
-    "\n" CLI_ATTENTION_WORDS
-    "\n"
+    "\n" CLI_ATTENTION_WORDS "\n"
     "examples:\n"
     "  clattn explain --attention 1,8,8,1024,1024,64,causal\n"
     "  clattn explain --layer 4,128,384,12 --memory-limit 2M\n"
@@ -79,7 +78,7 @@ typedef struct explain_request {
     long long memory_limit, window_left, window_right, value_dim, causal_offset;
     clattn_causal causal;
     clattn_mask_type mask;
-    bool padding, logsumexp, json;
+    bool window, padding, logsumexp, json;
     double softcap;
     clattn_weights_output weights;
     clattn_precision precision;
@@ -139,6 +138,7 @@ static int take_option(explain_request *request, int option, const char *value) 
         break;
     case OPT_WINDOW:
         request->attention_only = "--window";
+        request->window = true;
         if (!parse_window(value, request)) return bad_value("window", value, "L,R: two whole numbers >= -1");
         break;
     case OPT_MASK:
@@ -188,14 +188,17 @@ static int check_request(const explain_request *request) {
     return EXIT_GOOD;
 }
 
+/* An option replaces what a word of --attention said of the same; one that is not given leaves it alone. */
 static void describe_attention(const explain_request *request, clattn_attention_desc *desc) {
     desc->kernel = request->kernel;
     desc->precision = request->precision;
-    desc->window_left = request->window_left;
-    desc->window_right = request->window_right;
+    if (request->window) {
+        desc->window_left = request->window_left;
+        desc->window_right = request->window_right;
+    }
     desc->value_dim = request->value_dim;
-    desc->softcap = (float)request->softcap;
-    desc->mask = request->mask;
+    if (request->softcap != 0) desc->softcap = (float)request->softcap;
+    if (request->mask != CLATTN_MASK_NONE) desc->mask = request->mask;
     desc->padding_mask = request->padding;
     desc->weights = request->weights;
     desc->logsumexp = request->logsumexp;
@@ -274,8 +277,8 @@ static int explain_attention(clattn_context *context, const clattn_attention_des
 static int explain_layer(clattn_context *context, const clattn_mha_desc *desc, bool json) {
     cli_layer_weights weights;
     if (!cli_layer_weights_make(&weights, desc->embed_dim, NULL))
-        return cli_fail(EXIT_USAGE, "embedding width %lld: expected 1 or more, and memory for its weights",
-                        (long long)desc->embed_dim);
+        return cli_fail(EXIT_USAGE, "embedding width %lld: expected 1..%d, and memory for its weights",
+                        (long long)desc->embed_dim, CLI_MOST_EMBED);
     clattn_mha *mha = NULL;
     clattn_plan_info info;
     clattn_status status = clattn_mha_create(&mha, context, desc, &weights.tensors);
@@ -298,7 +301,7 @@ static int explain_layer(clattn_context *context, const clattn_mha_desc *desc, b
 int cmd_explain(int argc, char **argv) {
     cli_device device;
     cli_device_init(&device);
-    explain_request request = {.window_left = -1, .window_right = -1};
+    explain_request request = {0};
     for (int option; (option = getopt_long(argc, argv, "hv", long_options, NULL)) != -1;) {
         int handled = cli_device_option(&device, option, optarg);
         if (handled < 0) return EXIT_USAGE;

@@ -12,19 +12,19 @@ static const char help[] =
     "usage: clattn kernels [--json]\n"
     "       clattn kernels --sources DIR [--device SELECTOR] [--pretend PAIRS]\n"
     "\n"
-    "Lists the kernels in the order in which they are tried, and which features each one serves. With --sources, "
-    "writes\n"
-    "the programs that a device would be given into DIR, which may be a device that is not at hand, and builds "
-    "nothing.\n"
+    "Lists the kernels in the order in which they are tried, and which features each one serves. With --sources,\n"
+    "writes the programs that a device would be given, which may be one that is not at hand, and builds nothing.\n"
     "\n"
-    "  --sources DIR        write DIR/programs.json: kernel, variant, file, options, source and key of "
-    "each program\n" CLI_DEVICE_HELP "  --json               for machines\n"
-    "  --help               this text\n"
+    "  --sources DIR        write them into DIR, and DIR/programs.json: kernel, variant, file, options, source and\n"
+    "                       key of each\n"
+    "  --json               the list as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
     "\n"
-    "Examples:\n"
+    "examples:\n"
     "  clattn kernels\n"
     "  clattn kernels --json\n"
-    "  clattn kernels --sources build/programs --pretend type=gpu,vendor=AMD,local_memory=65536,work_group=256\n";
+    "  clattn kernels --sources build/programs --pretend type=gpu,vendor=AMD,local_memory=65536,work_group=256\n"
+    "\n"
+    "exit: 0 good, 2 bad option, or a file that cannot be written, 3 too little memory, 4 no device\n";
 
 static bool is_attention(const clattn_kernel_info *info) { return strcmp(info->kind, "attention") == 0; }
 

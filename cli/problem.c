@@ -221,7 +221,7 @@ static float *make_weight(int64_t count, float range, uint64_t *random) {
 
 bool cli_layer_weights_make(cli_layer_weights *weights, int64_t embed_dim, uint64_t *random) {
     memset(weights, 0, sizeof *weights);
-    if (embed_dim < 1 || embed_dim > 1 << 20) return false;
+    if (embed_dim < 1 || embed_dim > CLI_MOST_EMBED) return false;
     int64_t e = embed_dim;
     float range = 1.0f / sqrtf((float)e);
     weights->in_proj = make_weight(3 * e * e, range, random);

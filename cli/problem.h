@@ -56,6 +56,7 @@ typedef struct cli_layer_weights {
     float *in_proj, *in_bias, *out_proj, *out_bias; /* (3E, E) (3E) (E, E) (E) */
     clattn_mha_weights tensors;
 } cli_layer_weights;
+enum { CLI_MOST_EMBED = 1 << 20 }; /* the largest E */
 /* All zero when random is NULL, else uniform in +-1/sqrt(E), biases too. False for lack of memory or E out of range. */
 bool cli_layer_weights_make(cli_layer_weights *weights, int64_t embed_dim, uint64_t *random);
 void cli_layer_weights_free(cli_layer_weights *weights);

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- sizes ---- */
@@ -381,6 +382,28 @@ static void test_file_failure(void) {
     CHECK(rmdir(folder) == 0, "a temporary file was left behind");
 }
 
+static void path_in_folder(void *path, const char *name) { strcpy(path, in_folder(name)); }
+
+/* A process that ends at once leaves its mark behind; one that is alive does not look abandoned. */
+static void test_marks(void) {
+    REQUIRE(make_folder(), "no temporary folder");
+    clattn__mark mark;
+    char path[1024] = "";
+    REQUIRE(clattn__os_mark(in_folder("work"), &mark), "no mark");
+    CHECK(!clattn__os_mark_abandoned(mark.path), "its process is alive");
+    clattn__os_unmark(&mark);
+    const pid_t child = fork();
+    if (child == 0) _exit(clattn__os_mark(in_folder("work"), &mark) ? 0 : 1);
+    int code = 1;
+    CHECK(child > 0 && waitpid(child, &code, 0) == child && code == 0, "the child's code is %d", code);
+    clattn__os_list_dir(folder, path_in_folder, path);
+    CHECK(clattn__os_mark_abandoned(path), "%s: its process has ended", path);
+    CHECK(!clattn__os_mark_abandoned(in_folder("none")), "there is no such mark");
+    CHECK(!clattn__os_mark(in_folder("missing/work"), &mark), "a mark in a missing folder");
+    unlink(path);
+    CHECK(rmdir(folder) == 0, "a file was left behind");
+}
+
 /* A limit on file sizes acts like a disk that is full after 1000 bytes. */
 static void test_full_disk(void) {
     static char big[5000];
@@ -489,6 +512,7 @@ static const clattn_test half_tests[] = {
     {"all", test_half_all}, {"rounding", test_half_rounding}, {"bf16", test_bf16}, {NULL, NULL}};
 static const clattn_test os_tests[] = {{"files", test_files},
                                        {"file_failure", test_file_failure},
+                                       {"marks", test_marks},
                                        {"full_disk", test_full_disk},
                                        {"folders", test_folders},
                                        {"cache_dir", test_cache_dir},

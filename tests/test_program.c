@@ -523,6 +523,7 @@ static void check_get(const char *cache, bool loaded, const char *what) {
 
 static void test_kept_programs(void) {
     char cache[96], marker[300];
+    clattn__mark mark;
     if (!make_folder()) return;
     put_file("good.cl", good);
     put_file("inc.clh", "#define VALUE 42\n");
@@ -557,6 +558,11 @@ static void test_kept_programs(void) {
     check_get(cache, false, "a process died of it");
     CHECK(count_kept(cache) == 1, "%d files: the marker is gone", kept_count);
     check_get(cache, true, "built anew since");
+    CHECK(clattn__os_mark(marker, &mark), "%s", marker);
+    check_get(cache, true, "while another process loads it");
+    CHECK(count_kept(cache) == 2, "%d files: the mark of the other is not touched", kept_count);
+    clattn__os_unmark(&mark);
+    CHECK(count_kept(cache) == 1, "%d files: the mark is gone", kept_count);
 
     char programs_folder[128];
     snprintf(programs_folder, sizeof programs_folder, "%s/programs", cache);

@@ -79,6 +79,15 @@ bool clattn__os_write_file(const char *path, const void *bytes, size_t count);
 /* Of a regular file; false when there is none. Either pointer may be NULL. modified: seconds. */
 bool clattn__os_file_info(const char *path, size_t *bytes, int64_t *modified);
 bool clattn__os_remove(const char *path);
+/* A file <stem>-<numbers> that says, as long as it is there, that this process is at work on something. False when it
+ * cannot be made; else unmark removes it. */
+typedef struct clattn__mark {
+    char *path;
+    int file;
+} clattn__mark;
+bool clattn__os_mark(const char *stem, clattn__mark *mark);
+void clattn__os_unmark(clattn__mark *mark);
+bool clattn__os_mark_abandoned(const char *path); /* who made it has ended and left it behind */
 /* Calls visit with the name of each entry that does not begin with a dot; an absent folder is an empty one. */
 void clattn__os_list_dir(const char *path, void (*visit)(void *user, const char *name), void *user);
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -103,11 +104,16 @@ static bool write_all(int file, const char *bytes, size_t count) {
     return true;
 }
 
+/* With the process's own number it makes file names that nobody else uses. */
+static unsigned next_number(void) {
+    static atomic_uint number;
+    return atomic_fetch_add(&number, 1u);
+}
+
 bool clattn__os_write_file(const char *path, const void *bytes, size_t count) {
-    static atomic_uint serial;
     clattn__text name = {0};
     bool good = false;
-    clattn__text_add(&name, "%s.%ld-%u.tmp", path, (long)getpid(), atomic_fetch_add(&serial, 1u));
+    clattn__text_add(&name, "%s.%ld-%u.tmp", path, (long)getpid(), next_number());
     if (name.failed) goto done;
     int file = open(name.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (file < 0) goto done;
@@ -118,6 +124,47 @@ bool clattn__os_write_file(const char *path, const void *bytes, size_t count) {
 done:
     clattn__text_free(&name);
     return good;
+}
+
+bool clattn__os_mark(const char *stem, clattn__mark *mark) {
+    clattn__text path = {0}, hidden = {0};
+    const unsigned number = next_number();
+    mark->file = -1;
+    clattn__text_add(&path, "%s-%ld-%u", stem, (long)getpid(), number);
+    clattn__text_add(&hidden, "%s.%ld-%u.tmp", stem, (long)getpid(), number);
+    if (!path.failed && !hidden.failed)
+        mark->file = open(hidden.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (mark->file >= 0) {
+        /* The system takes the lock away when the process ends, however it ends. It is there before the file has its
+         * name. Where the file system has no locks, no mark is ever abandoned. */
+        flock(mark->file, LOCK_EX | LOCK_NB);
+        if (rename(hidden.data, path.data) != 0) {
+            unlink(hidden.data);
+            close(mark->file);
+            mark->file = -1;
+        }
+    }
+    clattn__text_free(&hidden);
+    if (mark->file < 0) clattn__text_free(&path);
+    mark->path = path.data;
+    return mark->file >= 0;
+}
+
+void clattn__os_unmark(clattn__mark *mark) {
+    unlink(mark->path); /* first: without its lock it would look abandoned */
+    close(mark->file);
+    clattn__free(mark->path);
+    *mark = (clattn__mark){.file = -1};
+}
+
+bool clattn__os_mark_abandoned(const char *path) {
+    const int file = open(path, O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    if (file < 0) return false;
+    struct stat about;
+    const bool locked = flock(file, LOCK_EX | LOCK_NB) == 0;
+    const bool abandoned = locked && fstat(file, &about) == 0 && about.st_nlink > 0; /* 0: removed meanwhile */
+    close(file);
+    return abandoned;
 }
 
 bool clattn__os_file_info(const char *path, size_t *bytes, int64_t *modified) {

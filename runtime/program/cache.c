@@ -1,8 +1,8 @@
 /* Built programs kept between processes: one file per program, <cache>/programs/<key>, where the key stands for the
  * device, its driver and platform, the library's version, the source and the options. A file begins with a line of
  * length and checksum, and no byte of it reaches a driver before both are proved: there are drivers that crash on a
- * damaged binary. While a driver reads one, a file <key>.loading lies beside it; where it is found later, a process
- * died of that binary, which is then built anew instead. */
+ * damaged binary. While a driver reads one, a mark <key>.loading-<numbers> lies beside it, one for each process and
+ * context at it; where an abandoned one is found, a process died of that binary, which is then built anew instead. */
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +11,7 @@
 enum { MOST_BYTES = 64 << 20, HEADER_BYTES = 96 };
 
 static const char *const HEADER = "clattn-program 1 %zu %s\n"; /* bytes behind this line, and their hash */
+static const char *const LOADING = ".loading";
 
 /* <cache>/programs, with /<key> and a suffix when there is a key; NULL when nothing is kept on disk, or the driver does
  * that itself. Caller frees. */
@@ -53,36 +54,68 @@ static cl_program program_of(clattn__env *env, const char *options, const char *
     return NULL;
 }
 
+/* ---- loading ---------------------------------------------------------------------------------------------------- */
+
+typedef struct mark_scan {
+    const char *folder, *key;
+    bool abandoned;
+} mark_scan;
+
+static void scan_mark(void *user, const char *name) {
+    mark_scan *scan = user;
+    const size_t length = strlen(scan->key);
+    if (strncmp(name, scan->key, length) != 0 || strncmp(name + length, LOADING, strlen(LOADING)) != 0) return;
+    clattn__text path = {0};
+    clattn__text_add(&path, "%s/%s", scan->folder, name);
+    if (!path.failed && clattn__os_mark_abandoned(path.data)) {
+        clattn__os_remove(path.data);
+        scan->abandoned = true;
+    }
+    clattn__text_free(&path);
+}
+
+/* Whether a process died while a driver read the program of this key for it; asked once, as its mark is gone then. */
+static bool was_deadly(const clattn__env *env, const char *key) {
+    char *folder = path_of(env, "", "");
+    mark_scan scan = {.folder = folder, .key = key};
+    if (folder) clattn__os_list_dir(folder, scan_mark, &scan);
+    clattn__free(folder);
+    return scan.abandoned;
+}
+
+/* What a file holds, as a program; without a mark nothing reaches the driver. False: the file is of no use. */
+static bool load_file(clattn__env *env, const char *path, const char *key, clattn__program *program) {
+    size_t count = 0, bytes = 0;
+    char *file = clattn__os_read_file(path, MOST_BYTES, &count), *stem = path_of(env, key, LOADING);
+    const char *content = content_of(file, count, &bytes);
+    clattn__mark mark;
+    const bool marked = content && stem && clattn__os_mark(stem, &mark);
+    if (marked) {
+        program->program = program_of(env, program->options, content, bytes);
+        clattn__os_unmark(&mark);
+    }
+    const bool useless = file && (!content || (marked && !program->program));
+    clattn__free(stem);
+    clattn__free(file);
+    return !useless;
+}
+
 bool clattn__cache_load(clattn__env *env, clattn__program *program) {
     char key[33];
     file_key(env, program, key);
-    char *path = path_of(env, key, ""), *marker = path_of(env, key, ".loading");
-    size_t count = 0, bytes = 0;
-    char *file = NULL;
-    if (!path || !marker) goto done;
-    if (clattn__os_file_info(marker, NULL, NULL)) {
+    char *path = path_of(env, key, "");
+    if (!path) return false;
+    if (was_deadly(env, key)) {
         clattn__log_text(&env->log, CLATTN_LOG_WARNING,
                          "a process ended while %s loaded the kept binary of %s; it is built anew",
                          env->device.caps.driver, program->file);
         clattn__os_remove(path);
-        clattn__os_remove(marker);
-        goto done;
-    }
-    if (!(file = clattn__os_read_file(path, MOST_BYTES, &count))) goto done;
-    const char *content = content_of(file, count, &bytes);
-    if (content && clattn__os_write_file(marker, "", 0)) {
-        program->program = program_of(env, program->options, content, bytes);
-        clattn__os_remove(marker);
-    }
-    if (!program->program) {
+    } else if (!load_file(env, path, key, program)) {
         clattn__log_text(&env->log, CLATTN_LOG_DEBUG, "%s is damaged or the driver refuses it; %s is built anew", path,
                          program->file);
         clattn__os_remove(path);
     }
-done:
-    clattn__free(file);
     clattn__free(path);
-    clattn__free(marker);
     return program->program != NULL;
 }
 

@@ -106,7 +106,7 @@ static void try_candidate(search *s, clattn__measured *row) {
     if (status == CLATTN_OK) status = compete(s, row);
     const double spent = clattn__os_seconds() - start;
     if (spent > s->longest) s->longest = spent;
-    if (status == CLATTN_OUT_OF_MEMORY) { /* says nothing about the candidate */
+    if (status == CLATTN_OUT_OF_MEMORY || status == CLATTN_FILE_FAILED) { /* says nothing about the candidate */
         s->status = status;
         return;
     }
