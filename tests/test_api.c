@@ -125,6 +125,16 @@ static void attention_tensors(void) {
     lengths[1] = -1;
     BAD_IO((void)0, CLATTN_INVALID_ARGUMENT, "kv_lengths[1] is -1");
     lengths[1] = 5;
+    BAD_IO(io.output = io.query, CLATTN_INVALID_ARGUMENT, "output overlaps query");
+    BAD_IO(io.value.data = data + 2049, CLATTN_INVALID_ARGUMENT, "output overlaps value");
+    BAD_IO(io.kv_lengths.data = data + 2048 + 191, CLATTN_INVALID_ARGUMENT, "output overlaps kv_lengths");
+    /* side by side in the rows of one array, they have gaps and share nothing */
+    clattn_attention_io apart = good_io();
+    const int64_t rows_of_16[4] = {192, 48, 16, 1};
+    memcpy(apart.output.stride, rows_of_16, sizeof rows_of_16);
+    apart.query = apart.output;
+    apart.query.offset = 8;
+    CHECK(clattn_attention_run(plan, &apart) == CLATTN_OK, "%s", clattn_last_error());
     CHECK(clattn_attention_run(plan, NULL) == CLATTN_INVALID_ARGUMENT, "io NULL");
     CHECK(clattn_attention_run(NULL, &good) == CLATTN_INVALID_ARGUMENT, "plan NULL");
     good.query.mem = data;

@@ -49,6 +49,19 @@ def test_resident():
     must(must_run("bench", "--once", "--resident", "--gemm", "5,6,7").out == "done\n", "--once with --resident")
 
 
+def test_shapes():
+    """What a shape's words say is what is planned, an option beside them has the last word, and nothing is endless."""
+    shape = "1,2,2,4,40,8,window=2,softcap=3,mask="
+    features = ("features: window, bool mask, softcap", "features: window, float mask, softcap")
+    for word, more, wanted in (("bool", (), 0), ("float", (), 1), ("bool", ("--mask", "float"), 1)):
+        out = must_run("explain", "--attention", shape + word, *more).out
+        must(features[wanted] in out, features[wanted], "is not in", out)
+    must_fail(USAGE, "softcap is -1", "explain", "--attention", "1,2,2,4,40,8", "--softcap=-1")
+    must_fail(USAGE, "--seconds 'inf'", "bench", "--attention", "1,1,1,4,4,8", "--seconds", "inf")
+    huge = "1000000,64,64,1000000,1000000,128"
+    must_fail(NOT_SUPPORTED, "too little memory", "bench", "--attention", huge, "--once")
+
+
 def test_words():
     shape = "1,2,1,270,270,8,"
     words = ["causal,window=20,alibi", "window=9:3,sinks", "mask=bool,softcap=3", "mask=float,float16", "mask=blocks",

@@ -553,19 +553,6 @@ def test_tune():
     must(r["known"] == 0 and r["remaining"] == r["candidates"], r)
 
 
-def test_shapes():
-    """What a shape's words say is what is planned, an option beside them has the last word, and nothing is endless."""
-    shape = "1,2,2,4,40,8,window=2,softcap=3,mask="
-    features = ("features: window, bool mask, softcap", "features: window, float mask, softcap")
-    for word, more, wanted in (("bool", (), 0), ("float", (), 1), ("bool", ("--mask", "float"), 1)):
-        out = must_run("explain", "--attention", shape + word, *more).out
-        must(features[wanted] in out, features[wanted], "is not in", out)
-    must_fail(USAGE, "softcap is -1", "explain", "--attention", "1,2,2,4,40,8", "--softcap=-1")
-    must_fail(USAGE, "--seconds 'inf'", "bench", "--attention", "1,1,1,4,4,8", "--seconds", "inf")
-    huge = "1000000,64,64,1000000,1000000,128"
-    must_fail(NOT_SUPPORTED, "too little memory", "bench", "--attention", huge, "--once")
-
-
 def test_clblast():
     """A file of parameters for CLBlast: what is wrong with it is told, with its name."""
     explain = ("explain", "--attention", "1,1,1,4,4,8", "--clblast")

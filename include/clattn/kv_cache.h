@@ -42,7 +42,7 @@ typedef struct clattn_rope_desc {
     clattn_dtype dtype; /* of input and output: CLATTN_F32, F16 or BF16 */
     clattn_rope_style style;
     clattn_rope_source source;
-    double base;        /* > 0, finite; default 10000; read with CLATTN_ROPE_COMPUTED */
+    double base;        /* >= 1, finite; default 10000; read with CLATTN_ROPE_COMPUTED */
     int64_t table_rows; /* P >= 1 with CLATTN_ROPE_TABLE */
     clattn_rope_positions positions;
     int64_t first; /* added to every position; |first| <= 2^28; default 0 */
@@ -74,8 +74,7 @@ CLATTN_API clattn_status clattn_rope_info(const clattn_rope *rope, clattn_plan_i
 CLATTN_API clattn_status clattn_reference_rope(const clattn_rope_desc *desc, const clattn_rope_io *io,
                                                float *tolerance);
 
-/* ---- key/value cache
- * -------------------------------------------------------------------------------------------------- */
+/* ---- key/value cache ------------------------------------------------------------------------------------------- */
 
 /* Each step appends the keys and values of L new tokens and then asks the queries of the same tokens:
  *

@@ -58,9 +58,9 @@ typedef struct clattn_tune_result {
 /* Measures candidates on the context's device until all are done or the time is over, and keeps each result in the
  * context's cache folder at once, so that a call that was stopped or killed is continued by the next. Plans that are
  * created from then on use what was found, in this context and in later processes; existing plans stay as they are.
- * options and result may be NULL. FILE_FAILED when there is no cache folder, when nothing can be written there or when a
- * kernel's file cannot be read; what was measured until then holds for this context. The device should have nothing
- * else to do meanwhile. */
+ * options and result may be NULL. FILE_FAILED when there is no cache folder, nothing can be written there, or a kernel
+ * cannot be read; what was measured until then holds for this context. The device should have nothing else to do
+ * meanwhile. */
 CLATTN_API clattn_status clattn_tune(clattn_context *context, const clattn_tune_options *options,
                                      clattn_tune_result *result);
 

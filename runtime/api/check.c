@@ -248,11 +248,7 @@ clattn_status clattn__check_attention_io(const clattn_attention_desc *d, const c
     const int64_t Tk = packed && io->key.rank > 0 ? io->key.shape[0] : Sk - P;
     if (packed) CLATTN__TRY(clattn__check_extent("query.shape[0]", Tq, 0, CLATTN__MAX_EXTENT));
     if (packed) CLATTN__TRY(clattn__check_extent("key.shape[0]", Tk, 0, CLATTN__MAX_EXTENT));
-    const struct {
-        clattn__tensor_rule rule;
-        const clattn_tensor *in;
-        clattn_tensor *out;
-    } rows[] = {
+    const clattn__tensor_row rows[] = {
         {token_rule(d, "query", false, Hq, Tq, d->head_dim), &io->query, &out->query},
         {token_rule(d, "key", false, Hkv, Tk, d->head_dim), &io->key, &out->key},
         {token_rule(d, "value", false, Hkv, Tk, d->value_dim), &io->value, &out->value},
@@ -301,8 +297,7 @@ clattn_status clattn__check_attention_io(const clattn_attention_desc *d, const c
          &out->weights},
         {{"scores", d->scores != CLATTN_SCORES_NONE, true, CLATTN_F32, 4, {B, Hq, Sq, Sk}}, &io->scores, &out->scores},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(rows); i++)
-        CLATTN__TRY(clattn__check_tensor(&rows[i].rule, rows[i].in, rows[i].out));
+    CLATTN__TRY(clattn__check_tensors(rows, CLATTN__COUNT(rows)));
     CLATTN__TRY(check_lengths(&out->kv_lengths, d->kv_lengths ? B : 0, Sk));
     CLATTN__TRY(check_prefixes(&out->prefix_lengths, d->prefix ? B : 0, Sk));
     return check_packed(d, out, Tq, Tk);
@@ -388,6 +383,9 @@ clattn_status clattn__check_mha_weights(const clattn_mha_desc *d, const clattn_m
     if (packed && (in->q_proj_weight.data || in->k_proj_weight.data || in->v_proj_weight.data))
         return clattn__fail(CLATTN_INVALID_ARGUMENT,
                             "in_proj_weight and a separate q/k/v_proj_weight are both given; give one form");
+    if (!packed && !in->in_proj_weight.mem && !in->q_proj_weight.data && !in->q_proj_weight.mem)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT,
+                            "q_proj_weight is missing, and in_proj_weight too; give one form of the projections");
     if (packed && (d->key_dim != E || d->value_dim != E))
         return clattn__fail(CLATTN_INVALID_SHAPE,
                             "in_proj_weight needs key_dim (%lld) and value_dim (%lld) equal to embed_dim (%lld)",
@@ -446,11 +444,7 @@ clattn_status clattn__check_mha_io(const clattn_mha_desc *d, int64_t appended_ke
     const int64_t B = d->batch, L = d->query_len, S = d->kv_len;
     const bool averaged = d->weights == CLATTN_WEIGHTS_AVERAGED;
     const int64_t T = S + appended_keys;
-    const struct {
-        clattn__tensor_rule rule;
-        const clattn_tensor *in;
-        clattn_tensor *out;
-    } rows[] = {
+    const clattn__tensor_row rows[] = {
         {{"query", true, false, (int)d->dtype, 3, {B, L, d->embed_dim}}, &io->query, &out->query},
         {{"key", d->inputs != CLATTN_MHA_SELF, false, (int)d->dtype, 3, {B, S, d->key_dim}}, &io->key, &out->key},
         {{"value", d->inputs == CLATTN_MHA_SEPARATE, false, (int)d->dtype, 3, {B, S, d->value_dim}},
@@ -475,7 +469,5 @@ clattn_status clattn__check_mha_io(const clattn_mha_desc *d, int64_t appended_ke
          &io->weights,
          &out->weights},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(rows); i++)
-        CLATTN__TRY(clattn__check_tensor(&rows[i].rule, rows[i].in, rows[i].out));
-    return CLATTN_OK;
+    return clattn__check_tensors(rows, CLATTN__COUNT(rows));
 }

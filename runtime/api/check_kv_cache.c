@@ -96,11 +96,7 @@ clattn_status clattn__check_rope_io(const clattn_rope_desc *d, const clattn_rope
     const clattn__tensor_rule cosine = table ? by_position : by_token;
     clattn__tensor_rule sine = cosine;
     sine.name = "sine";
-    const struct {
-        clattn__tensor_rule rule;
-        const clattn_tensor *in;
-        clattn_tensor *out;
-    } rows[] = {
+    const clattn__tensor_row rows[] = {
         {{"input", true, false, (int)d->dtype, 4, {d->batch, d->heads, d->rows, d->head_dim}}, &io->input, &out->input},
         {{"positions",
           d->positions != CLATTN_ROPE_NO_POSITIONS,
@@ -116,8 +112,7 @@ clattn_status clattn__check_rope_io(const clattn_rope_desc *d, const clattn_rope
          &io->output,
          &out->output},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(rows); i++)
-        CLATTN__TRY(clattn__check_tensor(&rows[i].rule, rows[i].in, rows[i].out));
+    CLATTN__TRY(clattn__check_tensors(rows, CLATTN__COUNT(rows)));
     add_axis(&out->cosine);
     add_axis(&out->sine);
     return check_positions(d, &out->positions);
@@ -282,11 +277,7 @@ clattn_status clattn__check_kv_memory(const clattn__kv_desc *d, bool wanted, boo
                                       clattn_kv_memory *out) {
     const clattn_attention_desc *a = &d->attention;
     const bool bytes = wanted && d->storage == CLATTN_I8, paged = wanted && d->layout == CLATTN_KV_PAGED;
-    const struct {
-        clattn__tensor_rule rule;
-        const clattn_tensor *in;
-        clattn_tensor *out;
-    } rows[] = {
+    const clattn__tensor_row rows[] = {
         {cells_rule(d, "memory.key", wanted, writes, a->head_dim), &in->key, &out->key},
         {cells_rule(d, "memory.value", wanted, writes, a->value_dim), &in->value, &out->value},
         {cells_rule(d, "memory.key_scales", bytes, writes, 0), &in->key_scales, &out->key_scales},
@@ -296,8 +287,7 @@ clattn_status clattn__check_kv_memory(const clattn__kv_desc *d, bool wanted, boo
          &in->block_table,
          &out->block_table},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(rows); i++)
-        CLATTN__TRY(clattn__check_tensor(&rows[i].rule, rows[i].in, rows[i].out));
+    CLATTN__TRY(clattn__check_tensors(rows, CLATTN__COUNT(rows)));
     for (size_t i = 0; i < 4; i++) by_head(d, rows[i].out);
     return CLATTN_OK;
 }
@@ -330,20 +320,14 @@ clattn_status clattn__check_kv_attend(const clattn__kv_desc *d, const clattn_kv_
     const clattn_attention_desc *a = &d->attention;
     CLATTN__TRY(check_call_rows(d, "query", &io->query));
     const int64_t B = a->batch, H = a->query_heads, L = io->query.shape[2];
-    const struct {
-        clattn__tensor_rule rule;
-        const clattn_tensor *in;
-        clattn_tensor *out;
-    } rows[] = {
+    const clattn__tensor_row rows[] = {
         {{"query", true, false, (int)a->dtype, 4, {B, H, L, a->head_dim}}, &io->query, &out->query},
         {{"alibi", a->alibi != 0, false, CLATTN_F32, 1, {H}}, &io->alibi, &out->alibi},
         {{"sinks", a->sinks != 0, false, CLATTN_F32, 1, {H}}, &io->sinks, &out->sinks},
         {{"output", true, true, (int)a->dtype, 4, {B, H, L, a->value_dim}}, &io->output, &out->output},
         {{"logsumexp", a->logsumexp != 0, true, CLATTN_F32, 3, {B, H, L}}, &io->logsumexp, &out->logsumexp},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(rows); i++)
-        CLATTN__TRY(clattn__check_tensor(&rows[i].rule, rows[i].in, rows[i].out));
-    return CLATTN_OK;
+    return clattn__check_tensors(rows, CLATTN__COUNT(rows));
 }
 
 /* ---- lengths and pages ----------------------------------------------------------------------------------------- */

@@ -254,7 +254,9 @@ clattn_status clattn__check_layer_io(const clattn__layer_rules *rules, const cla
         &io->input,        &io->residual, &positions,       &io->mask,
         &io->padding_mask, &io->memory,   &io->memory_mask, &io->memory_padding_mask,
         &io->output,       &io->sum,      &io->hidden};
+    clattn__tensor_row rows[CLATTN__LAYER_TENSORS];
     for (int i = 0; i < CLATTN__LAYER_TENSORS; i++)
-        CLATTN__TRY(clattn__check_tensor(&rules->tensors[i], given[i], &tensors[i]));
+        rows[i] = (clattn__tensor_row){rules->tensors[i], given[i], &tensors[i]};
+    CLATTN__TRY(clattn__check_tensors(rows, CLATTN__COUNT(rows)));
     return check_positions_range(rules, &tensors[CLATTN__LAYER_POSITIONS]);
 }

@@ -82,6 +82,13 @@ static clattn_status check_labels(const clattn_tensor *labels, int64_t n) {
     return CLATTN_OK;
 }
 
+static clattn__tensor_rule rule_of(const clattn_softmax_desc *d, const char *name, bool wanted, bool output,
+                                   clattn_dtype dtype, const int64_t shape[CLATTN_MAX_RANK]) {
+    clattn__tensor_rule rule = {name, wanted, output, (int)dtype, d->rank, {0}};
+    memcpy(rule.shape, shape, sizeof rule.shape);
+    return rule;
+}
+
 clattn_status clattn__check_softmax_io(const clattn_softmax_desc *d, const clattn_softmax_io *io,
                                        clattn_softmax_io *out) {
     if (!io) return clattn__fail(CLATTN_INVALID_ARGUMENT, "io is NULL");
@@ -90,28 +97,17 @@ clattn_status clattn__check_softmax_io(const clattn_softmax_desc *d, const clatt
     int64_t kept[CLATTN_MAX_RANK];
     memcpy(kept, d->shape, sizeof kept);
     kept[d->axis] = 1;
-    const struct {
-        const char *name;
-        bool wanted, output;
-        clattn_dtype dtype;
-        const int64_t *shape;
-        const clattn_tensor *in;
-        clattn_tensor *out;
-    } rows[] = {
-        {"x", !backward, false, d->dtype, d->shape, &io->x, &out->x},
-        {"mask", d->mask != 0, false, CLATTN_BOOL, d->mask_shape, &io->mask, &out->mask},
-        {"grad_output", backward, false, d->dtype, d->shape, &io->grad_output, &out->grad_output},
-        {"labels", loss, false, CLATTN_I32, kept, &io->labels, &out->labels},
-        {"probability", !loss || d->probability, forward || loss, d->dtype, d->shape, &io->probability,
+    const clattn__tensor_row rows[] = {
+        {rule_of(d, "x", !backward, false, d->dtype, d->shape), &io->x, &out->x},
+        {rule_of(d, "mask", d->mask != 0, false, CLATTN_BOOL, d->mask_shape), &io->mask, &out->mask},
+        {rule_of(d, "grad_output", backward, false, d->dtype, d->shape), &io->grad_output, &out->grad_output},
+        {rule_of(d, "labels", loss, false, CLATTN_I32, kept), &io->labels, &out->labels},
+        {rule_of(d, "probability", !loss || d->probability, forward || loss, d->dtype, d->shape), &io->probability,
          &out->probability},
-        {"loss", loss, true, CLATTN_F32, kept, &io->loss, &out->loss},
-        {"grad_x", backward || (loss && d->gradient), true, d->dtype, d->shape, &io->grad_x, &out->grad_x},
+        {rule_of(d, "loss", loss, true, CLATTN_F32, kept), &io->loss, &out->loss},
+        {rule_of(d, "grad_x", backward || (loss && d->gradient), true, d->dtype, d->shape), &io->grad_x, &out->grad_x},
     };
-    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
-        clattn__tensor_rule rule = {rows[i].name, rows[i].wanted, rows[i].output, (int)rows[i].dtype, d->rank, {0}};
-        memcpy(rule.shape, rows[i].shape, sizeof rule.shape);
-        CLATTN__TRY(clattn__check_tensor(&rule, rows[i].in, rows[i].out));
-        pad(rows[i].out, d->rank);
-    }
+    CLATTN__TRY(clattn__check_tensors(rows, CLATTN__COUNT(rows)));
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) pad(rows[i].out, d->rank);
     return loss ? check_labels(&out->labels, d->shape[d->axis]) : CLATTN_OK;
 }

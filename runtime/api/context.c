@@ -2,15 +2,14 @@
 
 #include <string.h>
 
+#include "api/rules.h"
 #include "registry/registry.h"
 
 static clattn_status check_options(const clattn_context_options *in, clattn_context_options *options) {
     clattn_context_options_init(options);
     if (!in) return CLATTN_OK;
-    if (in->struct_size < offsetof(clattn_context_options, profiling) || in->struct_size > sizeof *options)
-        return clattn__fail(CLATTN_INVALID_ARGUMENT,
-                            "clattn_context_options.struct_size is %zu; call clattn_context_options_init first",
-                            in->struct_size);
+    CLATTN__TRY(clattn__check_struct_size("clattn_context_options", in->struct_size,
+                                          offsetof(clattn_context_options, profiling), sizeof *options));
     memcpy(options, in, in->struct_size);
     if (options->compute_units < 0)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "options.compute_units is %d; it must be >= 0",

@@ -162,3 +162,44 @@ clattn_status clattn__check_tensor(const clattn__tensor_rule *rule, const clattn
                             (long long)in->offset);
     return check_strides(rule, out);
 }
+
+/* ---- all tensors of a call --------------------------------------------------------------------------------------- */
+
+/* The bytes from a tensor's first element to its last. */
+typedef struct extent {
+    const void *mem; /* the cl_mem that they are counted in; NULL: host memory */
+    uint64_t begin, end;
+    bool gaps; /* not all of them are the tensor's */
+} extent;
+
+/* False when there is nothing to read or write. */
+static bool extent_of(const clattn_tensor *tensor, extent *e) {
+    const uint64_t size = clattn_dtype_size(tensor->dtype);
+    uint64_t elements = 1, last = 0;
+    if ((!tensor->data && !tensor->mem) || is_empty(tensor)) return false;
+    for (int i = 0; i < tensor->rank; i++) {
+        elements *= (uint64_t)tensor->shape[i];
+        last += (uint64_t)(tensor->shape[i] - 1) * (uint64_t)tensor->stride[i];
+    }
+    const uint64_t begin = (uint64_t)(uintptr_t)tensor->data + (uint64_t)tensor->offset * size;
+    *e = (extent){tensor->mem, begin, begin + (last + 1) * size, last + 1 > elements};
+    return true;
+}
+
+static bool overlap(const extent *a, const extent *b) {
+    if (a->mem != b->mem) return false;
+    return a->begin == b->begin || (!a->gaps && !b->gaps && a->begin < b->end && b->begin < a->end);
+}
+
+clattn_status clattn__check_tensors(const clattn__tensor_row *rows, size_t count) {
+    for (size_t i = 0; i < count; i++) CLATTN__TRY(clattn__check_tensor(&rows[i].rule, rows[i].in, rows[i].out));
+    for (size_t i = 0; i < count; i++) {
+        extent output, other;
+        if (!rows[i].rule.output || !extent_of(rows[i].out, &output)) continue;
+        for (size_t k = 0; k < count; k++)
+            if (k != i && extent_of(rows[k].out, &other) && overlap(&output, &other))
+                return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s overlaps %s; an output needs memory of its own",
+                                    rows[i].rule.name, rows[k].rule.name);
+    }
+    return CLATTN_OK;
+}

@@ -33,6 +33,15 @@ typedef struct clattn__tensor_rule {
 /* Presence, element type, rank, shape and strides; *out is *in with the strides filled in. */
 clattn_status clattn__check_tensor(const clattn__tensor_rule *rule, const clattn_tensor *in, clattn_tensor *out);
 
+/* All tensors of one call: each by its rule, and no output in the memory of another tensor, as far as first elements
+ * and views without gaps tell. */
+typedef struct clattn__tensor_row {
+    clattn__tensor_rule rule;
+    const clattn_tensor *in;
+    clattn_tensor *out;
+} clattn__tensor_row;
+clattn_status clattn__check_tensors(const clattn__tensor_row *rows, size_t count);
+
 /* weights.c: float32 copies of weights of 16 bits, kept until the layer is made. Zeroed at first. */
 typedef struct clattn__widened_copy clattn__widened_copy;
 typedef struct clattn__widened {

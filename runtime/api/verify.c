@@ -19,6 +19,8 @@ clattn_status clattn_verify_with(clattn_context *context, const clattn_verify_op
             clattn__check_struct_size("clattn_verify_options", options->struct_size, sizeof *options, sizeof *options);
         if (status != CLATTN_OK) return status;
         memcpy(&o, options, options->struct_size);
+        if (o.most < 0)
+            return clattn__fail(CLATTN_INVALID_ARGUMENT, "options.most is %d; it must be >= 0, 0 for all", o.most);
     }
     return clattn__verify_all(context, &o, report, user);
 }
