@@ -97,13 +97,20 @@ static int64_t place_in_y(const clattn_gemm_args *a, int64_t i, int64_t c) {
     return a->y.offset + i / a->rows * a->y.batch + i % a->rows * a->y.row + c / a->width * a->y.head + c % a->width;
 }
 
+/* What no product of this size is off by: sum |x||w| <= k * 1/sqrt(k), and bias and what y holds are 1 at most. With
+ * few terms it is less than what the error model allows. */
+static double greatest_error(int64_t k) {
+    const double root = sqrt((double)k);
+    return CLATTN__REF_ROUNDOFF * fmin((double)k, 8 + 4 * root) * (root + 2);
+}
+
 /* Products of all rows and columns, and how far a device may be from them. */
 static void set_expected(gemm_stage *s, const clattn__gemm_problem *p) {
     const int64_t m = s->call.args.m, count = m * p->n;
-    const double unit = 0x1p-24, terms = fmin((double)p->k, 8 + 4 * sqrt((double)p->k));
-    clattn__ref_linear(s->x_plain, p->k, s->w, p->bias ? s->bias : NULL, s->want, p->n, m, p->n, p->k);
-    /* sum |x||w| <= k * 1/sqrt(k); entries are uniform, so a quarter of that is typical */
-    for (int64_t i = 0; i < count; i++) s->tolerance[i] = unit * terms * (sqrt((double)p->k) + 2);
+    const float *bias = p->bias ? s->bias : NULL;
+    clattn__ref_linear(s->x_plain, p->k, s->w, bias, s->want, p->n, m, p->n, p->k);
+    clattn__ref_linear_tolerance(s->x_plain, p->k, s->w, bias, s->tolerance, p->n, m, p->n, p->k);
+    for (int64_t i = 0; i < count; i++) s->tolerance[i] = fmin(s->tolerance[i], greatest_error(p->k));
     clattn__ref_activate(p->activation, (clattn__ref_values){s->want, s->tolerance}, count);
 }
 
@@ -114,7 +121,11 @@ static clattn_status compare(gemm_stage *s, const clattn__gemm_problem *p, bool 
             const int64_t at = place_in_y(a, i, c);
             const double before = accumulate ? clattn__ref_load(s->start, s->dtype, at) : 0;
             const double want = s->want[i * p->n + c] + before, got = clattn__ref_load(s->y, s->dtype, at);
-            const double tolerance = s->tolerance[i * p->n + c] + clattn__ref_storage_rounding(s->dtype, want);
+            double tolerance = s->tolerance[i * p->n + c];
+            if (accumulate)
+                tolerance =
+                    fmin(tolerance + clattn__ref_rounding(p->k + 1, fabs(before), before), greatest_error(p->k));
+            tolerance += clattn__ref_storage_rounding(s->dtype, want);
             const double ratio = fabs(got - want) / tolerance;
             if (!(ratio <= *worst)) *worst = ratio;
             if (!(fabs(got - want) <= tolerance))
