@@ -1,5 +1,6 @@
 /* Encoder and decoder blocks and stacks of them against the reference: orders, masks, positions, norms, hidden states,
  * one arena, bad input. */
+#define _DEFAULT_SOURCE
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include "clattn/interop.h"
 #include "clattn/layers.h"
 #include "harness.h"
+#include "planted.h"
 
 static clattn_context *context;
 
@@ -136,6 +138,26 @@ static const stack_case CASES[] = {
      .feed_forward = 8,
      .encoder_blocks = 1,
      .decoder_blocks = 1},
+    {.name = "long enough for chains, post-norm, gelu",
+     .batch = 2,
+     .rows = 67,
+     .features = 36,
+     .heads = 3,
+     .feed_forward = 70,
+     .encoder_blocks = 3,
+     .activation = CLATTN_ACTIVATION_GELU,
+     .input_norm = true,
+     .positions = CLATTN_POSITIONS_SINUSOIDAL},
+    {.name = "long enough for chains, pre-norm, relu",
+     .batch = 1,
+     .rows = 131,
+     .features = 32,
+     .heads = 2,
+     .feed_forward = 65,
+     .encoder_blocks = 2,
+     .order = CLATTN_PRE_NORM,
+     .no_bias = true,
+     .last_norm = true},
 };
 enum { CASE_COUNT = sizeof CASES / sizeof *CASES, MOST_BLOCKS = 3, TABLE_ROWS = 40 };
 
@@ -149,7 +171,7 @@ typedef struct stage {
     uint8_t *bytes[3];
     float *want, *tolerance, *want_hidden;
     int64_t out_count, hidden_count;
-    int32_t positions[64];
+    int32_t positions[160];
 } stage;
 
 static float *normal(stage *s, clattn_random *random, int64_t count, double mean, double size) {
@@ -380,10 +402,10 @@ static void stack_is_its_blocks(void) {
 }
 
 /* Buffers that live at the same time lie apart; those of different blocks share bytes, so that a deeper stack needs no
- * larger arena. */
-static void one_arena(void) {
+ * larger arena. In a chain more of them live at the same time: `few` is without. */
+static void check_arena(const stack_case *c, bool few) {
     stage s;
-    if (make(&s, &CASES[4])) {
+    if (make(&s, c)) {
         size_t arena[2] = {0};
         for (int deep = 0; deep < 2; deep++) {
             clattn_layer *layer = NULL;
@@ -392,10 +414,11 @@ static void one_arena(void) {
             clattn_plan_buffer a, b;
             d.encoder_blocks = deep ? 3 : 2;
             d.hidden = 0;
+            if (few) d.batch = 1;
             REQUIRE(clattn_stack_create(&layer, context, &d, &s.weights) == CLATTN_OK, "%s", clattn_last_error());
             clattn_layer_info(layer, &info);
             arena[deep] = info.arena_bytes;
-            CHECK(info.arena_bytes * 2 < info.unshared_bytes, "%zu of %zu bytes", info.arena_bytes,
+            CHECK(info.arena_bytes * (few ? 2 : 1) < info.unshared_bytes, "%zu of %zu bytes", info.arena_bytes,
                   info.unshared_bytes);
             CHECK(info.flops > 0 && strstr(info.kernels, "layer_norm"), "kernels: %s", info.kernels);
             for (int i = 0; i < info.buffers; i++) {
@@ -414,6 +437,67 @@ static void one_arena(void) {
         CHECK(arena[0] == arena[1], "the arena grew from %zu to %zu bytes with a block more", arena[0], arena[1]);
     }
     drop(&s);
+}
+
+static void one_arena(void) {
+    check_arena(&CASES[4], true);
+    check_arena(&CASES[CASE_COUNT - 2], false);
+}
+
+/* On CPUs, what needs nothing of other rows is one launch, from the projection behind attention to the next block's;
+ * buffers that such a launch uses at any step lie apart. */
+static void steps_in_one_launch(void) {
+    clattn_device_info device;
+    clattn_context_device(context, &device);
+    if (device.type != CLATTN_DEVICE_CPU || device.compute_units > 8) {
+        clattn_test_skip("chains of 131 rows need a CPU with at most 8 compute units");
+        return;
+    }
+    static const char *const first[2] = {"steps 1 to 2, 4 to 9, 11 to 16", "steps 0 to 1, 3 to 6"};
+    for (int i = 0; i < 2; i++) {
+        stage s;
+        if (make(&s, &CASES[CASE_COUNT - 2 + i])) {
+            clattn_layer *layer = NULL;
+            clattn_plan_info info;
+            REQUIRE(clattn_stack_create(&layer, context, &s.desc, &s.weights) == CLATTN_OK, "%s", clattn_last_error());
+            clattn_layer_info(layer, &info);
+            CHECK(strstr(info.kernels, "chain_cpu"), "kernels: %s", info.kernels);
+            CHECK(strstr(clattn_layer_explain(layer), first[i]), "%s", clattn_layer_explain(layer));
+            clattn_layer_destroy(&layer);
+        }
+        drop(&s);
+    }
+}
+
+/* A chain that is wrong is not used: the steps run one by one, and the result is right. */
+static void wrong_chains_are_found(void) {
+    clattn_context *usual = context;
+    clattn_context_options options;
+    char folder[] = "/tmp/clattn-test-block-XXXXXX", kernels[64], command[96];
+    if (!getenv("CLATTN_SOURCE_ROOT")) {
+        clattn_test_skip("CLATTN_SOURCE_ROOT does not name the sources");
+        return;
+    }
+    REQUIRE(mkdtemp(folder), "no folder");
+    snprintf(kernels, sizeof kernels, "%s/cl", folder);
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    REQUIRE(planted_copies(kernels, "chain_cpu.cl", "#define sqrt(x) pow(x, 0.49f)", "", ""), "no copies of kernels");
+    clattn_context_options_init(&options);
+    options.selector = getenv("CLATTN_DEVICE");
+    options.kernel_dir = kernels;
+    options.cache_dir = "";
+    if (CHECK(clattn_context_create(&context, &options) == CLATTN_OK, "%s", clattn_last_error())) {
+        stage s;
+        clattn_layer *layer = NULL;
+        if (make(&s, &CASES[CASE_COUNT - 2])) run(&s, &s.desc, "a wrong chain");
+        CHECK(clattn_stack_create(&layer, context, &s.desc, &s.weights) == CLATTN_OK, "%s", clattn_last_error());
+        CHECK(strstr(clattn_layer_explain(layer), "one launch each") == NULL, "%s", clattn_layer_explain(layer));
+        clattn_layer_destroy(&layer);
+        drop(&s);
+        clattn_context_destroy(&context);
+    }
+    context = usual;
+    CHECK(system(command) == 0, "%s", command);
 }
 
 static void bad_input(void) {
@@ -501,6 +585,8 @@ int main(int argc, char **argv) {
                                         {"other_kernels", other_kernels},
                                         {"stack_is_its_blocks", stack_is_its_blocks},
                                         {"one_arena", one_arena},
+                                        {"steps_in_one_launch", steps_in_one_launch},
+                                        {"wrong_chains_are_found", wrong_chains_are_found},
                                         {"bad_input", bad_input},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"block", tests}, {NULL, NULL}};

@@ -202,8 +202,8 @@ static void every_kernel_is_listed(void) {
         CHECK(has(&s, info.name), "%s is in no listing", info.name);
     }
     /* batch_statistics and batch_apply are in one file with layer_norm: a shared program is told for each */
-    static const char *const small[] = {"layer_norm", "batch_statistics", "batch_apply", "elementwise",
-                                        "rope",       "kv_append",        "kv_gather",   "softmax_forward"};
+    static const char *const small[] = {"layer_norm", "batch_statistics", "batch_apply",     "elementwise", "rope",
+                                        "kv_append",  "kv_gather",        "softmax_forward", "chain_cpu"};
     for (size_t i = 0; i < sizeof small / sizeof small[0]; i++)
         CHECK(has(&s, small[i]), "%s is in no listing", small[i]);
     CHECK(s.programs > 100, "%d programs", s.programs);

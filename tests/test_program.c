@@ -382,7 +382,7 @@ static const char echo[] =
     "4);\n}\n"
     "__kernel void gemm(const clattn_gemm_args a, __global long *out) {\n"
     "    out[0] = sizeof(a); out[1] = a.x.offset; out[2] = a.y.row; out[3] = a.y_part;\n"
-    "    out[4] = a.bias_offset; out[5] = a.m; out[6] = a.accumulate; out[7] = a.rows_per_item;\n}\n"
+    "    out[4] = a.y.head; out[5] = a.m; out[6] = a.accumulate; out[7] = a.rows_per_item;\n}\n"
     "__kernel void rows(const clattn_rows_args a, __global long *out) {\n"
     "    out[0] = sizeof(a); out[1] = a.y.offset; out[2] = a.y.row; out[3] = a.source_offset;\n"
     "    out[4] = a.batch; out[5] = a.width; out[6] = a.has_source; out[7] = a.accumulate;\n}\n";
@@ -431,7 +431,7 @@ static void test_struct_layout(void) {
         const clattn_gemm_args gemm = {.x.offset = big,
                                        .y.row = big + 1,
                                        .y_part = big + 2,
-                                       .bias_offset = big + 3,
+                                       .y.head = big + 3,
                                        .m = 4,
                                        .accumulate = 5,
                                        .rows_per_item = 6};

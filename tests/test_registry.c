@@ -242,6 +242,8 @@ static const struct {
     {"norm.cl", "#define sqrt(x) pow(x, 0.49f)", "layer_norm", {0}},
     {"norm.cl", HALF, "batch_statistics", {0}},
     {"norm.cl", HALF, "batch_apply", {0}},
+    {"chain_cpu.cl", HALF_THE_GROUPS, "chain_cpu", {0}},
+    {"chain_cpu.cl", "#define sqrt(x) pow(x, 0.49f)", "chain_cpu", {.dtype = CLATTN_F16}},
     {"elementwise.cl", HALF, "elementwise", {.kind = CLATTN_ACTIVATION_NONE}},
     {"elementwise.cl", HALF, "elementwise", {.kind = CLATTN_ACTIVATION_RELU}},
     {"elementwise.cl", "#define fabs(x) (x)", "elementwise", {.kind = CLATTN_ACTIVATION_GELU}},

@@ -354,20 +354,21 @@ def small(runtime, kernel):
     return Place(runtime, "16 KB and 64 items", ["--pretend", SMALL], kernels=[kernel])
 
 
-REDUCE = ("norm.cl", "    barrier(CLK_LOCAL_MEM_FENCE); /* before the next sum overwrites it */\n", "")
+FACTOR = ("inc/norm_row.clh", "1.0f / sqrt(variance + a->eps)", "1.01f")
+REDUCE = ("inc/norm_row.clh", "    barrier(CLK_LOCAL_MEM_FENCE); /* before the next sum overwrites it */\n", "")
 PLANTS = [
     Plant("nothing", small("pocl", "layer_norm"), None),
-    Plant("a wrong factor", small("pocl", "layer_norm"), ("norm.cl", "1.0f / sqrt(variance + a.eps)", "1.01f")),
+    Plant("a wrong factor", small("pocl", "layer_norm"), FACTOR),
     Plant("local memory that is read before it is written", small("pocl", "layer_norm"),
-          ("norm.cl", "    parts[item] = part;\n", "    if (item < ITEMS / 2) parts[item] = part;\n")),
+          ("inc/norm_row.clh", "    parts[item] = part;\n", "    if (item < ITEMS / 2) parts[item] = part;\n")),
     Plant("nothing", small("oclgrind", "layer_norm"), None, poison=False),
     Plant("a missing barrier", small("oclgrind", "layer_norm"), REDUCE, poison=False),
     Plant("a read behind the end", small("oclgrind", "layer_norm"),
-          ("norm.cl", "weight[c] + bias[c]", "weight[c] + bias[c + 4096]"), poison=False),
+          ("inc/norm_row.clh", "weight[c] + bias[c]", "weight[c] + bias[c + 4096]"), poison=False),
     Plant("nothing", emulated("Intel", "nv", True, False), None),
     Plant("sub-groups of any size", emulated("Intel", "nv", True, False),
           ("inc/tile_mma.clh", "__attribute__((intel_reqd_sub_group_size(MMA_LANES)))", "")),
-    Plant("a wrong factor", small("rusticl", "layer_norm"), ("norm.cl", "1.0f / sqrt(variance + a.eps)", "1.01f")),
+    Plant("a wrong factor", small("rusticl", "layer_norm"), FACTOR),
 ]
 
 

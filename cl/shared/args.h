@@ -112,7 +112,6 @@ enum clattn_attn_slot {
 typedef struct clattn_gemm_args {
     clattn_place x, y;
     clattn_i64 y_part;
-    clattn_i64 w_offset, bias_offset;
     int m, n, k;
     int rows;         /* rows per batch: m = batch * rows */
     int width;        /* columns per head; n when the heads stay side by side */
@@ -122,7 +121,7 @@ typedef struct clattn_gemm_args {
     int columns_per_item, rows_per_item; /* what one work-item computes; filled by the kernel that uses them */
     int weight_parts;                    /* of 16 bits each, whose sum is the weight; likewise */
     int first_block_m, first_block_n;    /* block of y that a launch begins with, where it does not hold them all */
-    int reserved;
+    int activation;                      /* clattn_activation; only read in chains, others know it when compiled */
 } clattn_gemm_args;
 
 enum clattn_gemm_slot { GEMM_ARGS = 0, GEMM_X, GEMM_W, GEMM_BIAS, GEMM_Y };

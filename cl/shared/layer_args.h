@@ -1,5 +1,5 @@
-/* Launch structs of the small kernels around attention: norm.cl, elementwise.cl, posenc.cl, mma_probe.cl. The same
- * rules as in args.h, which goes before this file. */
+/* Launch structs of the small kernels around attention: norm.cl, elementwise.cl, posenc.cl, mma_probe.cl, and of chains
+ * of norms and products. The same rules as in args.h, which goes before this file. */
 #ifndef CLATTN_LAYER_ARGS_H
 #define CLATTN_LAYER_ARGS_H
 
@@ -46,5 +46,30 @@ typedef struct clattn_probe_args {
 enum clattn_probe_slot { PROBE_ARGS = 0, PROBE_QUERY, PROBE_KEY, PROBE_VALUE, PROBE_OUT };
 
 enum clattn_positions_slot { POSITIONS_ARGS = 0, POSITIONS_X, POSITIONS_POSITIONS, POSITIONS_TABLE, POSITIONS_Y };
+
+/* chain_cpu.cl: as many products and norms as fit into the 1024 bytes of arguments that every device takes. Tensors lie
+ * in memories, by number: several of them in one where they share a buffer. */
+#define CHAIN_PRODUCTS 4
+#define CHAIN_NORMS 2
+#define CHAIN_STEPS 6
+#define CHAIN_MEMORIES 4
+
+typedef struct clattn_chain_args {
+    clattn_gemm_args product[CHAIN_PRODUCTS];
+    clattn_norm_args norm[CHAIN_NORMS];
+    int rows, rows_per_item; /* of all steps alike */
+    unsigned char product_x[CHAIN_PRODUCTS], product_y[CHAIN_PRODUCTS];
+    unsigned char norm_x[CHAIN_NORMS], norm_residual[CHAIN_NORMS], norm_sum[CHAIN_NORMS], norm_y[CHAIN_NORMS];
+    unsigned char is_norm[CHAIN_STEPS]; /* else a product; each kind in the order of its numbers */
+    unsigned char steps, reserved;
+} clattn_chain_args;
+
+enum clattn_chain_slot {
+    CHAIN_ARGS = 0,
+    CHAIN_MEMORY,                                    /* CHAIN_MEMORIES of them */
+    CHAIN_PRODUCT = CHAIN_MEMORY + CHAIN_MEMORIES,   /* weight, then bias, of each product */
+    CHAIN_NORM = CHAIN_PRODUCT + 2 * CHAIN_PRODUCTS, /* weight, then bias, of each norm */
+    CHAIN_SLOTS = CHAIN_NORM + 2 * CHAIN_NORMS
+};
 
 #endif

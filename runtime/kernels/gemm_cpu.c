@@ -2,7 +2,7 @@
  * keep all compute units busy. */
 #include <stdio.h>
 
-#include "kernels/gemm.h"
+#include "kernels/gemm_cpu.h"
 
 enum {
     BLOCK_K = 512,       /* greatest number of steps of k at a time */
@@ -60,8 +60,22 @@ static void pack(const float *w, int64_t w_row, int64_t n, int64_t k, int64_t pa
     }
 }
 
+void clattn__gemm_cpu_options(const clattn__gemm_kernel *kernel, clattn__options *options) {
+    const tile t = tile_of(&kernel->params);
+    const int panel = t.lanes * t.vectors;
+    clattn__options_start(options);
+    clattn__options_int(options, "VW", t.lanes);
+    clattn__options_int(options, "MR", t.rows);
+    clattn__options_int(options, "NV", t.vectors);
+    clattn__options_int(options, "BLOCK_K", BLOCK_K);
+    clattn__options_int(options, "MAX_COLUMNS", COLUMNS_LIMIT / panel * panel);
+    clattn__storage_options(options, kernel->problem.dtype);
+    clattn__options_int(options, "PARKED", PARKED);
+    if (kernel->programs->env->device.caps.quirks & CLATTN__QUIRK_NOINLINE_BODY)
+        clattn__options_flag(options, "BODY_NOINLINE");
+}
+
 static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_t w_row, const float *bias) {
-    const clattn__caps *caps = &kernel->programs->env->device.caps;
     const int64_t n = kernel->problem.n, k = kernel->problem.k;
     const tile t = tile_of(&kernel->params);
     const int panel = t.lanes * t.vectors;
@@ -73,16 +87,8 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
     snprintf(kernel->tiles, sizeof kernel->tiles, "%d rows x %d columns (%d vectors of %d lanes), %d steps of k",
              t.rows, panel, t.vectors, t.lanes, BLOCK_K);
 
-    clattn__options_start(&options);
-    clattn__options_int(&options, "VW", t.lanes);
-    clattn__options_int(&options, "MR", t.rows);
-    clattn__options_int(&options, "NV", t.vectors);
-    clattn__options_int(&options, "BLOCK_K", BLOCK_K);
-    clattn__options_int(&options, "MAX_COLUMNS", COLUMNS_LIMIT / panel * panel);
-    clattn__storage_options(&options, kernel->problem.dtype);
-    clattn__options_int(&options, "PARKED", PARKED);
+    clattn__gemm_cpu_options(kernel, &options);
     clattn__options_int(&options, "ACTIVATION", (int)kernel->problem.activation);
-    if (caps->quirks & CLATTN__QUIRK_NOINLINE_BODY) clattn__options_flag(&options, "BODY_NOINLINE");
     clattn_status status = clattn__program_get(kernel->programs, "gemm_cpu.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "gemm_cpu", &kernel->kernel);
@@ -97,6 +103,19 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
     return status;
 }
 
+bool clattn__gemm_cpu_same_tiles(const clattn__gemm_kernel *a, const clattn__gemm_kernel *b) {
+    const tile s = tile_of(&a->params), t = tile_of(&b->params);
+    return s.lanes == t.lanes && s.rows == t.rows && s.vectors == t.vectors;
+}
+
+int64_t clattn__gemm_cpu_columns(const clattn__gemm_kernel *kernel, const clattn_gemm_args *args, int64_t rows) {
+    const int64_t panel = kernel->block_n;
+    int64_t most = tile_of(&kernel->params).weight_floats / least(args->k, BLOCK_K);
+    if (args->k > BLOCK_K) most = least(most, PARKED / rows);
+    most = least(most, COLUMNS_LIMIT) / panel * panel;
+    return least(most > panel ? most : panel, round_up(args->n, panel));
+}
+
 /* How many rows and columns one work-item takes: the pair with the earliest expected finish. One unit of work is one
  * multiply-add. A row costs as much as a few columns before its first product (copy, addresses), a column as much as
  * about one row (its weights come from further away the first time), an item as much as some thousand cycles; a quarter
@@ -107,15 +126,11 @@ static void split(const clattn__gemm_kernel *kernel, clattn_gemm_args *args) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     const int panel = kernel->block_n, tile_rows = kernel->block_m;
     const int64_t units = caps->compute_units ? caps->compute_units : 1;
-    const int64_t cached = tile_of(&kernel->params).weight_floats / least(args->k, BLOCK_K) / panel * panel;
-    const int64_t most =
-        least(least(cached > panel ? cached : panel, COLUMNS_LIMIT / panel * panel), round_up(args->n, panel));
     double best = -1;
 
     for (size_t i = 0; i < CLATTN__COUNT(row_choices); i++) {
-        const int64_t rows = round_up(row_choices[i], tile_rows);
+        const int64_t rows = round_up(row_choices[i], tile_rows), most = clattn__gemm_cpu_columns(kernel, args, rows);
         for (int64_t columns = panel; columns <= most; columns += panel) {
-            if (args->k > BLOCK_K && rows * columns > PARKED) break;
             const int64_t items = ceil_div(args->m, rows) * ceil_div(args->n, columns);
             const double work = ((double)round_up(least(rows, args->m), tile_rows) + column_rows) *
                                 ((double)columns + row_columns) * args->k;

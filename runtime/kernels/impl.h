@@ -167,7 +167,7 @@ typedef struct clattn__gemm_problem {
 } clattn__gemm_problem;
 
 typedef struct clattn__gemm_call {
-    clattn_gemm_args args; /* w_offset, bias_offset, columns_per_item are filled by the kernel */
+    clattn_gemm_args args; /* columns_per_item and what follows are filled by the kernel */
     cl_mem x, y;
 } clattn__gemm_call;
 
@@ -259,6 +259,36 @@ clattn_status clattn__op_create(clattn__op *op, clattn__programs *programs, cons
 /* Uploads host floats as constants[index]. */
 clattn_status clattn__op_constant(clattn__op *op, int index, const float *values, size_t count);
 
+/* Chains (chain_cpu.c): consecutive steps that need nothing of other rows, as one launch in which each work-group takes
+ * some rows through all of them. */
+/* A step: one of the two. Both outlive the chain and stay where they are. */
+typedef struct clattn__chain_part {
+    const clattn__gemm_kernel *gemm;
+    const clattn__op *op;
+} clattn__chain_part;
+
+typedef struct clattn__chain {
+    clattn__op op; /* how it is built and verified; it has no constants, and its own way to be enqueued */
+    clattn__chain_part parts[CHAIN_STEPS];
+    int count;
+} clattn__chain;
+
+/* The call of a step, as its own kernel would get it. */
+typedef union clattn__chain_call {
+    clattn__gemm_call gemm;
+    clattn__op_call op;
+} clattn__chain_call;
+
+/* Is there anything to gain with these parts? Each work-group reads all weights, so it needs some rows for them. */
+bool clattn__chain_pays(const clattn__chain *chain, const clattn__caps *caps, int64_t rows);
+/* May `next` be part of a chain with the `count` parts before it? */
+bool clattn__chain_takes(const clattn__chain_part *parts, int count, const clattn__chain_part *next);
+/* `chain` is zeroed and has its parts. */
+clattn_status clattn__chain_create(clattn__chain *chain, clattn__programs *programs);
+void clattn__chain_clear(clattn__chain *chain); /* accepts half-built ones */
+/* calls: of each part; all have the same rows, and at most CHAIN_MEMORIES different buffers. */
+clattn_status clattn__chain_enqueue(clattn__chain *chain, const clattn__chain_call *calls);
+
 /* softmax.c: operands are clattn_softmax_operand; the launch struct of a call is a clattn_softmax_shape. The
  * description is resolved, its rank 4 and its axis 0..3. */
 clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
@@ -293,6 +323,9 @@ enum {
 };
 clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
                                         int64_t features, const float *weight, const float *bias);
+/* The launch struct of a call, and the op's own buffers: for kernels that normalise within another step. */
+clattn_norm_args clattn__norm_args(const clattn__op_call *call);
+void clattn__layer_norm_constants(const clattn__op *op, cl_mem *weight, cl_mem *bias);
 clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype);
 clattn_status clattn__batch_apply_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,
                                          int64_t features, const float *weight, const float *bias,

@@ -36,7 +36,7 @@ static clattn_status upload(clattn__op *op, int index, const float *values, int6
     return status;
 }
 
-static clattn_norm_args args_of(const clattn__op_call *call) {
+clattn_norm_args clattn__norm_args(const clattn__op_call *call) {
     clattn_norm_args args;
     memcpy(&args, call->args.bytes, sizeof args);
     args.x = call->place[CLATTN__NORM_X];
@@ -45,6 +45,11 @@ static clattn_norm_args args_of(const clattn__op_call *call) {
     args.y = call->place[CLATTN__NORM_Y];
     args.statistics = call->place[CLATTN__NORM_STATISTICS].offset;
     return args;
+}
+
+void clattn__layer_norm_constants(const clattn__op *op, cl_mem *weight, cl_mem *bias) {
+    *weight = op->constants[WEIGHT].mem;
+    *bias = op->constants[BIAS].mem;
 }
 
 static clattn_status set_mems(clattn__op *op, const clattn_norm_args *args, const cl_mem *mems, cl_uint count) {
@@ -58,7 +63,7 @@ static clattn_status set_mems(clattn__op *op, const clattn_norm_args *args, cons
 /* ---- layer norm -------------------------------------------------------------------------------------------------- */
 
 static clattn_status enqueue_layer_norm(clattn__op *op, const clattn__op_call *call) {
-    const clattn_norm_args args = args_of(call);
+    const clattn_norm_args args = clattn__norm_args(call);
     const cl_mem mems[] = {
         [NORM_X - 1] = call->mem[CLATTN__NORM_X],      [NORM_RESIDUAL - 1] = call->mem[CLATTN__NORM_RESIDUAL],
         [NORM_WEIGHT - 1] = op->constants[WEIGHT].mem, [NORM_BIAS - 1] = op->constants[BIAS].mem,
@@ -83,7 +88,7 @@ clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *progra
 /* ---- batch norm -------------------------------------------------------------------------------------------------- */
 
 static clattn_status enqueue_statistics(clattn__op *op, const clattn__op_call *call) {
-    const clattn_norm_args args = args_of(call);
+    const clattn_norm_args args = clattn__norm_args(call);
     const cl_mem mems[] = {[BATCH_X - 1] = call->mem[CLATTN__NORM_X],
                            [BATCH_STATISTICS - 1] = call->mem[CLATTN__NORM_STATISTICS]};
     clattn_status status = set_mems(op, &args, mems, CLATTN__COUNT(mems));
@@ -98,7 +103,7 @@ clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *
 }
 
 static clattn_status enqueue_apply(clattn__op *op, const clattn__op_call *call) {
-    const clattn_norm_args args = args_of(call);
+    const clattn_norm_args args = clattn__norm_args(call);
     const cl_mem own = op->constants[STATISTICS].mem;
     const cl_mem mems[] = {[APPLY_X - 1] = call->mem[CLATTN__NORM_X],
                            [APPLY_STATISTICS - 1] = own ? own : call->mem[CLATTN__NORM_STATISTICS],

@@ -24,6 +24,7 @@ static void name_kernels(clattn__plan *plan) {
             add_once(&plan->kernels, plan->ops[step->kernel].name, ", ");
         }
     }
+    if (plan->chain_count) add_once(&plan->kernels, plan->chains[0].chain.op.name, ", ");
 }
 
 static void operand_name(const clattn__plan *plan, int id, char *text, size_t capacity) {
@@ -56,6 +57,15 @@ static void explain_step(clattn__plan *plan, int index) {
         separator = ", ";
     }
     clattn__text_add(out, "\n");
+}
+
+static void explain_chains(clattn__plan *plan) {
+    for (int i = 0; i < plan->chain_count; i++) {
+        const clattn__plan_chain *c = &plan->chains[i];
+        clattn__text_add(&plan->explain, "%s %d to %d", i == 0 ? "one launch each, by chain_cpu: steps" : ",", c->first,
+                         c->first + c->chain.count - 1);
+    }
+    if (plan->chain_count) clattn__text_add(&plan->explain, "\n");
 }
 
 static void explain_schedule(clattn__plan *plan) {
@@ -139,6 +149,7 @@ void clattn__plan_explain(clattn__plan *plan) {
     for (int s = 0; s < plan->step_count && s < EXPLAIN_ROWS; s++) explain_step(plan, s);
     if (plan->step_count > EXPLAIN_ROWS)
         clattn__text_add(out, "  ... and %d more steps\n", plan->step_count - EXPLAIN_ROWS);
+    explain_chains(plan);
     explain_schedule(plan);
     clattn__text_add(out, "host tensors: %s\n", host_memory_text(caps));
 }

@@ -72,14 +72,21 @@ void clattn__plan_operand(clattn__step *step, int slot, int id, int64_t batch, i
     step->operands[slot] = (clattn__operand){.id = id, .origin = {batch, head, row}};
 }
 
+/* What one launch uses at any time, it uses all the time: its work-groups are at different steps. */
 static void find_lifetimes(clattn__plan *plan) {
-    for (int s = 0; s < plan->step_count; s++) {
+    for (int s = 0, c = 0; s < plan->step_count; s++) {
+        int first = s, last = s;
+        while (c < plan->chain_count && plan->chains[c].first + plan->chains[c].chain.count <= s) c++;
+        if (c < plan->chain_count && plan->chains[c].first <= s) {
+            first = plan->chains[c].first;
+            last = first + plan->chains[c].chain.count - 1;
+        }
         for (int i = 0; i < CLATTN__STEP_OPERANDS; i++) {
             int index = plan->steps[s].operands[i].id - CLATTN__ROLE_COUNT;
             if (index < 0) continue;
             clattn__arena_buffer *buffer = &plan->buffers[index];
-            if (buffer->first < 0) buffer->first = s;
-            buffer->last = s;
+            if (buffer->first < 0) buffer->first = first;
+            buffer->last = last;
         }
     }
 }
@@ -90,6 +97,8 @@ clattn_status clattn__plan_finish(clattn__plan *plan) {
         clattn_status status = clattn__op_trust(plan->context, &plan->ops[i]);
         if (status != CLATTN_OK) return status;
     }
+    clattn_status status = clattn__plan_find_chains(plan);
+    if (status != CLATTN_OK) return status;
     find_lifetimes(plan);
     size_t alignment = env->device.caps.alignment_bytes > 64 ? env->device.caps.alignment_bytes : 64;
     if (!clattn__arena_layout(plan->buffers, plan->buffer_count, alignment, &plan->arena_bytes))
@@ -99,7 +108,7 @@ clattn_status clattn__plan_finish(clattn__plan *plan) {
     for (int i = 0; i < plan->buffer_count; i++)
         plan->unshared_bytes += (plan->buffers[i].bytes + alignment - 1) & ~(alignment - 1);
     if (plan->buffer_count) {
-        clattn_status status = clattn__buffer_create(env, plan->arena_bytes, &plan->arena);
+        status = clattn__buffer_create(env, plan->arena_bytes, &plan->arena);
         if (status != CLATTN_OK) return status;
     }
     clattn__plan_explain(plan);
@@ -114,6 +123,7 @@ void clattn__plan_clear(clattn__plan *plan) {
     for (int i = 0; i < plan->attention_count; i++) clattn__attn_kernel_clear(&plan->attentions[i]);
     for (int i = 0; i < plan->gemm_count; i++) clattn__gemm_kernel_clear(&plan->gemms[i]);
     for (int i = 0; i < plan->op_count; i++) clattn__op_clear(&plan->ops[i]);
+    for (int i = 0; i < plan->chain_count; i++) clattn__chain_clear(&plan->chains[i].chain);
     for (int i = 0; i < CLATTN__ROLE_COUNT; i++) clattn__buffer_clear(env, &plan->staging[i]);
     clattn__buffer_clear(env, &plan->arena);
     clattn__free(plan->steps);
@@ -121,6 +131,7 @@ void clattn__plan_clear(clattn__plan *plan) {
     clattn__free(plan->attentions);
     clattn__free(plan->gemms);
     clattn__free(plan->ops);
+    clattn__free(plan->chains);
     clattn__free(plan->lengths);
     clattn__text_free(&plan->notes);
     clattn__text_free(&plan->explain);

@@ -98,6 +98,12 @@ typedef struct clattn__step {
     clattn__operand operands[CLATTN__STEP_OPERANDS];
 } clattn__step;
 
+/* Steps first..first + chain.count - 1, as one launch. */
+typedef struct clattn__plan_chain {
+    int first;
+    clattn__chain chain;
+} clattn__plan_chain;
+
 /* A tensor bound by the current run. */
 typedef struct clattn__bound {
     cl_mem mem;
@@ -120,6 +126,8 @@ typedef struct clattn__plan {
     int gemm_count, gemm_capacity;
     clattn__op *ops;
     int op_count, op_capacity;
+    clattn__plan_chain *chains; /* in the order of their steps */
+    int chain_count;
     clattn__buffer staging[CLATTN__ROLE_COUNT];
     int32_t *lengths;               /* kv_lengths of the current run as int32 */
     int64_t query_total, key_total; /* rows of the packed tensors of the current run */
@@ -147,6 +155,9 @@ void clattn__plan_operand(clattn__step *step, int slot, int id, int64_t batch, i
 /* Lifetimes from the steps, arena layout and allocation, explain text. */
 clattn_status clattn__plan_finish(clattn__plan *plan);
 void clattn__plan_clear(clattn__plan *plan); /* accepts half-built ones */
+
+/* chain.c: all steps are there; kernels and ops stay where they are from now on. */
+clattn_status clattn__plan_find_chains(clattn__plan *plan);
 
 /* attention.c: descriptions to problems and launch arguments. */
 uint32_t clattn__attention_features(const clattn_attention_desc *resolved);

@@ -211,18 +211,28 @@ static clattn_status enqueue_attention(clattn__plan *plan, const clattn__step *s
     return kernel->impl->enqueue(kernel, &call);
 }
 
-static clattn_status enqueue_gemm(clattn__plan *plan, const clattn__step *step) {
-    clattn__gemm_kernel *gemm = &plan->gemms[step->kernel];
+static clattn__gemm_call gemm_call(const clattn__plan *plan, const clattn__step *step) {
     clattn__gemm_call call = {.args = step->args.gemm};
     call.x = resolve(plan, &step->operands[CLATTN__GEMM_X], &call.args.x);
     call.y = resolve(plan, &step->operands[CLATTN__GEMM_Y], &call.args.y);
+    return call;
+}
+
+static clattn_status enqueue_gemm(clattn__plan *plan, const clattn__step *step) {
+    clattn__gemm_kernel *gemm = &plan->gemms[step->kernel];
+    const clattn__gemm_call call = gemm_call(plan, step);
     return gemm->impl->enqueue(gemm, &call);
+}
+
+static clattn__op_call op_call(const clattn__plan *plan, const clattn__step *step) {
+    clattn__op_call call = step->args.op;
+    for (int i = 0; i < CLATTN__OP_OPERANDS; i++) call.mem[i] = resolve(plan, &step->operands[i], &call.place[i]);
+    return call;
 }
 
 static clattn_status enqueue_op(clattn__plan *plan, const clattn__step *step) {
     clattn__op *op = &plan->ops[step->kernel];
-    clattn__op_call call = step->args.op;
-    for (int i = 0; i < CLATTN__OP_OPERANDS; i++) call.mem[i] = resolve(plan, &step->operands[i], &call.place[i]);
+    const clattn__op_call call = op_call(plan, step);
     return op->enqueue(op, &call);
 }
 
@@ -236,6 +246,31 @@ static clattn_status enqueue_step(clattn__plan *plan, const clattn__step *step) 
         return enqueue_op(plan, step);
     }
     return CLATTN_OK;
+}
+
+static clattn_status enqueue_chain(clattn__plan *plan, clattn__plan_chain *chain) {
+    clattn__chain_call calls[CHAIN_STEPS];
+    for (int i = 0; i < chain->chain.count; i++) {
+        const clattn__step *step = &plan->steps[chain->first + i];
+        if (step->kind == CLATTN__STEP_GEMM)
+            calls[i].gemm = gemm_call(plan, step);
+        else
+            calls[i].op = op_call(plan, step);
+    }
+    return clattn__chain_enqueue(&chain->chain, calls);
+}
+
+static clattn_status enqueue_steps(clattn__plan *plan) {
+    clattn_status status = CLATTN_OK;
+    for (int s = 0, c = 0; s < plan->step_count && status == CLATTN_OK;) {
+        if (c < plan->chain_count && plan->chains[c].first == s) {
+            status = enqueue_chain(plan, &plan->chains[c]);
+            s += plan->chains[c++].chain.count;
+        } else {
+            status = enqueue_step(plan, &plan->steps[s++]);
+        }
+    }
+    return status;
 }
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */
@@ -292,7 +327,7 @@ clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[C
     for (int role = 0; role < CLATTN__ROLE_COUNT && status == CLATTN_OK; role++)
         status = bind(plan, bound, (clattn__role)role);
     if (status == CLATTN_OK) status = wait_first(env, waits, wait_list);
-    for (int s = 0; s < plan->step_count && status == CLATTN_OK; s++) status = enqueue_step(plan, &plan->steps[s]);
+    if (status == CLATTN_OK) status = enqueue_steps(plan);
     cl_event last = NULL;
     if (status == CLATTN_OK) status = return_outputs(plan, &last);
     if (status == CLATTN_OK && !blocking) {

@@ -108,6 +108,22 @@ static clattn_status create_op(clattn__programs *programs, const char *name, con
     return clattn__fail(CLATTN_UNSUPPORTED, "nothing makes the kernel %s", name);
 }
 
+/* Of one product: enough for what is built. */
+static clattn_status list_chain(clattn__programs *programs, clattn_dtype dtype) {
+    const clattn__gemm_problem problem = {.m = 1, .n = 1, .k = 1, .width = 1, .dtype = dtype};
+    const clattn__caps *caps = &programs->env->device.caps;
+    clattn__refusal why;
+    if (!clattn__gemm_serves(&clattn__gemm_cpu, &problem, caps, &why)) return CLATTN_OK;
+    clattn__candidates list;
+    clattn__gemm_candidates(&clattn__gemm_cpu, &problem, caps, &list);
+    const clattn__gemm_kernel gemm = {
+        .impl = &clattn__gemm_cpu, .programs = programs, .problem = problem, .params = list.set[0]};
+    clattn__chain chain = {.parts = {{.gemm = &gemm}}, .count = 1};
+    clattn_status status = clattn__chain_create(&chain, programs);
+    clattn__chain_clear(&chain);
+    return status;
+}
+
 static void list_op(void *user, const char *name, const clattn__op_variant *variant) {
     listing *l = user;
     clattn__op op = {0};
@@ -120,7 +136,8 @@ static void list_op(void *user, const char *name, const clattn__op_variant *vari
              cache ? ", cells " : "", cache ? clattn_dtype_name(variant->cells) : "",
              variant->interleaved ? ", interleaved" : "", variant->inverse ? ", inverse" : "");
     if (!start_variant(l)) return;
-    keep(l, create_op(&l->programs, name, variant, &op));
+    keep(l, strcmp(name, "chain_cpu") == 0 ? list_chain(&l->programs, variant->dtype)
+                                           : create_op(&l->programs, name, variant, &op));
     clattn__op_clear(&op);
     clattn__programs_clear(&l->programs);
 }

@@ -115,6 +115,9 @@ static const struct {
     {"kv_gather", {.dtype = CLATTN_F16, .cells = CLATTN_I8}},
     {"mma_probe", {.dtype = CLATTN_F16}},
     {"mma_probe", {.dtype = CLATTN_BF16}},
+    {"chain_cpu", {0}},
+    {"chain_cpu", {.dtype = CLATTN_F16}},
+    {"chain_cpu", {.dtype = CLATTN_BF16}},
 };
 
 /* How many of `count` variants of a kernel are wanted. */

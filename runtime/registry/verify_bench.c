@@ -148,7 +148,7 @@ static clattn_status run_once(clattn__bench *b) {
         if (t->count)
             status = clattn__buffer_write(env, t->device.mem, 0, t->count * clattn_dtype_size(t->dtype), t->start);
     }
-    if (status == CLATTN_OK) status = b->op.enqueue(&b->op, &b->call);
+    if (status == CLATTN_OK) status = b->enqueue ? b->enqueue(b) : b->op.enqueue(&b->op, &b->call);
     for (int i = 0; i < CLATTN__OP_OPERANDS && status == CLATTN_OK; i++) {
         const clattn__bench_tensor *t = &b->t[i];
         if (t->want)
@@ -198,8 +198,8 @@ static clattn_status check(clattn__bench *b) {
     return status;
 }
 
-/* args: the op's launch struct. created: whether the op could be made. */
+/* args: the op's launch struct, or NULL. created: whether the op could be made. */
 clattn_status clattn__bench_finish(clattn__bench *b, clattn_status created, const void *args, size_t bytes) {
-    memcpy(b->call.args.bytes, args, bytes);
+    if (args) memcpy(b->call.args.bytes, args, bytes);
     return created == CLATTN_OK ? check(b) : created;
 }

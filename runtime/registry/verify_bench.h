@@ -27,6 +27,8 @@ typedef struct clattn__bench {
     const char *about; /* the case in words; NULL: its width says it */
     clattn__op op;     /* of that variant, with weights of its own */
     clattn__op_call call;
+    clattn_status (*enqueue)(struct clattn__bench *b); /* instead of the op's, with places and buffers of call */
+    void *user;                                        /* its own */
     clattn__bench_tensor t[CLATTN__OP_OPERANDS];
     uint64_t seed;
     double worst;
@@ -68,10 +70,12 @@ void clattn__bench_take(const clattn__bench *b, int slot, clattn__bench_dense *d
 void clattn__bench_expect(clattn__bench *b, int slot, const clattn__bench_dense *d);
 /* Of element i in two copies of t. */
 bool clattn__bench_same_bits(const clattn__bench_tensor *t, const void *x, const void *y, size_t i);
-/* Runs the op twice and compares, unless it could not be created; args: its launch struct. */
+/* Runs the op twice and compares, unless it could not be created; args: its launch struct, or NULL. */
 clattn_status clattn__bench_finish(clattn__bench *b, clattn_status created, const void *args, size_t bytes);
 
 /* verify_engine.c: a step of the probe of a matrix engine. */
 clattn_status clattn__verify_engine(clattn__bench *b);
+/* verify_chain.c */
+clattn_status clattn__verify_chain(clattn__bench *b);
 
 #endif

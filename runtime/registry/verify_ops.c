@@ -516,7 +516,8 @@ static const struct {
              {"softmax_cross_entropy", verify_softmax, CASES},
              {"kv_append", verify_cache, CASES},
              {"kv_gather", verify_cache, CASES},
-             {"mma_probe", clattn__verify_engine, MATRIX_PROBE_COUNT}};
+             {"mma_probe", clattn__verify_engine, MATRIX_PROBE_COUNT},
+             {"chain_cpu", clattn__verify_chain, CASES}};
 
 clattn_status clattn__op_verify(clattn_context *context, const char *name, const clattn__op_variant *variant,
                                 clattn__verify_stats *stats, clattn__program **program) {
