@@ -123,22 +123,28 @@ static void subgroup_widths(void) {
     }
 }
 
-enum { LONG_ROWS = 300, LONG_DIM = 32 };
+enum { LONG_KEYS = 3000, LONG_DIM = 32 };
 
-static int count_launches(const char *pretend, const char *kernel) {
-    static float q[LONG_ROWS * LONG_DIM], out[LONG_ROWS * LONG_DIM], want[LONG_ROWS * LONG_DIM],
-        tolerance[LONG_ROWS * LONG_DIM];
-    for (int i = 0; i < LONG_ROWS * LONG_DIM; i++) q[i] = (float)(i * 7 % 31) / 31 - 0.5f;
+typedef struct long_case {
+    const char *kernel;
+    int query_len, kv_len, fast, slow; /* launches */
+} long_case;
+
+static int count_launches(const char *pretend, const long_case *c) {
+    static float x[LONG_KEYS * LONG_DIM], out[LONG_KEYS * LONG_DIM], want[LONG_KEYS * LONG_DIM],
+        tolerance[LONG_KEYS * LONG_DIM];
+    for (int i = 0; i < LONG_KEYS * LONG_DIM; i++) x[i] = (float)(i * 7 % 31) / 31 - 0.5f;
     clattn_context *context = open_as(pretend, NULL);
     if (!CHECK(context, "%s: no context", pretend)) return 0;
     clattn_attention *plan = NULL;
     clattn_attention_desc d;
     clattn_attention_desc_init(&d);
-    d.batch = 1, d.query_heads = 1, d.query_len = LONG_ROWS, d.kv_len = LONG_ROWS, d.head_dim = LONG_DIM;
-    d.causal = CLATTN_CAUSAL_TOP_LEFT;
-    d.kernel = kernel;
-    const clattn_tensor x = clattn_host(q, CLATTN_F32, 4, 1, 1, LONG_ROWS, LONG_DIM);
-    clattn_attention_io io = {.query = x, .key = x, .value = x, .output = x};
+    d.batch = 1, d.query_heads = 1, d.query_len = c->query_len, d.kv_len = c->kv_len, d.head_dim = LONG_DIM;
+    d.causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
+    d.kernel = c->kernel;
+    clattn_attention_io io = {.query = clattn_host(x, CLATTN_F32, 4, 1, 1, c->query_len, LONG_DIM),
+                              .key = clattn_host(x, CLATTN_F32, 4, 1, 1, c->kv_len, LONG_DIM)};
+    io.value = io.key, io.output = io.query;
     io.output.data = want;
     CHECK(clattn_reference_attention(&d, &io, tolerance) == CLATTN_OK, "%s", clattn_last_error());
     io.output.data = out;
@@ -146,20 +152,22 @@ static int count_launches(const char *pretend, const char *kernel) {
     (void)clattn_test_launches();
     CHECK(plan && clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
     const int count = clattn_test_launches();
-    clattn_check_close(out, want, tolerance, 0, LONG_ROWS * LONG_DIM, pretend);
+    clattn_check_close(out, want, tolerance, 0, c->query_len * LONG_DIM, pretend);
     clattn_attention_destroy(&plan);
     clattn_context_destroy(&context);
     return count;
 }
 
-/* 5.8 million multiply-adds: no 200 ms for a GPU of today, many for one of 1 MHz. */
+/* 5.8 million multiply-adds, and 0.2 million elements: no 200 ms for a GPU of today, many for one of 1 MHz. */
 static void launches_are_short(void) {
-    static const char *const kernels[] = {"attn_tiled", "attn_naive"};
-    for (int i = 0; i < 2; i++) {
-        const int fast = count_launches("type=gpu,compute_units=40,clock_mhz=2000", kernels[i]);
-        const int slow = count_launches("type=gpu,compute_units=1,clock_mhz=1", kernels[i]);
-        CHECK(fast == 1, "%s: %d launches on a fast device", kernels[i], fast);
-        CHECK(slow == 5, "%s: %d launches on a slow device", kernels[i], slow);
+    static const long_case cases[] = {{"attn_tiled", 300, 300, 1, 5},
+                                      {"attn_naive", 300, 300, 1, 5},
+                                      {"attn_decode", 1, LONG_KEYS, 2, 5}}; /* the last of them merges */
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const int fast = count_launches("type=gpu,compute_units=40,clock_mhz=2000", &cases[i]);
+        const int slow = count_launches("type=gpu,compute_units=1,clock_mhz=1", &cases[i]);
+        CHECK(fast == cases[i].fast, "%s: %d launches on a fast device", cases[i].kernel, fast);
+        CHECK(slow == cases[i].slow, "%s: %d launches on a slow device", cases[i].kernel, slow);
     }
 }
 

@@ -17,12 +17,10 @@ class Known:
 
 
 SLOWER = "slower, not wrong: more values than registers"
-DECODE_TARGETS = ("gfx900", "gfx90a", "gfx942", "gfx1030", "gfx1100", "gfx1200", "small, 32 KB, 256 items", "skl",
-                  "tgllp", "dg2", "pvc")
 MEMORY = "spills|scratch memory"
 ALL_TERMS = "head_dim 128, .* causal, window, softcap, ALiBi, sinks"
 
-KNOWN = [Known(target, "attn_decode", "", MEMORY, SLOWER) for target in DECODE_TARGETS] + [
+KNOWN = [
     Known("sm_80", "attn_tiled", ALL_TERMS, MEMORY, SLOWER + " with every term of a score at once"),
     Known("gfx900", "attn_tiled", "ring of keys", "spills 1$", SLOWER + " by one"),
     Known("skl", "attn_tiled", "head_dim 512", MEMORY, SLOWER + " at this width"),

@@ -35,6 +35,7 @@ enum clattn_cache_slot { CACHE_ARGS = 0, CACHE_TOKENS, CACHE_LENGTHS, CACHE_TABL
 /* attn_decode.cl, beside clattn_attn_args. One item serves one key/value head and one tile of its rows; row r is query
  * i = r / group of query head kv_head * group + r % group. */
 typedef struct clattn_decode_args {
+    clattn_i64 first; /* attn_decode_gpu.cl: pairs of line and split that earlier launches have done */
     int group;  /* query heads per key/value head */
     int rows;   /* group * query_len */
     int splits; /* items that share the chunks of keys: chunk c goes to item c % splits */
