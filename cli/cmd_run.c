@@ -6,6 +6,7 @@
 
 #include "problem.h"
 #include "run.h"
+#include "table.h"
 
 static const char help[] =
     "usage: clattn run --weights FILE --heads N --query FILE [options]\n"
@@ -48,7 +49,9 @@ static const char help[] =
     "  --dtype TYPE         element type of inputs, output and intermediate buffers: float32 (default), float16,\n"
     "                       bfloat16; sums are float32 always. Weights keep the type that they have in their file\n"
     "  --precision WHICH    default, strict (float32 throughout, no matrix engines) or fast (native functions)\n"
-    "  --repeat N           warm runs to time (default: for 0.01 s, at least 3)\n" CLI_DEVICE_HELP "\n"
+    "  --repeat N           warm runs to time (default: for 0.01 s, at least 3)\n" CLI_DEVICE_HELP
+    "  --help               this text\n"
+    "\n"
     "examples\n"
     "  clattn run --weights examples/data/minilm-layer0.safetensors --heads 12 --query examples/data/hidden.npy \\\n"
     "      --padding-mask examples/data/padding.npy --expect examples/data/attention-out.npy --out y.npy\n"
@@ -125,18 +128,8 @@ static bool take_int(const char *option, const char *text, long long low, long l
 }
 
 static bool take_size(const char *text, size_t *value) {
-    static const char units[] = "KMG";
-    char digits[24];
-    size_t length = strlen(text);
-    const char *unit = length > 1 ? strchr(units, text[length - 1]) : NULL;
-    int shift = unit && *unit ? 10 * (int)(unit - units + 1) : 0;
-    if (shift) length--;
-    long long parsed = 0;
-    if (length < sizeof digits) {
-        memcpy(digits, text, length);
-        digits[length] = '\0';
-        if (cli_parse_int(digits, 1, INT64_MAX >> shift, &parsed)) return *value = (size_t)parsed << shift, true;
-    }
+    long long bytes;
+    if (cli_parse_bytes(text, &bytes)) return *value = (size_t)bytes, true;
     cli_fail(EXIT_USAGE, "--memory-limit is '%s'; it must be a number of bytes above 0, K, M or G may follow", text);
     return false;
 }

@@ -83,7 +83,7 @@ void cli_table_free(cli_table *table) {
 int cli_json_print(cJSON *root) {
     char *text = root ? cJSON_Print(root) : NULL;
     cJSON_Delete(root);
-    if (!text) return cli_fail(EXIT_USAGE, "out of memory");
+    if (!text) return cli_fail(EXIT_NOT_SUPPORTED, "no memory for the report");
     puts(text);
     cJSON_free(text);
     return EXIT_GOOD;

@@ -454,6 +454,28 @@ static void verify_options(void) {
     clattn_context_destroy(&context);
 }
 
+/* What a sweep finds is what plans go by: products and attention that agree are trusted, those that do not are not. */
+static void sweeps_are_recorded(void) {
+    static const char *const names[] = {"attn_naive", "gemm_tiled"};
+    clattn_verify_options options;
+    clattn_verify_options_init(&options);
+    options.brief = options.most = 1;
+    REQUIRE(plant_in("attn_naive.cl", HALF, "gemm_tiled.cl", HALF_THE_GROUPS), "no copies");
+    for (int i = 0; i < 4; i++) {
+        const bool wrong = i >= 2;
+        int verified = -1, quarantined = -1;
+        clattn_context *context = open_context(wrong ? kernels : NULL, "");
+        REQUIRE(context, "no context");
+        options.kernel = names[i % 2];
+        const clattn_status status = clattn_verify_with(context, &options, NULL, NULL);
+        CHECK(status == (wrong ? CLATTN_WRONG_RESULT : CLATTN_OK), "%s: %s", options.kernel, clattn_last_error());
+        clattn_context_trust(context, &verified, &quarantined);
+        CHECK(verified == !wrong && quarantined == wrong, "%s: %d are verified, %d quarantined", options.kernel,
+              verified, quarantined);
+        clattn_context_destroy(&context);
+    }
+}
+
 int main(int argc, char **argv) {
     if (!getenv("CLATTN_SOURCE_ROOT") || !mkdtemp(folder))
         return fprintf(stderr, "set CLATTN_SOURCE_ROOT to the source tree\n"), 1;
@@ -473,6 +495,7 @@ int main(int argc, char **argv) {
                                         {"lists_end_with_the_host", lists_end_with_the_host},
                                         {"brief_form_meets_every_feature", brief_form_meets_every_feature},
                                         {"verify_options", verify_options},
+                                        {"sweeps_are_recorded", sweeps_are_recorded},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"trust", trust}, {"small", small}, {"order", order}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);

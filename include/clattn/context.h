@@ -69,15 +69,15 @@ typedef struct clattn_context_options {
     const char *kernel_dir;    /* default NULL: the kernels inside the library; else read .cl files from this folder */
     clattn_log_fn log;         /* default NULL: silent */
     void *log_user;
-    int profiling; /* default 0; 1 makes the queue record device times */
+    int profiling; /* default 0; 1 makes the queue record device times, for events of clattn/interop.h */
     /* default NULL: the device's own, if it has one. "none": do without. "emulated:NAME" (nv, wmma11, wmma12, mfma32,
      * dpas8, dpas16): the kernel for that engine, its instructions replaced by OpenCL C 1.2, on any device; slow, for
      * tests. "emulated-subgroups:NAME" lets lanes meet in sub-group barriers. */
     const char *matrix_engine;
-    int compute_units; /* default 0: all that the device has. 1 and more: a part of it, where it can be divided
-                          (CL_DEVICE_PARTITION_BY_COUNTS; pocl's and Intel's CPU devices can), else UNSUPPORTED. On a
-                          CPU each is one thread, so that an application keeps the others for its own. Not for
-                          clattn_context_create_from: there the caller makes the sub-device */
+    int compute_units; /* default 0, or as many as there are and more: all that the device has. Fewer: a part of it,
+                          where it can be divided (CL_DEVICE_PARTITION_BY_COUNTS; pocl's and Intel's CPU devices can),
+                          else UNSUPPORTED. On a CPU each is one thread, so that an application keeps the others for
+                          its own. Not for clattn_context_create_from: there the caller makes the sub-device */
     /* For tests and listings: default NULL; else key=value pairs joined by commas that overwrite what the device says
      * of itself, so that kernels are chosen as for that device while the real one builds and runs them: type (cpu, gpu,
      * other), name, vendor, platform, local_memory (bytes), work_group (greatest number of items), compute_units,
@@ -129,8 +129,8 @@ typedef enum clattn_trust {
 /* What is known of this device and driver, from this context and from the cache folder: the number of kernel variants
  * that reproduced the reference and of those that did not. Either pointer may be NULL. */
 CLATTN_API clattn_status clattn_context_trust(clattn_context *context, int *verified, int *quarantined);
-/* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the
- * context. */
+/* Text of the i-th quarantined variant (kernel, options, what went wrong); NULL behind the last. Owned by the context,
+ * until it verifies that variant again. */
 CLATTN_API const char *clattn_context_quarantined(const clattn_context *context, int i);
 
 /* Library version, "0.1.0". */

@@ -188,7 +188,7 @@ clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_pr
 
 /* ---- projections ------------------------------------------------------------------------------------------------ */
 
-static const char *variant_of(const clattn__gemm_kernel *kernel) {
+const char *clattn__gemm_variant(const clattn__gemm_kernel *kernel) {
     if (kernel->program) return kernel->program->key;
     return kernel->variant[0] ? kernel->variant : kernel->impl->name;
 }
@@ -200,7 +200,7 @@ clattn_status clattn__gemm_ready(clattn_context *context, const clattn__gemm_imp
     clattn_status status = clattn__gemm_prepare(kernel, list, w, w_row, bias);
     char key[33];
     if (status == CLATTN_OK) {
-        switch (trust_of(context, impl->name, variant_of(kernel), key)) {
+        switch (trust_of(context, impl->name, clattn__gemm_variant(kernel), key)) {
         case CLATTN_TRUST_VERIFIED:
             return CLATTN_OK;
         case CLATTN_TRUST_QUARANTINED:

@@ -154,8 +154,12 @@ clattn_status clattn__time_gemm(clattn_context *context, const clattn__gemm_impl
 typedef struct clattn__verify_stats {
     int cases, failures;
     double worst; /* error / tolerance */
+    /* of a projection: what it is trusted as, "" when it was not prepared, and its program, if it has one */
+    char variant[64];
+    const clattn__program *program;
 } clattn__verify_stats;
 clattn_status clattn__attn_verify(clattn__attn_kernel *kernel, bool long_form, clattn__verify_stats *stats);
+const char *clattn__gemm_variant(const clattn__gemm_kernel *kernel); /* registry.c: what it is trusted as */
 clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
                                   const clattn__gemm_problem *problem, const clattn__params *params, bool long_form,
                                   clattn__verify_stats *stats); /* params NULL: the kernel's own choice */

@@ -33,19 +33,16 @@ static void tell(sweep *w, const char *kernel, const char *variant, clattn__veri
     if (w->report) w->report(w->user, &result);
 }
 
-/* Records what the long form found, as a first use would. */
-static void record(sweep *w, const char *name, const clattn__program *program, clattn_status status) {
-    char key[33];
-    clattn__trust_key(&w->context->env, program ? program->key : name, key);
-    if (status == CLATTN_OK)
-        clattn__trust_set(w->context, key, CLATTN_TRUST_VERIFIED, name);
-    else if (status == CLATTN_WRONG_RESULT)
-        clattn__trust_set(w->context, key, CLATTN_TRUST_QUARANTINED, clattn_last_error());
+/* Records what the long form found, as a first use would. Variants may share a program: one that was wrong in this
+ * sweep stays quarantined. */
+static void record(sweep *w, const char *name, const clattn__program *program, const char *key, clattn_status status) {
+    if (status == CLATTN_OK && w->failed && clattn__trust_get(w->context, key) == CLATTN_TRUST_QUARANTINED) return;
+    clattn__trust_record(w->context, name, program, key, status);
 }
 
 static void verify_attention(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
     sweep *w = user;
-    char features[224], variant[256];
+    char features[224], variant[256], key[33];
     clattn__features_text(problem->features, features, sizeof features);
     snprintf(variant, sizeof variant, "%s, head_dim %lld, value_dim %lld, %s", features, (long long)problem->head_dim,
              (long long)problem->value_dim, clattn_dtype_name(problem->dtype));
@@ -56,14 +53,17 @@ static void verify_attention(void *user, const clattn__attn_impl *impl, const cl
                                ? clattn__attn_prepare(&kernel, NULL)
                                : clattn__fail(CLATTN_UNSUPPORTED, "%s", why.text);
     if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, !w->brief, &stats);
-    if (impl != &clattn__attn_host) record(w, impl->name, kernel.program, status);
+    if (kernel.program) {
+        clattn__trust_key(&w->context->env, kernel.program->key, key);
+        record(w, impl->name, kernel.program, key, status);
+    }
     tell(w, impl->name, variant, &stats, status);
     clattn__attn_kernel_clear(&kernel);
 }
 
 static void verify_gemm(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
     sweep *w = user;
-    char variant[128];
+    char variant[128], key[33];
     snprintf(variant, sizeof variant, "%lld columns from %lld, %s%s%s%s", (long long)problem->n, (long long)problem->k,
              clattn_dtype_name(problem->dtype), problem->split_heads ? ", split into heads" : "",
              problem->bias ? ", bias" : "", problem->activation ? ", activation" : "");
@@ -72,6 +72,10 @@ static void verify_gemm(void *user, const clattn__gemm_impl *impl, const clattn_
     clattn_status status = clattn__gemm_serves(impl, problem, &w->context->env.device.caps, &why)
                                ? clattn__gemm_verify(w->context, impl, problem, NULL, !w->brief, &stats)
                                : clattn__fail(CLATTN_UNSUPPORTED, "%s", why.text);
+    if (stats.variant[0] && impl != &clattn__gemm_host) {
+        clattn__trust_key(&w->context->env, stats.variant, key);
+        record(w, impl->name, stats.program, key, status);
+    }
     tell(w, impl->name, variant, &stats, status);
 }
 
@@ -83,7 +87,7 @@ static void verify_op(void *user, const char *name, const clattn__op_variant *va
     clattn_status status = clattn__op_verify(w->context, name, variant, &stats, &program);
     if (program) {
         clattn__op_trust_key(w->context, name, program, key);
-        clattn__trust_record(w->context, name, program, key, status);
+        record(w, name, program, key, status);
     }
     tell(w, name, program ? program->options : "", &stats, status);
 }

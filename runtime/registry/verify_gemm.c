@@ -3,6 +3,7 @@
 #include "registry/registry.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "ref/ref.h"
@@ -173,7 +174,11 @@ clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_im
     if (status == CLATTN_OK)
         status =
             clattn__gemm_prepare(&s.kernel, params ? &given : NULL, s.w, problem->k, problem->bias ? s.bias : NULL);
-    if (status == CLATTN_OK) set_expected(&s, problem);
+    if (status == CLATTN_OK) {
+        own.program = s.kernel.program;
+        snprintf(own.variant, sizeof own.variant, "%s", clattn__gemm_variant(&s.kernel));
+        set_expected(&s, problem);
+    }
     const int kinds = problem->activation == CLATTN_ACTIVATION_NONE ? 2 : 1;
     for (int accumulate = 0; accumulate < kinds && status == CLATTN_OK; accumulate++) {
         status = run_case(&s, problem, accumulate != 0, &own.worst);
