@@ -137,6 +137,9 @@ static void attention_tensors(void) {
     CHECK(clattn_attention_run(plan, &apart) == CLATTN_OK, "%s", clattn_last_error());
     CHECK(clattn_attention_run(plan, NULL) == CLATTN_INVALID_ARGUMENT, "io NULL");
     CHECK(clattn_attention_run(NULL, &good) == CLATTN_INVALID_ARGUMENT, "plan NULL");
+    CHECK(clattn_attention_enqueue(plan, &good, 0, NULL, NULL) == CLATTN_INVALID_ARGUMENT &&
+              strstr(clattn_last_error(), "takes cl_mem views only"),
+          "host memory in an enqueued run: %s", clattn_last_error());
     good.query.mem = data;
     CHECK(clattn_attention_run(plan, &good) == CLATTN_INVALID_ARGUMENT &&
               strstr(clattn_last_error(), "both data and mem"),
@@ -302,6 +305,28 @@ static void objects(void) {
     CHECK(clattn_context_objects(NULL, &cl, &device, &queue) == CLATTN_INVALID_ARGUMENT, "context NULL");
 }
 
+/* A buffer of another context, even of the same device, is none of this one's. */
+static void foreign_memory(void) {
+    cl_device_id device = NULL;
+    cl_int code = CL_SUCCESS;
+    REQUIRE(clattn_context_objects(context, NULL, &device, NULL) == CLATTN_OK, "%s", clattn_last_error());
+    cl_context other = clCreateContext(NULL, 1, &device, NULL, NULL, &code);
+    REQUIRE(code == CL_SUCCESS, "clCreateContext: %d", code);
+    cl_mem mem = clCreateBuffer(other, CL_MEM_READ_WRITE, sizeof data, NULL, &code);
+    clattn_attention_desc d = good_desc();
+    clattn_attention *plan = NULL;
+    CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s", clattn_last_error());
+    clattn_attention_io io = good_io();
+    memset(&io.kv_lengths, 0, sizeof io.kv_lengths);
+    CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+    io.output = clattn_mem(mem, CLATTN_F32, 4, 2, 4, 3, 8);
+    CHECK(clattn_attention_run(plan, &io) == CLATTN_INVALID_ARGUMENT && strstr(clattn_last_error(), "another context"),
+          "%s", clattn_last_error());
+    clattn_attention_destroy(&plan);
+    clReleaseMemObject(mem);
+    clReleaseContext(other);
+}
+
 static void limits(void) {
     clattn_limits first = {0}, second = {0};
     clattn_device_info info;
@@ -336,6 +361,7 @@ int main(int argc, char **argv) {
                                         {"names", names},
                                         {"contexts", contexts},
                                         {"objects", objects},
+                                        {"foreign_memory", foreign_memory},
                                         {"limits", limits},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"api", tests}, {NULL, NULL}};

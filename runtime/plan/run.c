@@ -37,8 +37,13 @@ static void place_of(clattn__role role, const clattn_tensor *tensor, clattn__bou
 
 static clattn_status check_mem(clattn__plan *plan, const clattn_tensor *tensor) {
     size_t bytes = 0;
+    cl_context context = NULL;
     cl_int code = clGetMemObjectInfo((cl_mem)tensor->mem, CL_MEM_SIZE, sizeof bytes, &bytes, NULL);
+    if (code == CL_SUCCESS)
+        code = clGetMemObjectInfo((cl_mem)tensor->mem, CL_MEM_CONTEXT, sizeof(cl_context), (void *)&context, NULL);
     if (code != CL_SUCCESS) return clattn__cl_fail(code, "clGetMemObjectInfo", plan->context->env.device.caps.name);
+    if (context != plan->context->env.context)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT, "a cl_mem belongs to another context than the plan");
     size_t needed = (size_t)(tensor->offset + span_of(tensor)) * clattn_dtype_size(tensor->dtype);
     if (needed > bytes)
         return clattn__fail(CLATTN_INVALID_SHAPE, "a cl_mem holds %zu bytes, but its view reaches to byte %zu", bytes,
@@ -312,12 +317,23 @@ static clattn_status wait_last(clattn__env *env, cl_event last) {
     return status;
 }
 
+/* An enqueued run outlives the call, and nobody says how long host memory does. */
+static clattn_status check_enqueued(const clattn_tensor tensors[CLATTN__ROLE_COUNT]) {
+    for (int role = 0; role < CLATTN__ROLE_COUNT; role++)
+        if (tensors[role].data)
+            return clattn__fail(CLATTN_INVALID_ARGUMENT,
+                                "a tensor of rank %d in host memory is given; an enqueued run takes cl_mem views only",
+                                tensors[role].rank);
+    return CLATTN_OK;
+}
+
 clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[CLATTN__ROLE_COUNT], bool blocking,
                                cl_uint waits, const cl_event *wait_list, cl_event *event) {
     clattn__env *env = &plan->context->env;
     memset(plan->bound, 0, sizeof plan->bound);
     plan->copied_to_device = plan->copied_to_host = 0;
-    clattn_status status = CLATTN_OK;
+    clattn_status status = blocking ? CLATTN_OK : check_enqueued(tensors);
+    if (status != CLATTN_OK) return status;
     clattn_tensor bound[CLATTN__ROLE_COUNT];
     memcpy(bound, tensors, sizeof bound);
     if (bound[CLATTN__ROLE_LENGTHS].data)
