@@ -6,7 +6,7 @@
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* Rows of a compute unit: with fewer, reading all weights would cost more than launches do. */
-enum { LEAST_ROWS = 16 };
+enum { LEAST_ROWS = 32 };
 
 static int64_t units_of(const clattn__caps *caps) { return caps->compute_units ? caps->compute_units : 1; }
 
