@@ -123,6 +123,36 @@ static void subgroup_widths(void) {
     }
 }
 
+/* One query of eight heads on 1000 keys, in small work-groups; as many of them share the keys as fill the device's last
+ * turn. Verification runs them when the plan is made. */
+static void few_queries(void) {
+    static const struct {
+        const char *pretend, *tiles;
+        int batch;
+    } rows[] = {{"type=gpu,local_memory=16384,work_group=64,compute_units=4",
+                 "4 query rows x 128 keys, chunks shared by up to 8 work-groups", 1},
+                {"type=gpu,local_memory=32768,work_group=32,compute_units=1",
+                 "8 query rows x 128 keys, chunks shared by up to 4 work-groups", 1},
+                {"type=gpu,local_memory=32768,work_group=128,compute_units=3",
+                 "8 query rows x 128 keys, chunks shared by up to 3 work-groups", 8}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        clattn_context *context = open_as(rows[i].pretend, NULL);
+        REQUIRE(context, "no context");
+        clattn_attention *plan = NULL;
+        clattn_attention_desc d;
+        clattn_plan_info info;
+        clattn_attention_desc_init(&d);
+        d.batch = rows[i].batch, d.query_heads = 8, d.kv_heads = 1, d.query_len = 1, d.kv_len = 1000, d.head_dim = 64;
+        d.kernel = "attn_decode";
+        if (CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s: %s", rows[i].pretend,
+                  clattn_last_error()) &&
+            CHECK(clattn_attention_info(plan, &info) == CLATTN_OK, "info"))
+            CHECK(strcmp(info.tiles, rows[i].tiles) == 0, "%s: %s", rows[i].pretend, info.tiles);
+        clattn_attention_destroy(&plan);
+        clattn_context_destroy(&context);
+    }
+}
+
 enum { LONG_KEYS = 3000, LONG_DIM = 32 };
 
 typedef struct long_case {
@@ -234,6 +264,7 @@ int main(int argc, char **argv) {
                                         {"bad_words", bad_words},
                                         {"small_gpus", small_gpus},
                                         {"subgroup_widths", subgroup_widths},
+                                        {"few_queries", few_queries},
                                         {"launches_are_short", launches_are_short},
                                         {"every_kernel_is_listed", every_kernel_is_listed},
                                         {"bad_listings", bad_listings},
