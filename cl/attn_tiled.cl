@@ -32,7 +32,8 @@
  *   BLOCK_Q: query rows per group.  BLOCK_KV: keys per step.
  *   VALUE_VECTORS: float4 columns per item, 1 to 4.  ROW_VECTORS: float4 per staged row of V.
  *   QUERY_LD, KEY_LD, WEIGHT_LD: float4 per row of the slices of Q and K^T and of the weights, one more than needed, so
- *   that neighbouring rows start in other banks.
+ *   that neighbouring rows start in other banks; keys that only one sub-group of 8 or 16 reads at once need none.
+ *   TERMS: terms of a product per step: 4, or with SHARED_ROWS as many as a sub-group has items.
  * Others: HEAD_DIM, VALUE_DIM, SUBGROUP (of inc/vendor.clh), STORAGE_F16, STORAGE_BF16, every feature as 0 or 1 (no
  * weights and no scores output). */
 #include "inc/cell_rows.clh"
@@ -44,14 +45,18 @@
 #include "inc/vendor.clh"
 
 #define KEYS 4 /* keys per item and block */
+/* Whole sub-groups work on the same rows: each item reads an element of them, and the others hear it. */
+#define SHARED_ROWS (HAVE_BROADCAST(TILE_X) && DEPTH % SUBGROUP == 0 && VALUE_KEYS % SUBGROUP == 0)
 #define ITEMS (TILE_X * TILE_Y)
 #define BLOCK_Q (TILE_Y * ROWS)
 #define BLOCK_KV (TILE_X * KEYS)
 #define VALUE_VECTORS ((VALUE_DIM + 4 * TILE_X - 1) / (4 * TILE_X))
 #define ROW_VECTORS (VALUE_VECTORS * TILE_X)
 #define QUERY_LD (DEPTH / 4 + 1)
-#define KEY_LD (TILE_X + 1)
+#define KEY_LD (TILE_X + !SHARED_ROWS)
 #define WEIGHT_LD (TILE_X + 1)
+/* Step of the loops that stage: wide tiles, or tables of pages, leave no registers for several float4 at once. */
+#define STAGED_ITEMS (VALUE_VECTORS > 1 || CELLS_MAPPED ? ROLLED(ITEMS) : ITEMS)
 /* Columns from column c on that there are, as far as staging asks: 4 when all slices are whole. */
 #define DEPTH_LEFT(c) (HEAD_DIM % DEPTH == 0 ? 4 : HEAD_DIM - (c))
 #define VALUES_LEFT(c) (VALUE_DIM % (4 * TILE_X) == 0 ? 4 : VALUE_DIM - (c))
@@ -116,7 +121,7 @@ static inline bool readable(const attn_head *head, int j) {
 /* BLOCK_Q rows of Q from row q0, columns d0..d0+DEPTH-1; zeros beyond the last row and column. */
 static inline void stage_query(__local float4 *slice, const __global storage *q, clattn_i64 stride, int q0, int rows,
                                int d0, int item) {
-    for (int u = item; u < BLOCK_Q * (DEPTH / 4); u += ITEMS) {
+    for (int u = item; u < BLOCK_Q * (DEPTH / 4); u += STAGED_ITEMS) {
         const int r = u / (DEPTH / 4), d = u % (DEPTH / 4);
         float4 x = (float4)(0.0f);
         if (q0 + r < rows) x = load4_part(q + ((q0 + r) * stride + d0 + 4 * d), DEPTH_LEFT(d0 + 4 * d));
@@ -135,7 +140,7 @@ static inline float4 staged_part(const cell_rows *rows, int j, int c, int count)
  * write lies side by side; the next sixteen read the next four columns of the same keys. */
 static inline void stage_key(__local float *slice, const cell_rows *k, const attn_head *head, int k0, int d0,
                              int item) {
-    for (int u = item; u < BLOCK_KV * (DEPTH / 4); u += ITEMS) {
+    for (int u = item; u < BLOCK_KV * (DEPTH / 4); u += STAGED_ITEMS) {
         const int j = u % 16 + u / (4 * DEPTH) * 16, d = u / 16 % (DEPTH / 4) * 4;
         float4 x = (float4)(0.0f);
         if (readable(head, k0 + j)) x = staged_part(k, k0 + j, d0 + d, DEPTH_LEFT(d0 + d));
@@ -150,7 +155,7 @@ static inline void stage_key(__local float *slice, const cell_rows *k, const att
 /* VALUE_KEYS rows of V from key j0, padded with zero columns. Returns true when this item saw a NaN or an infinity. */
 static inline bool stage_value(__local float4 *slice, const cell_rows *v, const attn_head *head, int j0, int item) {
     bool odd = false;
-    for (int u = item; u < VALUE_KEYS * ROW_VECTORS; u += ITEMS) {
+    for (int u = item; u < VALUE_KEYS * ROW_VECTORS; u += STAGED_ITEMS) {
         const int r = u / ROW_VECTORS, c = u % ROW_VECTORS * 4;
         float4 x = (float4)(0.0f);
         if (readable(head, j0 + r)) x = staged_part(v, j0 + r, c, VALUES_LEFT(c));
@@ -165,11 +170,11 @@ static inline bool stage_value(__local float4 *slice, const cell_rows *v, const 
 static inline uint forbidden_keys(const attn_head *head, int row, int last_row, int key) {
     uint forbidden = 0;
     NO_UNROLL
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < ROWS; r += ROLLED(1)) {
         const int i = min(row + r * TILE_Y, last_row);
         const int2 run = attn_range(head, i);
         NO_UNROLL
-        for (int j = 0; j < KEYS; j++)
+        for (int j = 0; j < KEYS; j += ROLLED(1))
             if (!attn_allowed(head, run, i, key + j)) forbidden |= 1u << (KEYS * r + j);
     }
     return forbidden;
@@ -177,13 +182,6 @@ static inline uint forbidden_keys(const attn_head *head, int row, int last_row, 
 
 /* Those of row r as a mask for select(). */
 #define HIDDEN(n) (((int4)((int)(forbidden >> (KEYS * n))) & (int4)(1, 2, 4, 8)) != (int4)(0))
-
-/* Four terms of a product: sums += left (rows, 4) * right (4, columns), rows of right `ld` apart. */
-INLINE void add_terms(sum_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
-    const float4 x = right[0], y = right[ld], z = right[2 * ld], w = right[3 * ld];
-#define ADD_TERMS(n) add_four(&sums->r##n, left->r##n, x, y, z, w);
-    EACH_ROW(ADD_TERMS)
-}
 
 /* Four neighbouring elements of each of an item's rows. */
 INLINE row_tile load_rows(const __local float4 *first, const int ld) {
@@ -193,21 +191,67 @@ INLINE row_tile load_rows(const __local float4 *first, const int ld) {
     return rows;
 }
 
+/* The terms of one step of a product: TERMS neighbouring elements of each of an item's rows, and
+ *   sums += left (rows, TERMS) * right (TERMS, columns)    rows of right `ld` apart
+ */
+#if SHARED_ROWS
+#define TERMS SUBGROUP
+typedef struct left_tile {
+    float r0, r1, r2, r3; /* element `lane` of each row */
+} left_tile;
+
+INLINE left_tile load_left(const __local float4 *first, const int ld) {
+    const int lane = (int)get_local_id(0) % SUBGROUP;
+    left_tile left;
+#define LOAD_SHARED(n) left.r##n = ((const __local float *)(first + n * TILE_Y * ld))[lane];
+    EACH_ROW(LOAD_SHARED)
+    return left;
+}
+
+INLINE void add_terms(sum_tile *sums, const left_tile *left, const __local float4 *right, const int ld) {
+#define ADD_SHARED(n) sums->r##n = four_of(fma((float4)(broadcast(left->r##n, lane)), x, float4_of(sums->r##n)));
+#define ADD_LANE(n)                                                                                                    \
+    {                                                                                                                  \
+        enum { lane = n };                                                                                             \
+        const float4 x = right[lane * ld];                                                                             \
+        EACH_ROW(ADD_SHARED)                                                                                           \
+    }
+#define EIGHT_LANES(DO, n) DO(n) DO(n + 1) DO(n + 2) DO(n + 3) DO(n + 4) DO(n + 5) DO(n + 6) DO(n + 7)
+    EIGHT_LANES(ADD_LANE, 0)
+#if SUBGROUP == 16
+    EIGHT_LANES(ADD_LANE, 8)
+#endif
+}
+#else
+#define TERMS 4
+typedef row_tile left_tile;
+#define load_left load_rows
+
+INLINE void add_terms(sum_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
+    const float4 x = right[0], y = right[ld], z = right[2 * ld], w = right[3 * ld];
+#define ADD_TERMS(n) add_four(&sums->r##n, left->r##n, x, y, z, w);
+    EACH_ROW(ADD_TERMS)
+}
+#endif
+
+/* The step of a loop over `terms` terms. Of a loop that could run once only, what it reads would be read before it. */
+#define STEP(terms) ((terms) > TERMS ? ROLLED(TERMS) : TERMS)
+
 /* s += Q K^T for one staged slice; query: this item's first row, key: its first column. */
 INLINE void add_scores(sum_tile *s, const __local float4 *query, const __local float4 *key) {
     UNROLL_TERMS
-    for (int d = 0; d < DEPTH / 4; d++) {
-        const row_tile left = load_rows(query + d, QUERY_LD);
-        add_terms(s, &left, key + 4 * d * KEY_LD, KEY_LD);
+    for (int d = 0; d < DEPTH; d += STEP(DEPTH)) {
+        const left_tile left = load_left(query + d / 4, QUERY_LD);
+        add_terms(s, &left, key + d * KEY_LD, KEY_LD);
     }
 }
 
 /* acc += weights * V for one staged slice, likewise. */
 INLINE void add_values(value_tile *acc, const __local float4 *weights, const __local float4 *values) {
     UNROLL_TERMS
-    for (int j = 0; j < VALUE_KEYS / 4; j++) {
-        const row_tile left = load_rows(weights + j, WEIGHT_LD);
-#define ADD_VECTOR(n) add_terms(&acc->c##n, &left, values + (4 * j * ROW_VECTORS + n * TILE_X), ROW_VECTORS);
+    for (int j = 0; j < VALUE_KEYS; j += STEP(VALUE_KEYS)) {
+        const left_tile left = load_left(weights + j / 4, WEIGHT_LD);
+#define ADD_VECTOR(n) add_terms(&acc->c##n, &left, values + (j * ROW_VECTORS + n * TILE_X), ROW_VECTORS);
         EACH_VECTOR(ADD_VECTOR)
     }
 }
@@ -221,7 +265,7 @@ INLINE void add_term_with_care(sum_tile *sums, float4 weight, float4 value) {
 
 INLINE void add_values_with_care(value_tile *acc, const __local float *weights, const __local float4 *values) {
     NO_UNROLL
-    for (int j = 0; j < VALUE_KEYS; j++) {
+    for (int j = 0; j < VALUE_KEYS; j += ROLLED(1)) {
         float4 weight;
 #define LOAD_WEIGHT(n) weight.s##n = weights[n * TILE_Y * WEIGHT_LD * 4 + j];
         EACH_ROW(LOAD_WEIGHT)
@@ -243,11 +287,11 @@ static inline float sum4(float4 x) { return (x.x + x.y) + (x.z + x.w); }
 static inline void add_to_scores(__local float4 *scores, const attn_head *head, uint forbidden, int row, int last_row,
                                  int key) {
     NO_UNROLL
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < ROWS; r += ROLLED(1)) {
         __local float *s = (__local float *)(scores + r * TILE_Y * WEIGHT_LD);
         const int i = min(row + r * TILE_Y, last_row);
         NO_UNROLL
-        for (int j = 0; j < KEYS; j++) {
+        for (int j = 0; j < KEYS; j += ROLLED(1)) {
             float x = attn_softcap(head, s[j]);
             if (!(forbidden >> (KEYS * r + j) & 1u)) x = attn_terms(head, i, key + j, x);
             s[j] = x;
@@ -258,10 +302,10 @@ static inline void add_to_scores(__local float4 *scores, const attn_head *head, 
 /* The same for the weights' share of pass 4. Forbidden weights stay -0. */
 static inline void drop_weights(__local float4 *weights, const clattn_attn_args *a, int b, int h, int row, int key) {
     NO_UNROLL
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < ROWS; r += ROLLED(1)) {
         __local float *p = (__local float *)(weights + r * TILE_Y * WEIGHT_LD);
         NO_UNROLL
-        for (int j = 0; j < KEYS; j++) p[j] *= attn_dropout(a, b, h, row + r * TILE_Y, key + j);
+        for (int j = 0; j < KEYS; j += ROLLED(1)) p[j] *= attn_dropout(a, b, h, row + r * TILE_Y, key + j);
     }
 }
 
@@ -332,7 +376,8 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
         /* pass 1 */
         sum_tile scores;
         CLEAR_ROWS(scores)
-        for (int d0 = 0; d0 < HEAD_DIM; d0 += DEPTH) {
+        NO_UNROLL
+        for (int d0 = 0; d0 < HEAD_DIM; d0 += ROLLED(DEPTH)) {
             barrier(CLK_LOCAL_MEM_FENCE);
             stage_query(query_slice, q, a.query.row, q0, a.query_len, d0, item);
             stage_key((__local float *)key_slice, &k, &head, k0, d0, item);
@@ -363,15 +408,16 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
         float4 greatest = (float4)(-INFINITY);
 #define FIND_GREATEST(n) greatest.s##n = greatest4(s.r##n);
         EACH_ROW(FIND_GREATEST)
-        if (HAVE_NEIGHBOURS(TILE_X)) {
-#define ASK_NEIGHBOURS(n) greatest.s##n = neighbours_max(greatest.s##n, TILE_X);
+        if (NEIGHBOURS(TILE_X) > 1) {
+#define ASK_NEIGHBOURS(n) greatest.s##n = neighbours_max(greatest.s##n, NEIGHBOURS(TILE_X));
             EACH_ROW(ASK_NEIGHBOURS)
-        } else {
+        }
+        if (NEIGHBOURS(TILE_X) < TILE_X) {
             barrier(CLK_LOCAL_MEM_FENCE);
             area[item] = greatest;
             barrier(CLK_LOCAL_MEM_FENCE);
             UNROLL_TERMS
-            for (int x = 0; x < TILE_X; x++) greatest = fmax(greatest, area[ty * TILE_X + x]);
+            for (int x = 0; x < TILE_X; x += NEIGHBOURS(TILE_X)) greatest = fmax(greatest, area[ty * TILE_X + x]);
         }
         const float4 new_top = fmax(top, greatest * to_log2);
         const float4 base = select(new_top, (float4)(0.0f), new_top == -INFINITY); /* safe to subtract */
@@ -396,7 +442,7 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
 
         /* pass 4 */
         NO_UNROLL
-        for (int j0 = 0; j0 < BLOCK_KV && k0 + j0 < stop; j0 += VALUE_KEYS) {
+        for (int j0 = 0; j0 < BLOCK_KV && k0 + j0 < stop; j0 += ROLLED(VALUE_KEYS)) {
             barrier(CLK_LOCAL_MEM_FENCE);
             if (stage_value(area, &v, &head, k0 + j0, item))
                 odd_slice = slice_number; /* whoever writes, writes the same */
@@ -421,7 +467,8 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
     barrier(CLK_LOCAL_MEM_FENCE);
     total = (float4)(0.0f);
     attended = 0;
-    for (int x = 0; x < TILE_X; x++) {
+    NO_UNROLL
+    for (int x = 0; x < TILE_X; x += ROLLED(1)) {
         total += area[ty * TILE_X + x];
         attended |= attended_area[ty * TILE_X + x];
     }

@@ -99,7 +99,8 @@ static void small_gpus(void) {
     }
 }
 
-/* Rows whose items tell each other their maxima by registers. Verification runs them when the plan is made. */
+/* Rows whose items tell each other their maxima, and what is in local memory, by registers. Verification runs them when
+ * the plan is made: sub-groups as wide as the tile, half as wide, and a depth that is no multiple of their width. */
 static void subgroup_widths(void) {
     clattn_context *context = open_as("type=gpu", NULL);
     REQUIRE(context, "no context");
@@ -109,7 +110,7 @@ static void subgroup_widths(void) {
         clattn_test_skip("the device cannot pin the width of its sub-groups");
         return;
     }
-    static const struct { int lanes, head_dim; } rows[] = {{8, 32}, {16, 64}}; /* tiles 8 and 16 items wide */
+    static const struct { int lanes, head_dim; } rows[] = {{8, 32}, {16, 64}, {8, 64}, {8, 20}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char pretend[96];
         snprintf(pretend, sizeof pretend, "type=gpu,vendor=other,work_group=256,subgroup_lanes=%d", rows[i].lanes);

@@ -22,9 +22,6 @@ ALL_TERMS = "head_dim 128, .* causal, window, softcap, ALiBi, sinks"
 
 KNOWN = [
     Known("sm_80", "attn_tiled", ALL_TERMS, MEMORY, SLOWER + " with every term of a score at once"),
-    Known("gfx900", "attn_tiled", "ring of keys", "spills 1$", SLOWER + " by one"),
-    Known("skl", "attn_tiled", "head_dim 512", MEMORY, SLOWER + " at this width"),
-    Known("dg2", "attn_tiled", "head_dim 33, value_dim 20", MEMORY, SLOWER + " at these odd widths"),
 ]
 
 

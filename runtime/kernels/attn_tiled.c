@@ -6,6 +6,9 @@
 #define KEYS_PER_ITEM 4
 /* An item holds rows x columns output values in registers; above this many, compilers begin to spill. */
 #define MOST_SUMS_PER_ITEM 64
+/* With sub-groups of 8, a thread of Intel's GPUs has 128 registers of 8 lanes: in groups 32 items wide that is room for
+ * so many beside the rest. */
+#define MOST_SUMS_PER_WIDE_ITEM 32
 #define MOST_ROWS_PER_ITEM 4
 #define MOST_VALUE_KEYS 32
 /* Left free in local memory: drivers keep launch arguments and their own words there. */
@@ -35,12 +38,15 @@ typedef struct tile_plan {
 
 static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
-static tile_plan plan_of_shape(const struct tile_shape *shape, const clattn__attn_problem *problem) {
+static tile_plan plan_of_shape(const struct tile_shape *shape, const clattn__attn_problem *problem,
+                               const clattn__caps *caps) {
     tile_plan plan = {.x = shape->x, .y = shape->y, .rows = MOST_ROWS_PER_ITEM};
     const int columns = (int)round_up(problem->value_dim, 4 * shape->x);
     const int columns_per_item = columns / shape->x;
+    const bool few_registers = shape->x >= 32 && caps->type == CLATTN_DEVICE_GPU && caps->subgroup_lanes == 8;
+    const int most_sums = few_registers ? MOST_SUMS_PER_WIDE_ITEM : MOST_SUMS_PER_ITEM;
     while (plan.rows > 1 &&
-           (plan.rows * columns_per_item > MOST_SUMS_PER_ITEM || plan.y * (plan.rows / 2) >= problem->query_len))
+           (plan.rows * columns_per_item > most_sums || plan.y * (plan.rows / 2) >= problem->query_len))
         plan.rows /= 2;
     plan.block_q = plan.y * plan.rows;
     plan.block_kv = plan.x * KEYS_PER_ITEM;
@@ -52,7 +58,9 @@ static tile_plan plan_of_shape(const struct tile_shape *shape, const clattn__att
     const size_t table = (size_t)plan.x * (size_t)plan.y * 4;
     if (area < table) area = table;
     plan.value_keys = plan.block_kv < MOST_VALUE_KEYS ? plan.block_kv : MOST_VALUE_KEYS;
-    while (plan.value_keys > 4 && (size_t)plan.value_keys * (size_t)columns > area) plan.value_keys /= 2;
+    /* sub-groups that share rows of weights need as many keys as they have lanes */
+    const int fewest_keys = caps->subgroup_lanes > 4 && caps->type == CLATTN_DEVICE_GPU ? caps->subgroup_lanes : 4;
+    while (plan.value_keys > fewest_keys && (size_t)plan.value_keys * (size_t)columns > area) plan.value_keys /= 2;
     if (area < (size_t)plan.value_keys * (size_t)columns) area = (size_t)plan.value_keys * (size_t)columns;
     plan.area_floats = area;
     plan.local_bytes = (area + (size_t)plan.block_q * (size_t)(plan.block_kv + 4) + 4) * sizeof(float);
@@ -69,8 +77,9 @@ static bool is_worth(const struct tile_shape *shape, const clattn__attn_problem 
     return problem->value_dim <= shape->most_columns;
 }
 
-static tile_plan plan_of_params(const clattn__params *params, const clattn__attn_problem *problem) {
-    return plan_of_shape(&(struct tile_shape){params->value[0], params->value[1], params->value[2], 0}, problem);
+static tile_plan plan_of_params(const clattn__params *params, const clattn__attn_problem *problem,
+                                const clattn__caps *caps) {
+    return plan_of_shape(&(struct tile_shape){params->value[0], params->value[1], params->value[2], 0}, problem, caps);
 }
 
 /* All groups of an AMD unit share what one group may have: two with shallower slices hide more than one with deep
@@ -83,12 +92,13 @@ static bool is_shared(const tile_plan *plan, const clattn__caps *caps) {
 static void candidates(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
     for (size_t n = 0; n < CLATTN__COUNT(tile_shapes); n++) {
         const struct tile_shape *shape = &tile_shapes[n];
-        const tile_plan plan = plan_of_shape(shape, problem);
+        const tile_plan plan = plan_of_shape(shape, problem, caps);
         if (is_worth(shape, problem) && fits(&plan, caps))
             clattn__candidates_add(list, (clattn__params){{shape->x, shape->y, shape->depth}});
     }
     if (list->count < 2) return;
-    const tile_plan first = plan_of_params(&list->set[0], problem), second = plan_of_params(&list->set[1], problem);
+    const tile_plan first = plan_of_params(&list->set[0], problem, caps),
+                    second = plan_of_params(&list->set[1], problem, caps);
     const clattn__params shallower = list->set[1];
     if (is_shared(&first, caps) && !is_shared(&second, caps) && first.x == second.x && first.y == second.y)
         clattn__candidates_prefer(list, &shallower);
@@ -99,7 +109,7 @@ static bool supports(const clattn__attn_problem *problem, const clattn__caps *ca
     clattn__candidates list = {0};
     candidates(problem, caps, &list);
     if (list.count > 0) return true;
-    const tile_plan plan = plan_of_shape(&tile_shapes[CLATTN__COUNT(tile_shapes) - 1], problem);
+    const tile_plan plan = plan_of_shape(&tile_shapes[CLATTN__COUNT(tile_shapes) - 1], problem, caps);
     return clattn__refuse(why,
                           "the smallest tile for value_dim %lld needs %zu bytes of local memory and %d work-items per "
                           "group; the device has %llu (%d reserved) and %llu",
@@ -133,7 +143,7 @@ static clattn_status build(clattn__attn_kernel *kernel, const tile_plan *plan) {
 }
 
 static clattn_status prepare(clattn__attn_kernel *kernel) {
-    const tile_plan plan = plan_of_params(&kernel->params, &kernel->problem);
+    const tile_plan plan = plan_of_params(&kernel->params, &kernel->problem, &kernel->programs->env->device.caps);
     const size_t items = (size_t)plan.x * (size_t)plan.y;
     clattn_status status = build(kernel, &plan);
     if (status != CLATTN_OK) return status;
