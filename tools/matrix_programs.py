@@ -65,7 +65,7 @@ def is_wanted(target, program):
     if not SHAPES.match(program.name):
         return False
     if ENGINES.search(program.name):
-        return features == "causal" and width in (64, 128, 256) or features == WIDEST and storage == "float16"
+        return features in ("causal", WIDEST) and width in (64, 128, 256) and storage == "float16"
     return (width, storage, features) in (
         (64, "float32", "causal"), (128, "float32", "causal"), (512, "float32", "causal"), (64, "float32", WIDEST),
         (128, "float32", WIDEST), (64, "float16", "causal"), (128, "float16", "causal"))

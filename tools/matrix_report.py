@@ -50,7 +50,7 @@ def summary_table(outcomes, skipped_names):
 # Programs whose hot loops are shown.
 SHOWN = re.compile(r"^(attn_tiled|gemm_tiled|gemm_matrix|attn_matrix|attn_decode)$")
 SHOWN_ATTENTION = re.compile(r"head_dim (64|128), value_dim \d+, (\w+), causal$")
-SHOWN_GEMM = re.compile(r"384 columns from 384, (\w+)$")
+SHOWN_GEMM = re.compile(r"(134|16384) rows, 384 columns from 384, (\w+)$")
 STORAGE = {"attn_tiled": "float32", "attn_matrix": "float16", "attn_decode": "float16", "gemm_tiled": "float32",
            "gemm_matrix": "float16"}
 
@@ -66,8 +66,9 @@ def shown_rows(outcomes):
     for outcome in outcomes:
         if not is_shown(outcome.program) or outcome.target.name not in CHIPS:
             continue
-        width = SHOWN_ATTENTION.match(outcome.program.variant)
-        what = f"{outcome.program.name}, {f'D {width[1]}, ' if width else ''}{STORAGE[outcome.program.name]}"
+        width, rows = SHOWN_ATTENTION.match(outcome.program.variant), SHOWN_GEMM.match(outcome.program.variant)
+        shape = f"D {width[1]}" if width else f"{rows[1]} rows"
+        what = f"{outcome.program.name}, {shape}, {STORAGE[outcome.program.name]}"
         for kernel in outcome.kernels:
             if kernel.name == outcome.program.name and (outcome.target.name, what) not in seen:
                 seen.add((outcome.target.name, what))

@@ -26,8 +26,9 @@ static const struct matrix_shape {
     bool prefetch, query_local;
 } shapes[] = {
     {MATRIX_NV, 0, 64, true, 6, 1, 32, 2, false, false},
-    {MATRIX_NV, 90, 64, false, 4, 1, 32, 2, false, false},
-    {MATRIX_NV, 0, 64, false, 4, 1, 64, 2, false, false},
+    {MATRIX_NV, 0, 32, false, 4, 1, 64, 2, false, false},
+    {MATRIX_NV, 0, 64, false, 6, 1, 64, 2, false, false},
+    {MATRIX_NV, 75, 80, false, 6, 1, 32, 2, false, false},
     {MATRIX_NV, 0, 128, false, 8, 1, 32, 2, false, false},
     {MATRIX_NV, 0, 256, false, 2, 1, 16, 1, false, true},
     {MATRIX_WMMA11, 0, 64, true, 4, 1, 32, 1, true, false},
@@ -41,17 +42,18 @@ static const struct matrix_shape {
     {MATRIX_WMMA12, 0, 128, false, 8, 1, 64, 1, false, false},
     {MATRIX_WMMA12, 0, 256, false, 4, 1, 16, 1, false, true},
     {MATRIX_MFMA32, 0, 64, false, 8, 1, 128, 1, false, false},
+    {MATRIX_MFMA32, 0, 64, false, 4, 1, 64, 1, false, false},
     {MATRIX_MFMA32, 0, 128, true, 8, 1, 32, 1, false, false},
     {MATRIX_MFMA32, 0, 128, false, 8, 1, 64, 1, false, false},
     {MATRIX_MFMA32, 0, 256, false, 4, 1, 32, 1, false, false},
     {MATRIX_DPAS8, 0, 64, true, 16, 1, 32, 1, false, true},
     {MATRIX_DPAS8, 0, 64, false, 16, 1, 32, 1, false, false},
     {MATRIX_DPAS8, 0, 128, true, 8, 1, 16, 1, false, true},
-    {MATRIX_DPAS8, 0, 128, false, 8, 1, 32, 1, false, true},
+    {MATRIX_DPAS8, 0, 128, false, 16, 1, 32, 1, false, true},
     {MATRIX_DPAS16, 0, 64, true, 16, 1, 32, 1, false, true},
     {MATRIX_DPAS16, 0, 64, false, 16, 1, 64, 1, false, false},
     {MATRIX_DPAS16, 0, 128, true, 8, 1, 16, 1, false, true},
-    {MATRIX_DPAS16, 0, 128, false, 8, 1, 16, 1, false, false},
+    {MATRIX_DPAS16, 0, 128, false, 16, 1, 16, 1, false, false},
 };
 
 typedef struct matrix_plan {

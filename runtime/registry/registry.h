@@ -182,7 +182,7 @@ typedef struct clattn__variants {
     void (*gemm)(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem);
     void (*op)(void *user, const char *name, const clattn__op_variant *variant);
     void *user;
-    bool wide_tiles;    /* attention on 16-bit storage at the second width too */
+    bool all_tiles;     /* those of 16-bit storage at more widths, and of large products, too */
     bool brief;         /* few variants, in which each kernel still meets each of its features */
     const char *kernel; /* only this one; NULL: all */
     int most;           /* variants of each kernel; 0: all */

@@ -58,8 +58,9 @@ static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__g
     listing *l = user;
     clattn__refusal why;
     if (!clattn__gemm_serves(impl, problem, &l->context->env.device.caps, &why)) return;
-    snprintf(l->variant, sizeof l->variant, "%lld columns from %lld, %s", (long long)problem->n, (long long)problem->k,
-             clattn_dtype_name(problem->dtype));
+    snprintf(l->variant, sizeof l->variant, "%lld rows, %lld columns from %lld, %s%s", (long long)problem->m,
+             (long long)problem->n, (long long)problem->k, clattn_dtype_name(problem->dtype),
+             problem->activation ? ", activation" : "");
     l->kernel = impl->name;
     if (!start_variant(l)) return;
     float *weight = clattn__alloc((size_t)problem->n * (size_t)problem->k, sizeof *weight);
@@ -147,6 +148,6 @@ clattn_status clattn__kernel_sources(clattn_context *context, clattn_source_fn r
     const clattn__recorder recorder = {.program = report_program, .user = &l};
     l.recorder = &recorder;
     clattn__variants_walk(&(clattn__variants){
-        .attention = list_attention, .gemm = list_gemm, .op = list_op, .user = &l, .wide_tiles = true});
+        .attention = list_attention, .gemm = list_gemm, .op = list_op, .user = &l, .all_tiles = true});
     return l.status;
 }

@@ -9,13 +9,14 @@ static const struct {
     int head_dim, value_dim;
 } dims[] = {{64, 64}, {128, 128}, {32, 32}, {80, 80}, {33, 20}, {1, 1}, {512, 512}};
 
+#define MOST_TERMS (CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS)
 static const uint32_t feature_sets[] = {
     0,
     CLATTN__CAUSAL,
     CLATTN__CAUSAL | CLATTN__LSE | CLATTN__PADDING,
     CLATTN__MASK_FLOAT | CLATTN__LSE,
     CLATTN__MASK_BOOL | CLATTN__PADDING,
-    CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS,
+    MOST_TERMS,
     CLATTN__LENGTHS | CLATTN__CAUSAL | CLATTN__OFFSET_FROM_LENGTHS,
     CLATTN__WEIGHTS | CLATTN__CAUSAL,
     CLATTN__AVERAGED_WEIGHTS | CLATTN__PADDING | CLATTN__ALWAYS_KEYS,
@@ -39,7 +40,7 @@ static const struct {
     int head_dim, value_dim;
 } brief_rows[] = {
     {CLATTN__CAUSAL | CLATTN__LSE, CLATTN_F16, 64, 64},
-    {CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS, CLATTN_BF16, 32, 40},
+    {MOST_TERMS, CLATTN_BF16, 32, 40},
     {CLATTN__MASK_FLOAT | CLATTN__PADDING | CLATTN__LSE, CLATTN_F32, 33, 20},
     {CLATTN__MASK_BOOL | CLATTN__PADDING | CLATTN__ALWAYS_KEYS, CLATTN_F16, 24, 32},
     {CLATTN__MASK_BOOL | CLATTN__LENGTHS | CLATTN__CAUSAL | CLATTN__OFFSET_FROM_LENGTHS, CLATTN_F16, 32, 32},
@@ -120,6 +121,27 @@ static const struct {
     {"chain_cpu", {.dtype = CLATTN_BF16}},
 };
 
+/* Attention on 16-bit storage at other widths, on matrix engines at all that have tiles of their own and where
+ * registers are scarcest; products that are large enough for large tiles. For listings: what they compute is verified
+ * at one width. */
+static const struct {
+    uint32_t features;
+    clattn_dtype dtype;
+    int width;
+} more_tiles[] = {
+    {CLATTN__CAUSAL, CLATTN_F16, 128},  {CLATTN__CAUSAL, CLATTN_BF16, 128}, {CLATTN__CAUSAL, CLATTN_F16, 256},
+    {CLATTN__CAUSAL, CLATTN_BF16, 256}, {CLATTN__CAUSAL, CLATTN_F16, 32},   {CLATTN__CAUSAL, CLATTN_F16, 40},
+    {CLATTN__CAUSAL, CLATTN_F16, 80},   {CLATTN__CAUSAL, CLATTN_F16, 96},   {CLATTN__CAUSAL, CLATTN_F16, 192},
+    {MOST_TERMS, CLATTN_F16, 128},      {MOST_TERMS, CLATTN_F16, 256},
+};
+static const clattn__gemm_problem more_gemms[] = {
+    {.m = 134, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .bias = true},
+    {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .bias = true},
+    {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_BF16, .bias = true},
+    {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .activation = CLATTN_ACTIVATION_GELU},
+    {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_BF16, .activation = CLATTN_ACTIVATION_GELU},
+};
+
 /* How many of `count` variants of a kernel are wanted. */
 static size_t most_of(const clattn__variants *v, size_t count) {
     return v->most > 0 && (size_t)v->most < count ? (size_t)v->most : count;
@@ -143,8 +165,7 @@ static void visit_attention(const clattn__variants *v, const clattn__attn_impl *
     v->attention(v->user, impl, &problem);
 }
 
-/* Storage types share all code but loads and stores: the 16-bit ones meet the first feature sets at one width, and when
- * asked for the tiles of another. */
+/* Storage types share all code but loads and stores: the 16-bit ones meet the first feature sets at one width. */
 static void walk_attention(const clattn__variants *v, const clattn__attn_impl *impl) {
     static const clattn_dtype dtypes[] = {CLATTN_F32, CLATTN_F16, CLATTN_BF16};
     enum { SETS_OF_16_BITS = 7 };
@@ -153,11 +174,14 @@ static void walk_attention(const clattn__variants *v, const clattn__attn_impl *i
         for (size_t f = 0; f < CLATTN__COUNT(feature_sets); f++)
             for (size_t d = 0; d < CLATTN__COUNT(dims); d++) {
                 if (f > 1 && d > 2) continue; /* odd sizes are about tiles, not about masks */
-                const bool narrow = dtypes[t] != CLATTN_F32, wide_tile = v->wide_tiles && d == 1 && f == 1;
-                if (narrow && (d > 0 || f >= SETS_OF_16_BITS) && !wide_tile) continue;
+                if (dtypes[t] != CLATTN_F32 && (d > 0 || f >= SETS_OF_16_BITS)) continue;
                 if (left-- == 0) return;
                 visit_attention(v, impl, feature_sets[f], dtypes[t], dims[d].head_dim, dims[d].value_dim);
             }
+    for (size_t i = 0; v->all_tiles && i < CLATTN__COUNT(more_tiles); i++) {
+        if (!impl->uses_engine && (more_tiles[i].width != 128 || more_tiles[i].features != CLATTN__CAUSAL)) continue;
+        visit_attention(v, impl, more_tiles[i].features, more_tiles[i].dtype, more_tiles[i].width, more_tiles[i].width);
+    }
 }
 
 static void walk_attention_briefly(const clattn__variants *v, const clattn__attn_impl *impl) {
@@ -166,13 +190,16 @@ static void walk_attention_briefly(const clattn__variants *v, const clattn__attn
                         brief_rows[r].value_dim);
 }
 
+static void visit_gemm(const clattn__variants *v, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
+    const clattn__gemm_problem fitted = clattn__gemm_fitted(impl, problem);
+    v->gemm(v->user, impl, &fitted);
+}
+
 static void walk_gemm(const clattn__variants *v, const clattn__gemm_impl *impl) {
     const clattn__gemm_problem *list = v->brief ? brief_gemms : gemms;
     const size_t count = most_of(v, v->brief ? CLATTN__COUNT(brief_gemms) : CLATTN__COUNT(gemms));
-    for (size_t g = 0; g < count; g++) {
-        const clattn__gemm_problem problem = clattn__gemm_fitted(impl, &list[g]);
-        v->gemm(v->user, impl, &problem);
-    }
+    for (size_t g = 0; g < count; g++) visit_gemm(v, impl, &list[g]);
+    for (size_t g = 0; v->all_tiles && g < CLATTN__COUNT(more_gemms); g++) visit_gemm(v, impl, &more_gemms[g]);
 }
 
 /* How many variants of the same name the list has before this one. */
