@@ -54,7 +54,7 @@ def is_wanted(target, program):
             target.breadth == "family" and not found:
         return True
     if not found:
-        return bool(SHAPES.match(program.name))
+        return bool(SHAPES.match(program.name)) and not (ENGINES.search(program.name) and "bfloat16" in program.variant)
     width, storage, features = int(found[1]), found[2], found[3]
     if target.breadth == "family":
         if program.name == "attn_naive":  # no tiles: widths are one loop's bound
@@ -65,7 +65,8 @@ def is_wanted(target, program):
     if not SHAPES.match(program.name):
         return False
     if ENGINES.search(program.name):
-        return features in ("causal", WIDEST) and width in (64, 128, 256) and storage == "float16"
+        return storage == "float16" and (features == "causal" and width in (64, 128, 256) or
+                                         features == WIDEST and width == 64)
     return (width, storage, features) in (
         (64, "float32", "causal"), (128, "float32", "causal"), (512, "float32", "causal"), (64, "float32", WIDEST),
         (128, "float32", WIDEST), (64, "float16", "causal"), (128, "float16", "causal"))

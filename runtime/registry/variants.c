@@ -137,8 +137,6 @@ static const struct {
 static const clattn__gemm_problem more_gemms[] = {
     {.m = 134, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .bias = true},
     {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .bias = true},
-    {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_BF16, .bias = true},
-    {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .activation = CLATTN_ACTIVATION_GELU},
     {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_BF16, .activation = CLATTN_ACTIVATION_GELU},
 };
 
