@@ -125,6 +125,7 @@ static void attention_tensors(void) {
     lengths[1] = -1;
     BAD_IO((void)0, CLATTN_INVALID_ARGUMENT, "kv_lengths[1] is -1");
     lengths[1] = 5;
+    BAD_IO(io.key.data = (char *)io.key.data + 1, CLATTN_INVALID_ARGUMENT, "key.data");
     BAD_IO(io.output = io.query, CLATTN_INVALID_ARGUMENT, "output overlaps query");
     BAD_IO(io.value.data = data + 2049, CLATTN_INVALID_ARGUMENT, "output overlaps value");
     BAD_IO(io.kv_lengths.data = data + 2048 + 191, CLATTN_INVALID_ARGUMENT, "output overlaps kv_lengths");

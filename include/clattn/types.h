@@ -37,7 +37,7 @@ CLATTN_API size_t clattn_dtype_size(clattn_dtype dtype);
 CLATTN_API const char *clattn_dtype_name(clattn_dtype dtype);
 
 /* A view of memory that somebody else owns. Exactly one of data and mem is set; both NULL means "absent".
- *   data     host memory
+ *   data     host memory, aligned to its elements
  *   mem      a cl_mem of the context in use (declared void * so that this header needs no OpenCL header)
  *   offset   first element, counted in elements from data or from the start of mem
  *   rank     1..CLATTN_MAX_RANK

@@ -147,6 +147,9 @@ clattn_status clattn__check_tensor(const clattn__tensor_rule *rule, const clattn
     if (!dtype_fits(rule->dtype, in))
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s has element type %s; it must be %s", rule->name,
                             clattn_dtype_name(in->dtype), dtype_text(rule->dtype));
+    if ((uintptr_t)in->data % clattn_dtype_size(in->dtype) != 0)
+        return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s.data is %p; it must be a multiple of %zu, the size of a %s",
+                            rule->name, in->data, clattn_dtype_size(in->dtype), clattn_dtype_name(in->dtype));
     if (in->rank != rule->rank)
         return clattn__fail(CLATTN_INVALID_SHAPE, "%s has rank %d; it must have rank %d", rule->name, in->rank,
                             rule->rank);
