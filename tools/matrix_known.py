@@ -21,6 +21,9 @@ MEMORY = "spills|scratch memory"
 ALL_TERMS = "head_dim 128, .* causal, window, softcap, ALiBi, sinks"
 
 KNOWN = [
+    Known("sm_75", "attn_matrix", "head_dim 256", "waves per scheduler",
+          "slower, not wrong: queries of 256 columns leave local memory for one group of two warps"),
+    Known("sm_120", "attn_matrix", "head_dim 64, .* causal, window, softcap, ALiBi, sinks", MEMORY, SLOWER + " by one"),
     Known("sm_80", "attn_tiled", ALL_TERMS, MEMORY, SLOWER + " with every term of a score at once"),
 ]
 

@@ -79,6 +79,7 @@ BRANCHES = {
     "__NV_CL_C_VERSION": "nvidia", "__AMDGCN__": "amd",
     "__x86_64__": "pocl and Intel's CPU runtime, in every test", "__aarch64__": "as on x86-64, but for the words",
     "__FMA__": "pocl, in every test",
+    "__gfx90a__": "gfx90a", "__gfx940__": "as on gfx942", "__gfx942__": "gfx942", "__gfx950__": "as on gfx942",
 }
 
 
@@ -102,7 +103,7 @@ def forgotten(clattn, root, listed, compiled):
         want = {p.name for t, p in listed if t.family == family}
         found += [f"{name} is compiled by no {family} target" for name in sorted(want - have)]
     text = open(f"{root}/cl/shared/matrix.h").read()
-    engines = {name.lower() for name in re.findall(r"#define MATRIX_(\w+) [1-9]", text)}
+    engines = {name.lower() for name in re.findall(r"#define MATRIX_(?!PROBE_)(\w+) [1-9]", text)}
     found += [f"no target has the matrix engine {name}" for name in sorted(engines - {engine(t) for t in TARGETS})]
     text = open(f"{root}/cl/inc/vendor.clh").read()
     asked = set(re.findall(r"defined\((__\w+)\)|#ifdef (__[A-Z]\w+)", text))
