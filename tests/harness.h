@@ -44,6 +44,9 @@ void clattn_test_note(const char *format, ...) CLATTN_TEST_PRINTF(1, 2);
 
 /* Launches since it was asked the last time. */
 int clattn_test_launches(void);
+/* spills.c: from now on the driver says that it is a GPU's, and that so many kernels it is asked about keep so many
+ * bytes of each work-item in memory; -1 kernels: it speaks for itself again. */
+void clattn_test_spills(int kernels, size_t bytes);
 
 /* True when the environment variable is set to something else than "" and "0". */
 bool clattn_test_flag(const char *variable);

@@ -468,19 +468,28 @@ static bool has_context(void) {
     return status == CLATTN_OK;
 }
 
+/* Under the sanitizers, where the driver's compiler takes its time, every other variant will do. */
+#ifdef __SANITIZE_ADDRESS__
+enum { EVERY = 2 };
+#else
+enum { EVERY = 1 };
+#endif
+
 static void run_suite(const char *suite) {
     kernel_tally tallies[KERNELS] = {{0}};
     const bool full = clattn_test_flag("CLATTN_TEST_FULL");
     if (!has_context()) return;
-    for (int v = 0; v < VARIANT_COUNT; v++)
+    for (int v = 0, turn = 0; v < VARIANT_COUNT; v++) {
+        if (strcmp(case_variants[v].suite, suite) != 0 || (turn++ % EVERY && !full)) continue;
         for (int s = 0; s < SHAPE_COUNT; s++) {
-            if (strcmp(case_variants[v].suite, suite) != 0 || (!full && !(case_variants[v].shapes >> s & 1))) continue;
+            if (!full && !(case_variants[v].shapes >> s & 1)) continue;
             test_case c;
             case_create(&c, &case_variants[v], &case_shapes[s], (uint64_t)(1000 * v + s));
             for (int k = 0; k < KERNELS; k++)
                 if (is_kernel_wanted(kernels[k]->name)) run_kernel(&c, kernels[k], &tallies[k]);
             case_free(&c);
         }
+    }
     int run = 0;
     for (int k = 0; k < KERNELS; k++) {
         clattn_test_note("%-10s %3d cases, %d not served; greatest error %.3g of its tolerance", kernels[k]->name,

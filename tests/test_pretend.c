@@ -202,6 +202,40 @@ static void launches_are_short(void) {
     }
 }
 
+/* Tiles of a plan on a driver that says of so many kernels that they spill; "" when there is none. */
+static void tiles_when_spilling(clattn_context *context, int kernels, size_t bytes, char *tiles, size_t capacity) {
+    clattn_attention *plan = NULL;
+    clattn_attention_desc d;
+    clattn_plan_info info;
+    clattn_attention_desc_init(&d);
+    d.batch = 1, d.query_heads = 1, d.query_len = d.kv_len = 100, d.head_dim = 64;
+    d.kernel = "attn_tiled";
+    tiles[0] = '\0';
+    clattn_test_spills(kernels, bytes);
+    if (CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s", clattn_last_error()) &&
+        CHECK(clattn_attention_info(plan, &info) == CLATTN_OK, "%s", clattn_last_error()))
+        snprintf(tiles, capacity, "%s", info.tiles);
+    clattn_test_spills(-1, 0);
+    clattn_attention_destroy(&plan);
+}
+
+/* Tiles whose registers spill are passed over, unless all do or few bytes do; explain says how many. */
+static void registers(void) {
+    enum { CAPACITY = 256 };
+    char usual[CAPACITY], other[CAPACITY], all[CAPACITY], few[CAPACITY];
+    clattn_context *context = open_as("type=gpu,local_memory=65536,work_group=256", NULL);
+    REQUIRE(context, "no context");
+    tiles_when_spilling(context, 0, 0, usual, CAPACITY);
+    tiles_when_spilling(context, 1, 4096, other, CAPACITY);
+    tiles_when_spilling(context, 1000, 4096, all, CAPACITY);
+    tiles_when_spilling(context, 1, 128, few, CAPACITY);
+    CHECK(strlen(usual) > 0 && !strstr(usual, "registers"), "%s", usual);
+    CHECK(strcmp(usual, other) != 0 && !strstr(other, "registers"), "%s; usually %s", other, usual);
+    CHECK(strncmp(all, usual, strlen(usual)) == 0 && strstr(all, "4096 bytes of each work-item in memory"), "%s", all);
+    CHECK(strncmp(few, usual, strlen(usual)) == 0 && strstr(few, "128 bytes of each work-item in memory"), "%s", few);
+    clattn_context_destroy(&context);
+}
+
 enum { MOST_NAMES = 64, NAME = 48 };
 typedef struct seen {
     char names[MOST_NAMES][NAME];
@@ -267,6 +301,7 @@ int main(int argc, char **argv) {
                                         {"subgroup_widths", subgroup_widths},
                                         {"few_queries", few_queries},
                                         {"launches_are_short", launches_are_short},
+                                        {"registers", registers},
                                         {"every_kernel_is_listed", every_kernel_is_listed},
                                         {"bad_listings", bad_listings},
                                         {NULL, NULL}};

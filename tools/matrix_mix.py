@@ -1,9 +1,10 @@
 """The instructions of a kernel's hot loops, from the disassembly, and the share of the chip's peak that they leave room
 for.
 
-A hot loop is an innermost loop with multiply-adds; around matrix instructions, the smallest loop that holds as many of
-them as any, which is one block of keys. Code in it that a branch skips and that neither moves data nor computes
-exponentials is not counted: masks, which full blocks skip, and the change of scale when a maximum grew.
+A hot loop is one with multiply-adds of its own, at least a fourth of what any other has; loops inside it are not part
+of it (reading cell by cell, where rows are not aligned). Around matrix instructions it is the smallest loop that holds
+as many of them as any, which is one block of keys. Code in it that a branch skips and that neither moves data nor
+computes exponentials is not counted: masks, which full blocks skip, and the change of scale when a maximum grew.
 """
 import collections
 import re
@@ -110,26 +111,39 @@ def loaded_bytes(name, rest, family):
     return 0
 
 
+def own_places(loops):
+    """Of each loop, the places of its instructions that are in no loop inside it. Loops of one beginning are one."""
+    ends = {}
+    for first, last in loops:
+        ends[first] = max(last, ends.get(first, last))
+    own = []
+    for first, last in ends.items():
+        inner = [range(a, b + 1) for a, b in ends.items() if first < a and b <= last]
+        own.append([n for n in range(first, last + 1) if not any(n in loop for loop in inner)])
+    return own
+
+
 def hot(code, loops, skips, family):
     """The instructions of the hot loops, with their kinds."""
     kind = LINES[family][4]
     kinds = [kind(*row) for row in code]
 
-    def count(loop, what):
-        return sum(k == what for k in kinds[loop[0]:loop[1] + 1])
+    def count(places, what):
+        return sum(kinds[n] == what for n in places)
     if "matrix" in kinds:
-        most = max((count(loop, "matrix") for loop in loops), default=0)
-        best = [loop for loop in loops if most and count(loop, "matrix") == most]
-        chosen = [min(best, key=lambda loop: loop[1] - loop[0])] if best else []
+        whole = [range(first, last + 1) for first, last in loops]
+        most = max((count(loop, "matrix") for loop in whole), default=0)
+        chosen = sorted((loop for loop in whole if most and count(loop, "matrix") == most), key=len)[:1]
     else:
-        inner = [a for a in loops if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
-        chosen = [loop for loop in inner if count(loop, "fma") >= 4]
-    rare = set()
+        own = own_places(loops)
+        most = max((count(places, "fma") for places in own), default=0)
+        chosen = [places for places in own if count(places, "fma") >= max(4, most / 4)]
+    places = {n for loop in chosen for n in loop}
     for first, last in skips:
-        inside = any(loop[0] <= first and last <= loop[1] for loop in chosen)
-        if inside and last - first > 8 and not MOVES & set(kinds[first:last + 1]):
-            rare.update(range(first, last + 1))
-    return [(code[n], kinds[n]) for loop in sorted(set(chosen)) for n in range(loop[0], loop[1] + 1) if n not in rare]
+        skipped = set(range(first, last + 1))
+        if skipped <= places and last - first > 8 and not MOVES & set(kinds[first:last + 1]):
+            places -= skipped
+    return [(code[n], kinds[n]) for n in sorted(places)]
 
 
 def mix_of(listing, family):

@@ -104,6 +104,7 @@ typedef struct clattn_context clattn_context;
 
 /* options may be NULL. On failure *out is NULL. */
 CLATTN_API clattn_status clattn_context_create(clattn_context **out, const clattn_context_options *options);
+/* Waits for what is left in the context's own queue; a queue that the caller brought is let go as it is. */
 CLATTN_API void clattn_context_destroy(clattn_context **context);
 CLATTN_API clattn_status clattn_context_device(const clattn_context *context, clattn_device_info *info);
 /* Blocks until everything enqueued on the context's queue has ended. */

@@ -112,13 +112,14 @@ typedef struct clattn__env {
     clattn__device device;
     cl_context context;
     cl_command_queue queue;
+    bool owns_queue;          /* it is not the caller's */
     cl_device_id held_device; /* retained: the caller's own (it may be a sub-device), or the part in use; else NULL */
     clattn__log log;
     char *cache_dir;  /* NULL: keep nothing on disk */
     char *kernel_dir; /* NULL: embedded kernels */
     clattn_verify_mode verify;
     bool profiling;
-    bool clblast; /* CLBlast holds programs of this context; guarded by the process's lock */
+    bool clblast;                   /* CLBlast holds programs of this context; guarded by the process's lock */
     size_t memory_now, memory_peak; /* device bytes allocated through clattn__buffer_create; guarded by lock */
     clattn__mutex *lock;
 } clattn__env;

@@ -86,6 +86,7 @@ clattn_status clattn__env_create(clattn__env *env, const clattn_context_options 
         status = clattn__cl_fail(code, "clCreateCommandQueue", env->device.caps.name);
         goto fail;
     }
+    env->owns_queue = true;
     log_device(env);
     return CLATTN_OK;
 fail:
@@ -166,6 +167,9 @@ void clattn__env_key(const clattn__env *env, char key[33]) {
 }
 
 void clattn__env_clear(clattn__env *env) {
+    /* What a failed call left behind may still be compiled by a thread of pocl's, which crashes when the process ends
+     * under it. */
+    if (env->queue && env->owns_queue) clFinish(env->queue);
     if (env->queue) clReleaseCommandQueue(env->queue);
     if (env->context) clReleaseContext(env->context);
     if (env->held_device) clReleaseDevice(env->held_device);

@@ -27,6 +27,7 @@ typedef struct clattn__params {
 typedef struct clattn__candidates {
     clattn__params set[CLATTN__CANDIDATES];
     int count;
+    bool timed; /* the first is there because it was the fastest, and is taken even if registers spill */
 } clattn__candidates;
 /* Adds a set unless it is there already; what goes beyond the room is left out. */
 void clattn__candidates_add(clattn__candidates *list, clattn__params set);
@@ -111,7 +112,7 @@ typedef struct clattn__attn_kernel {
     size_t local_items[3];    /* work-group shape */
     cl_kernel merge;          /* of partial results, where there are any */
     clattn__buffer scratch;   /* for them */
-    char tiles[160];          /* in words, for explain */
+    char tiles[224];          /* in words, for explain */
     const char *origin;       /* of params, in words; a constant */
 } clattn__attn_kernel;
 
@@ -133,7 +134,8 @@ struct clattn__attn_impl {
 };
 void clattn__attn_kernel_clear(clattn__attn_kernel *kernel); /* attn_common.c */
 /* params.c: the kernel's candidates, or one empty set; and preparation with the first that the built kernel can run
- * with. list NULL: the kernel's own. impl, problem and programs are set. */
+ * with and that fits into registers, by what the driver says of it. list NULL: the kernel's own. impl, problem and
+ * programs are set. */
 void clattn__attn_candidates(const clattn__attn_impl *impl, const clattn__attn_problem *problem,
                              const clattn__caps *caps, clattn__candidates *list);
 clattn_status clattn__attn_prepare(clattn__attn_kernel *kernel, const clattn__candidates *list);
@@ -185,7 +187,7 @@ typedef struct clattn__gemm_kernel {
     cl_kernel bias_kernel;         /* rows.cl: clblast needs the bias in y beforehand */
     int block_m, block_n, block_k; /* tile sizes; verification tries extents around them */
     int items, weight_parts;       /* gemm_matrix: work-items per group, 16-bit parts of the weight */
-    char tiles[160];
+    char tiles[224];
     const char *origin;
 } clattn__gemm_kernel;
 

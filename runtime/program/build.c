@@ -188,3 +188,21 @@ size_t clattn__kernel_most_items(const clattn__programs *programs, cl_kernel ker
     cl_int code = clGetKernelWorkGroupInfo(kernel, device->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof items, &items, NULL);
     return code == CL_SUCCESS && items > 0 ? items : SIZE_MAX;
 }
+
+/* CL_KERNEL_SPILL_MEM_SIZE_INTEL: there private memory is what the source asked for, without spilled registers. */
+static size_t kernel_bytes(cl_kernel kernel, cl_device_id device, cl_kernel_work_group_info what) {
+    cl_ulong bytes = 0;
+    cl_int code = clGetKernelWorkGroupInfo(kernel, device, what, sizeof bytes, &bytes, NULL);
+    return code == CL_SUCCESS ? (size_t)bytes : 0;
+}
+
+size_t clattn__kernel_spilled(const clattn__programs *programs, cl_kernel kernel) {
+    enum { SPILL_MEM_SIZE_INTEL = 0x4109 };
+    const cl_device_id device = programs->env->device.id;
+    cl_device_type type = 0; /* the driver's: of a device that is only pretended to be a GPU it knows nothing */
+    if (programs->recorder || !kernel) return 0;
+    if (clGetDeviceInfo(device, CL_DEVICE_TYPE, sizeof type, &type, NULL) != CL_SUCCESS) return 0;
+    if (!(type & CL_DEVICE_TYPE_GPU)) return 0;
+    return kernel_bytes(kernel, device, CL_KERNEL_PRIVATE_MEM_SIZE) +
+           kernel_bytes(kernel, device, SPILL_MEM_SIZE_INTEL);
+}

@@ -66,6 +66,9 @@ clattn_status clattn__kernel_create(clattn__programs *programs, clattn__program 
 /* How many work-items of the built kernel fit in a group: fewer than the device's limit when it needs many registers.
  * A driver that cannot tell is believed to have room. */
 size_t clattn__kernel_most_items(const clattn__programs *programs, cl_kernel kernel);
+/* Bytes of each work-item that a GPU's driver put into memory, because the built kernel has no registers for them; 0
+ * when it cannot tell. */
+size_t clattn__kernel_spilled(const clattn__programs *programs, cl_kernel kernel);
 
 /* launch.c */
 typedef struct clattn__launch {

@@ -15,10 +15,14 @@ static void choose(clattn_context *context, int workload, const char *kernel, cl
     if (clattn__tuning_best(context, workload, kernel, &measured) &&
         clattn__candidates_prefer(&choice->list, &measured.params)) {
         choice->origin = MEASURED;
+        choice->list.timed = true;
         return;
     }
     const clattn__shipped *shipped = clattn__shipped_for(&context->env.device.caps, workload, kernel);
-    if (shipped && clattn__candidates_prefer(&choice->list, &shipped->params)) choice->origin = shipped->architecture;
+    if (shipped && clattn__candidates_prefer(&choice->list, &shipped->params)) {
+        choice->origin = shipped->architecture;
+        choice->list.timed = true;
+    }
 }
 
 void clattn__attn_choice(clattn_context *context, const clattn__attn_impl *impl, const clattn__attn_problem *problem,
