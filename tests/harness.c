@@ -55,6 +55,12 @@ bool clattn_test_flag(const char *variable) {
     return value && value[0] && strcmp(value, "0") != 0;
 }
 
+int clattn_test_every(int own) {
+    const char *text = getenv("CLATTN_TEST_EVERY");
+    const int every = text ? atoi(text) : own;
+    return clattn_test_flag("CLATTN_TEST_FULL") || every < 1 ? 1 : every;
+}
+
 static void test_starts(const CU_pTest test, const CU_pSuite suite) {
     state.suite = suite->pName;
     state.test = test->pName;

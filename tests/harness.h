@@ -50,6 +50,8 @@ void clattn_test_spills(int kernels, size_t bytes);
 
 /* True when the environment variable is set to something else than "" and "0". */
 bool clattn_test_flag(const char *variable);
+/* Of a long table, every how manieth case is taken: CLATTN_TEST_EVERY, else `own`; all with CLATTN_TEST_FULL=1. */
+int clattn_test_every(int own);
 
 /* Random numbers that are the same everywhere: splitmix64. */
 typedef struct clattn_random {

@@ -130,11 +130,11 @@ static void few_queries(void) {
     static const struct {
         const char *pretend, *tiles;
         int batch;
-    } rows[] = {{"type=gpu,local_memory=16384,work_group=64,compute_units=4",
+    } rows[] = {{"type=gpu,vendor=other,local_memory=16384,work_group=64,compute_units=4",
                  "4 query rows x 128 keys, chunks shared by up to 8 work-groups", 1},
-                {"type=gpu,local_memory=32768,work_group=32,compute_units=1",
+                {"type=gpu,vendor=other,local_memory=32768,work_group=32,compute_units=1",
                  "8 query rows x 128 keys, chunks shared by up to 4 work-groups", 1},
-                {"type=gpu,local_memory=32768,work_group=128,compute_units=3",
+                {"type=gpu,vendor=other,local_memory=32768,work_group=128,compute_units=3",
                  "8 query rows x 128 keys, chunks shared by up to 3 work-groups", 8}};
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         clattn_context *context = open_as(rows[i].pretend, NULL);

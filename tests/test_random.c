@@ -418,7 +418,7 @@ static void combinations(void) {
         return;
     }
     const int classes = CLASSES * (clattn_test_flag("CLATTN_TEST_FULL") ? 4 : 1);
-    for (int c = 0; c < classes; c += CLASS_STEP)
+    for (int c = 0; c < classes; c += clattn_test_every(CLASS_STEP))
         for (int i = 0; i < CASES; i++) run_case(c, i);
     clattn_kernel_info info;
     for (int k = 0; k < clattn_kernel_count() && clattn_kernel_get(k, &info) == CLATTN_OK; k++)
@@ -477,8 +477,8 @@ static void claims(void) {
         clattn_test_skip("one case is replayed; claims need all of them");
         return;
     }
-    if (CLASS_STEP > 1) {
-        clattn_test_skip("under the sanitizers only every third class is drawn; claims need all of them");
+    if (clattn_test_every(CLASS_STEP) > 1) {
+        clattn_test_skip("not every class is drawn (CLATTN_TEST_EVERY, or the sanitizers); claims need all of them");
         return;
     }
     for (int k = 0; k < clattn_kernel_count() && clattn_kernel_get(k, &info) == CLATTN_OK; k++) {

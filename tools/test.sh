@@ -5,7 +5,7 @@
 #                    $CLATTN_INTEL_RUNTIME, and the compilers (165 MB) into build/vendor-tools, or into
 #                    $CLATTN_VENDOR_TOOLS; and run the kernels on Mesa's rusticl too (16 MB, build/rusticl-runtime or
 #                    $CLATTN_RUSTICL_RUNTIME) and under oclgrind (tools/run_matrix.sh)
-#   --full           also run the slow tests
+#   --full           also run the slow tests, and all cases of the long tables under the sanitizers and on Intel's runtime
 #   --help           this text
 # Installs what is missing. The debug tree (build/debug) runs under the address and undefined-behaviour sanitizers,
 # the release tree is build/test-release; warnings are errors in both. The last line is `N passed, N failed`, with
@@ -89,6 +89,7 @@ check debug debug --no-suite vendors # compilers and other runtimes find the sam
 if [ -n "$runtimes" ]; then
     export OCL_ICD_VENDORS="$intel/icd"
     build/test-release/clattn devices | grep -q Intel || give_up "clattn does not see the runtime in $intel"
+    [ -z "$select" ] || export CLATTN_TEST_EVERY=2 # of the longest tables, which pocl had whole
     check intel test-release --no-suite vendors
 fi
 
