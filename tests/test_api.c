@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base.h"
 #include "clattn/interop.h"
 #include "clattn/reference.h"
 #include "harness.h"
@@ -349,6 +350,22 @@ static void limits(void) {
           second.multiply_add_gflops);
 }
 
+/* A GPU of many units that all are slow: what it is given at a time has to be little, or its desktop stands still. */
+static void limits_of_slow_units(void) {
+    clattn_limits limits = {0};
+    clattn_context *slow = NULL;
+    clattn_context_options options;
+    clattn_context_options_init(&options);
+    options.selector = getenv("CLATTN_DEVICE");
+    options.pretend = "type=gpu,compute_units=64";
+    REQUIRE(clattn_context_create(&slow, &options) == CLATTN_OK, "%s", clattn_last_error());
+    const double start = clattn__os_seconds();
+    CHECK(clattn_context_limits(slow, &limits) == CLATTN_OK, "%s", clattn_last_error());
+    const double seconds = clattn__os_seconds() - start;
+    CHECK(seconds < 10, "%g s", seconds);
+    clattn_context_destroy(&slow);
+}
+
 int main(int argc, char **argv) {
     clattn_context_options options;
     clattn_context_options_init(&options);
@@ -364,6 +381,7 @@ int main(int argc, char **argv) {
                                         {"objects", objects},
                                         {"foreign_memory", foreign_memory},
                                         {"limits", limits},
+                                        {"limits_of_slow_units", limits_of_slow_units},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"api", tests}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);
