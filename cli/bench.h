@@ -22,7 +22,7 @@ typedef struct bench_result {
     double max_error;           /* greatest absolute difference from the scalar reference */
     double error_fraction;      /* greatest difference as a fraction of the tolerance at its place; NaN stays NaN */
     int64_t rows_checked, rows; /* of the output */
-    size_t extra_bytes;         /* intermediate buffers */
+    size_t extra_bytes;         /* intermediate buffers and partial results */
     char kernels[160];
 } bench_result;
 

@@ -67,7 +67,7 @@ int bench_run(bench_case *c, clattn_context *context, const bench_settings *sett
     status = c->kind->info(c, &info);
     if (status == CLATTN_OK) {
         snprintf(result->kernels, sizeof result->kernels, "%s", info.kernels);
-        result->extra_bytes = info.arena_bytes;
+        result->extra_bytes = info.arena_bytes + info.partial_bytes;
         status = c->kind->run(c);
     }
     if (status == CLATTN_OK && !bench_fetch(c)) {

@@ -86,6 +86,62 @@ def test_precision():
     must_fail(USAGE, "--precision 'exact': expected default, strict or fast", "bench", "--precision", "exact")
 
 
+def test_wrong_results():
+    """What is wrong is told and not timed; the cases behind it are measured all the same."""
+    shutil.copytree(test_cli.ROOT + "/cl", "wrong")
+    right = "1.0f / r.total"
+    with open("wrong/attn_naive.cl", "r+") as file:
+        text = file.read()
+        must(right in text, right, "is not in attn_naive.cl")
+        file.seek(0)
+        file.write(text.replace(right, "1.01f / r.total"))
+    shape = "1,2,1,9,9,8"
+    wrong = ("bench", *ONCE, "--csv", "wrong.csv", "--trust", "never", "--kernel-dir", "wrong", "--kernel",
+             "attn_naive", "--attention", shape, "--gemm", "5,6,7", "--attention", shape + ",causal")
+    r = must_fail(test_cli.WRONG, "1x2x1x9x9x8: wrong result of attn_naive", *wrong)
+    must(r.err.count("; not timed") == 2, r.err)
+    with open("wrong.csv", newline="") as file:
+        must([row["op"] for row in csv.DictReader(file)] == ["gemm"], "wrong.csv")
+
+
+def test_busy_machine():
+    """Others at work are noticed: as many as have a twentieth of all processors, several times over."""
+    spin = [sys.executable, "-c", "print(1, flush=True)\nwhile True: pass"]
+    others = [subprocess.Popen(spin, stdout=subprocess.PIPE) for _ in range(os.cpu_count() // 4 + 1)]
+    try:
+        for other in others:
+            other.stdout.readline()
+        r = must_run("bench", "--repeat", 5, "--json", "--gemm", "64,64,64")
+    finally:
+        for other in others:
+            other.kill()
+            other.communicate()
+    if not os.path.exists("/proc/stat"):
+        raise test_cli.Skip("the system does not say who uses the processors")
+    must(json.loads(r.out)["others_share"] > 0.05, r.out)
+    must("warning: other processes used" in r.err and "the times are too long" in r.err, r.err)
+
+
+def test_full_disk():
+    """Figures that could not be written are told, wherever they were to go."""
+    if not os.path.exists("/dev/full"):
+        raise test_cli.Skip("no /dev/full")
+    must_fail(USAGE, "--csv /dev/full: writing failed", "bench", *ONCE, "--gemm", "1,2,3", "--csv", "/dev/full")
+    with open("/dev/full", "w") as full:
+        r = test_cli.run("bench", *ONCE, "--gemm", "1,2,3", "--csv", "-", out=full)
+    must(r.returncode == USAGE and "cannot be written" in r.err, r.returncode, r.err)
+
+
+def test_memory():
+    """What a run needs beside its tensors is counted, and grows with the length and no faster."""
+    shapes = [shape % length for length in (256, 1024) for shape in ("1,4,4,%d,{0},16", "1,4,2,1,%d,64")]
+    shapes = [shape.format(shape.split(",")[3]) for shape in shapes]
+    report = must_run("bench", *ONCE, "--json", *[word for s in shapes for word in ("--attention", s)]).out
+    all_keys, decoding, all_keys_of_more, decoding_of_more = [row["extra_bytes"] for row in json.loads(report)["rows"]]
+    must(all_keys == all_keys_of_more == 0, report)
+    must(0 < decoding and decoding_of_more <= 4 * decoding, report)
+
+
 def test_startup():
     got = rows("--startup")
     must([r["op"] for r in got] == ["first_run", "warm_start"] * 2 + ["attention"], got)

@@ -166,7 +166,8 @@ typedef struct clattn_plan_info {
     double flops;          /* multiply-adds count two; only allowed (query, key) pairs under causal and window */
     size_t arena_bytes;    /* peak of the arena */
     size_t unshared_bytes; /* what the same buffers would take without sharing */
-    size_t held_bytes;     /* device memory that the plan holds: arena, packed weights, staging */
+    size_t partial_bytes;  /* beside the arena: partial results of work-groups that share the keys of one query */
+    size_t held_bytes;     /* device memory that the plan holds: arena, partial results, packed weights, staging */
     /* Bytes of tensors in host memory that the last run copied between host and device. Both are 0 where the device
      * works on the caller's memory in place: CPU devices always do, GPUs that share the host's memory do with tensors
      * that start at a page of 4096 bytes and fill whole lines of 64. */

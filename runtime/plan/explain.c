@@ -68,8 +68,16 @@ static void explain_chains(clattn__plan *plan) {
     if (plan->chain_count) clattn__text_add(&plan->explain, "\n");
 }
 
+/* Of work-groups that share the keys of one query. */
+static size_t partial_bytes(const clattn__plan *plan) {
+    size_t bytes = 0;
+    for (int i = 0; i < plan->attention_count; i++) bytes += plan->attentions[i].scratch.bytes;
+    return bytes;
+}
+
 static void explain_schedule(clattn__plan *plan) {
     clattn__text *out = &plan->explain;
+    if (partial_bytes(plan)) clattn__text_add(out, "memory: %zu bytes for partial results\n", partial_bytes(plan));
     if (!plan->buffer_count) {
         clattn__text_add(out, "memory: no intermediate buffers\n");
         return;
@@ -158,6 +166,7 @@ void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
     *info = (clattn_plan_info){.flops = plan->flops,
                                .arena_bytes = plan->arena_bytes,
                                .unshared_bytes = plan->unshared_bytes,
+                               .partial_bytes = partial_bytes(plan),
                                .held_bytes = plan->arena.bytes,
                                .steps = plan->step_count,
                                .buffers = plan->buffer_count,
@@ -169,7 +178,7 @@ void clattn__plan_info(const clattn__plan *plan, clattn_plan_info *info) {
         info->held_bytes += plan->gemms[i].weight.bytes + plan->gemms[i].bias.bytes;
     for (int i = 0; i < plan->op_count; i++)
         for (int c = 0; c < CLATTN__OP_CONSTANTS; c++) info->held_bytes += plan->ops[i].constants[c].bytes;
-    for (int i = 0; i < plan->attention_count; i++) info->held_bytes += plan->attentions[i].scratch.bytes;
+    info->held_bytes += info->partial_bytes;
     for (int i = 0; i < CLATTN__ROLE_COUNT; i++) info->held_bytes += plan->staging[i].bytes;
 }
 
