@@ -272,6 +272,10 @@ def test_bad_inputs():
 def test_unknown_kernel():
     must_fail(NOT_SUPPORTED, "nope", *SELF, "--kernel", "nope")
     must_fail(NOT_SUPPORTED, "nope", *SELF, "--gemm-kernel", "nope")
+    # what was said of attention before is no reason here
+    layer = ("explain", "--layer", "1,64,64,4", "--gemm-kernel")
+    must_fail(NOT_SUPPORTED, "cannot serve this:\n  no kernel has this name", *layer, "nope")
+    must_fail(NOT_SUPPORTED, "cannot serve this:\n  gemm_matrix", *layer, "gemm_matrix", "--matrix-engine", "none")
 
 
 # ---- running a layer -------------------------------------------------------------------------------------------------

@@ -25,12 +25,19 @@ const clattn__gemm_impl *const clattn__gemm_list[] = {
 
 /* ---- what both lists share -------------------------------------------------------------------------------------- */
 
-static void pass_over(clattn_context *context, clattn__text *notes, clattn_log_level level, const char *name,
+/* The reasons of one search, and those of the whole plan. */
+typedef struct reasons {
+    clattn__text own, *plan;
+} reasons;
+
+static void pass_over(clattn_context *context, reasons *notes, clattn_log_level level, const char *name,
                       const char *reason) {
     clattn__text line = {0};
     clattn__text_add(&line, "  %-14s %s\n", name, reason);
+    if (line.data) clattn__text_add(&notes->own, "%s", line.data);
     /* the layer asks for several products of one kind: each reason is told once */
-    if (line.data && !(notes->data && strstr(notes->data, line.data))) clattn__text_add(notes, "%s", line.data);
+    if (line.data && !(notes->plan->data && strstr(notes->plan->data, line.data)))
+        clattn__text_add(notes->plan, "%s", line.data);
     clattn__text_free(&line);
     clattn__log_text(&context->env.log, level, "%s is passed over: %s", name, reason);
 }
@@ -38,11 +45,12 @@ static void pass_over(clattn_context *context, clattn__text *notes, clattn_log_l
 /* A failure that says nothing about the kernel: another kernel would fail alike, so it ends the search. */
 static bool is_fatal(clattn_status status) { return status == CLATTN_OUT_OF_MEMORY; }
 
-static clattn_status nobody(const char *kind, const char *forced, const clattn__text *notes) {
+static clattn_status nobody(const char *kind, const char *forced, const reasons *notes) {
+    const char *text = notes->own.data;
     if (forced)
         return clattn__fail(CLATTN_UNSUPPORTED, "%s kernel \"%s\" cannot serve this:\n%s", kind, forced,
-                            notes->data ? notes->data : "  no kernel has this name\n");
-    return clattn__fail(CLATTN_UNSUPPORTED, "no %s kernel can serve this:\n%s", kind, notes->data ? notes->data : "");
+                            text ? text : "  no kernel has this name\n");
+    return clattn__fail(CLATTN_UNSUPPORTED, "no %s kernel can serve this:\n%s", kind, text ? text : "");
 }
 
 static const char *quarantine_text = "quarantined: it did not reproduce the reference on this device and driver";
@@ -73,7 +81,7 @@ clattn_status clattn__trust_record(clattn_context *context, const char *name, co
 /* Where the i-th kernel to try stands in the list, when the one at `fastest` was measured to be so. */
 static int turn_of(int i, int fastest) { return i == 0 ? fastest : i <= fastest ? i - 1 : i; }
 
-static void note_slower(clattn_context *context, clattn__text *notes, const char *name, const char *fastest) {
+static void note_slower(clattn_context *context, reasons *notes, const char *name, const char *fastest) {
     char reason[96];
     snprintf(reason, sizeof reason, "slower here than %s, as measured", fastest);
     pass_over(context, notes, CLATTN_LOG_DEBUG, name, reason);
@@ -164,8 +172,8 @@ const clattn__attn_impl *clattn__attn_first(clattn_context *context, const clatt
     return NULL;
 }
 
-clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
-                                  clattn__attn_kernel *kernel, clattn__text *notes) {
+static clattn_status choose_attention(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
+                                      clattn__attn_kernel *kernel, reasons *notes) {
     const int fastest = fastest_attention(context, problem);
     memset(kernel, 0, sizeof *kernel);
     for (int i = 0; clattn__attn_list[i]; i++) {
@@ -184,6 +192,14 @@ clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_pr
         pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
     }
     return nobody("attention", forced, notes);
+}
+
+clattn_status clattn__attn_choose(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
+                                  clattn__attn_kernel *kernel, clattn__text *notes) {
+    reasons told = {.plan = notes};
+    clattn_status status = choose_attention(context, problem, forced, kernel, &told);
+    clattn__text_free(&told.own);
+    return status;
 }
 
 /* ---- projections ------------------------------------------------------------------------------------------------ */
@@ -248,9 +264,9 @@ static int fastest_gemm(clattn_context *context, const clattn__gemm_problem *pro
     return clattn__fastest_kernel(context, clattn__workload_of_gemm(problem), names, count);
 }
 
-clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
-                                  const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
-                                  clattn__text *notes) {
+static clattn_status choose_gemm(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
+                                 const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
+                                 reasons *notes) {
     const int fastest = fastest_gemm(context, problem);
     memset(kernel, 0, sizeof *kernel);
     for (int i = 0; clattn__gemm_list[i]; i++) {
@@ -270,4 +286,13 @@ clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_pr
         pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
     }
     return nobody("projection", forced, notes);
+}
+
+clattn_status clattn__gemm_choose(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
+                                  const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
+                                  clattn__text *notes) {
+    reasons told = {.plan = notes};
+    clattn_status status = choose_gemm(context, problem, forced, w, w_row, bias, kernel, &told);
+    clattn__text_free(&told.own);
+    return status;
 }
