@@ -215,10 +215,18 @@ bool cli_array_read(const char *path, cli_array *array, char why[512]) {
     return good;
 }
 
+static bool is_array_name(const char *path, char why[512]) {
+    return ends_with(path, ".npy") || ends_with(path, ".safetensors") ||
+           cli_why(why, 512, "%s: its name must end in .npy or .safetensors", path);
+}
+
+bool cli_array_writable(const char *path, char why[512]) {
+    return is_array_name(path, why) && cli_file_writable(path, why);
+}
+
 bool cli_array_write(const char *path, const cli_array *array, char why[512]) {
     if (ends_with(path, ".npy")) return cli_npy_write(path, array, why);
-    if (!ends_with(path, ".safetensors"))
-        return cli_why(why, 512, "%s: its name must end in .npy or .safetensors", path);
+    if (!is_array_name(path, why)) return false;
     cli_array named = *array;
     if (!named.name[0]) strcpy(named.name, "output"); /* the format demands a name */
     cli_tensors tensors = {.items = &named, .count = 1};

@@ -130,6 +130,10 @@ cli_array *cli_tensors_find(const cli_tensors *tensors, const char *name);
 /* By extension: .npy, or .safetensors (with exactly one tensor, or FILE.safetensors:NAME). */
 bool cli_array_read(const char *path, cli_array *array, char why[512]);
 bool cli_array_write(const char *path, const cli_array *array, char why[512]);
+/* Whether that would work, found out before the work is done: nothing is left behind and nothing is changed. */
+bool cli_array_writable(const char *path, char why[512]);
+/* file.c: the same for a file of any name. */
+bool cli_file_writable(const char *path, char why[512]);
 
 /* weights.c: finds a multi-head layer's weights by PyTorch (in_proj_weight ...), BERT (attention.self.query.weight ...)
  * and q_proj/k_proj/v_proj/out_proj names under a prefix. The tensors in *weights point into *tensors. */

@@ -7,7 +7,8 @@
 static const char help[] =
     "usage: clattn devices [options]\n"
     "\n"
-    "Lists the OpenCL devices, best first, with what clattn knows of them. The picked one is marked *.\n"
+    "Lists the OpenCL devices, best first, with what clattn knows of them. The picked one is marked *, and shown as\n"
+    "--pretend, --matrix-engine and --compute-units make it.\n"
     "\n"
     "  --json               the same as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
     "\n"
@@ -27,9 +28,8 @@ typedef struct trust_state {
     char why[256]; /* when it is not known */
 } trust_state;
 
-/* The record is kept by device and driver, so a context on the device is needed to read it. */
-static trust_state read_trust(const cli_device *device, int index) {
-    trust_state trust = {0};
+/* A context on the device: its record is kept by device and driver. The picked one is opened as the options say. */
+static clattn_status open_device(const cli_device *device, int index, bool picked, clattn_context **context) {
     char selector[16];
     snprintf(selector, sizeof selector, "%d", index);
     clattn_context_options options;
@@ -37,12 +37,28 @@ static trust_state read_trust(const cli_device *device, int index) {
     options.selector = selector;
     options.cache_dir = device->cache_dir;
     options.kernel_dir = device->kernel_dir;
+    if (picked) {
+        options.pretend = device->pretend;
+        options.matrix_engine = device->matrix_engine;
+        options.compute_units = device->compute_units;
+    }
+    return clattn_context_create(context, &options);
+}
+
+/* A device that is there and cannot be opened is listed with its reason; what the options ask of it is an error. */
+static int check_options(const cli_device *device, int picked) {
     clattn_context *context = NULL;
-    if (clattn_context_create(&context, &options) == CLATTN_OK)
-        trust.known = clattn_context_trust(context, &trust.verified, &trust.quarantined) == CLATTN_OK;
+    if (picked < 0 || !(device->pretend || device->matrix_engine || device->compute_units)) return EXIT_GOOD;
+    const clattn_status status = open_device(device, picked, true, &context);
+    clattn_context_destroy(&context);
+    return status == CLATTN_OK ? EXIT_GOOD : cli_fail_status(status, "opening the device");
+}
+
+static trust_state read_trust(clattn_context *context) {
+    trust_state trust = {0};
+    if (context) trust.known = clattn_context_trust(context, &trust.verified, &trust.quarantined) == CLATTN_OK;
     const char *error = clattn_last_error();
     if (!trust.known) snprintf(trust.why, sizeof trust.why, "%.*s", (int)strcspn(error, "\n"), error);
-    clattn_context_destroy(&context);
     return trust;
 }
 
@@ -86,6 +102,16 @@ static void add_row(cli_table *table, const clattn_device_info *info, const trus
     cli_table_add(table, "%s", trust_text(trust, text));
 }
 
+/* What the list says of a device, or its context where there is one: NULL when it cannot be opened. */
+static bool get_device(const clattn_device_list *list, const cli_device *device, int index, int picked,
+                       clattn_device_info *info, clattn_context **context) {
+    if (clattn_device_list_get(list, index, info) != CLATTN_OK) return false;
+    if (open_device(device, index, index == picked, context) != CLATTN_OK) return true;
+    const bool known = clattn_context_device(*context, info) == CLATTN_OK;
+    info->index = index;
+    return known;
+}
+
 static void print_devices(const clattn_device_list *list, const cli_device *device, int picked) {
     static const char *const titles[] = {"#",      "type",  "name", "vendor",     "driver", "OpenCL", "units",
                                          "memory", "local", "fp16", "sub-groups", "matrix", "trust"};
@@ -93,9 +119,11 @@ static void print_devices(const clattn_device_list *list, const cli_device *devi
     cli_table_start(&table, titles, "rlllllrrrllll");
     for (int i = 0; i < clattn_device_list_count(list); i++) {
         clattn_device_info info;
-        if (clattn_device_list_get(list, i, &info) != CLATTN_OK) continue;
-        trust_state trust = read_trust(device, i);
+        clattn_context *context = NULL;
+        if (!get_device(list, device, i, picked, &info, &context)) continue;
+        trust_state trust = read_trust(context);
         add_row(&table, &info, &trust, i == picked);
+        clattn_context_destroy(&context); /* owns the names in info */
     }
     if (table.count > 0) cli_table_print(&table, stdout);
     cli_table_free(&table);
@@ -160,9 +188,11 @@ static int print_json(const clattn_device_list *list, const cli_device *device, 
     cJSON *devices = cJSON_AddArrayToObject(root, "devices");
     for (int i = 0; i < clattn_device_list_count(list); i++) {
         clattn_device_info info;
-        if (clattn_device_list_get(list, i, &info) != CLATTN_OK) continue;
-        trust_state trust = read_trust(device, i);
+        clattn_context *context = NULL;
+        if (!get_device(list, device, i, picked, &info, &context)) continue;
+        trust_state trust = read_trust(context);
         cJSON_AddItemToArray(devices, device_json(&info, &trust));
+        clattn_context_destroy(&context);
     }
     cJSON *skipped = cJSON_AddArrayToObject(root, "skipped");
     const char *reason;
@@ -195,7 +225,10 @@ int cmd_devices(int argc, char **argv) {
     int picked = -1, code = EXIT_GOOD;
     status = clattn_device_list_select(list, device.selector, &picked);
     if (status != CLATTN_OK) picked = -1;
-    if (json) {
+    code = check_options(&device, picked);
+    if (code != EXIT_GOOD) {
+        /* said already */
+    } else if (json) {
         code = print_json(list, &device, picked);
     } else {
         print_devices(list, &device, picked);

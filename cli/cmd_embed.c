@@ -238,10 +238,12 @@ static int embed(embed_job *job) {
     clattn_context *context = NULL;
     clattn_layer *layer = NULL;
     int code = load(job);
+    if (code == EXIT_GOOD && !cli_array_writable(job->o.out, why)) code = cli_fail(EXIT_USAGE, "--out %s", why);
     if (code == EXIT_GOOD) code = cli_context(&job->o.device, &context);
     if (code == EXIT_GOOD) code = run_model(job, context, &layer);
     if (code == EXIT_GOOD && job->o.expect) compare(job);
-    if (code == EXIT_GOOD && !cli_array_write(job->o.out, &job->embedding, why)) code = cli_fail(EXIT_USAGE, "%s", why);
+    if (code == EXIT_GOOD && !cli_array_write(job->o.out, &job->embedding, why))
+        code = cli_fail(EXIT_USAGE, "--out %s", why);
     if (code == EXIT_GOOD) code = report(job, context, layer);
     clattn_layer_destroy(&layer);
     clattn_context_destroy(&context);

@@ -322,6 +322,16 @@ static int run_weights(run_job *job, clattn_context *context) {
     return code;
 }
 
+/* Before anything is computed for files that cannot be written. */
+static int check_outputs(const run_options *o) {
+    char why[512];
+    if (o->out && !cli_array_writable(o->out, why)) return cli_fail(EXIT_USAGE, "--out %s", why);
+    if (o->weights_out && !cli_array_writable(o->weights_out, why))
+        return cli_fail(EXIT_USAGE, "--weights-out %s", why);
+    if (o->heatmap && !cli_file_writable(o->heatmap, why)) return cli_fail(EXIT_USAGE, "--heatmap %s", why);
+    return EXIT_GOOD;
+}
+
 static int write_outputs(const run_job *job) {
     const run_options *o = &job->options;
     char why[512];
@@ -376,6 +386,7 @@ int cmd_run(int argc, char **argv) {
     int code = parse(argc, argv, &job.options);
     if (code >= 0) return code;
     code = run_load(&job);
+    if (code == EXIT_GOOD) code = check_outputs(&job.options);
     if (code == EXIT_GOOD) {
         double start = cli_seconds();
         code = cli_context(&job.options.device, &context);

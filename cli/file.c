@@ -88,6 +88,19 @@ bool cli_writer_open(cli_writer *writer, const char *path, char why[512]) {
     return false;
 }
 
+/* A pipe is not opened, because its reader would see the end when it is closed again. */
+bool cli_file_writable(const char *path, char why[512]) {
+    struct stat info;
+    cli_writer writer;
+    if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        return cli_why(why, 512, "%s: cannot be written: %s", path, strerror(EISDIR));
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return access(path, W_OK) == 0 || cli_why(why, 512, "%s: cannot be written: %s", path, strerror(errno));
+    if (!cli_writer_open(&writer, path, why)) return false;
+    cli_writer_close(&writer, false, why);
+    return true;
+}
+
 bool cli_writer_close(cli_writer *writer, bool good, char why[512]) {
     bool failed = !good || ferror(writer->file);
     if (fclose(writer->file) != 0) failed = true;

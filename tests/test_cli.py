@@ -420,6 +420,18 @@ def test_heatmap():
     must_fail(USAGE, "cannot be written", *SELF, "--heatmap", "absent/h.png")
 
 
+def test_outputs_are_tried_first():
+    """An output that cannot be written is told before a device is opened; trying it changes nothing."""
+    nowhere = SELF + ("--device", "vendor=no-such-vendor")
+    for option, name in (("--out", "absent/o.npy"), ("--weights-out", "absent/w.npy"), ("--heatmap", "absent/h.png")):
+        must_fail(USAGE, f"{option} {name}: cannot be written", *nowhere, option, name)
+    write("kept.npy", b"kept")
+    for name in ("kept.npy", "not-made.npy"):
+        must_fail(NO_DEVICE, "no-such-vendor", *nowhere, "--out", name)
+    with open("kept.npy", "rb") as f:
+        must(f.read() == b"kept" and not os.path.exists("not-made.npy"), "a file was made or destroyed")
+
+
 def test_no_gnuplot():
     must_fail(USAGE, "gnuplot is not installed", *SELF, "--heatmap", "n.png", "--out", "n.npy",
               env={"PATH": "nowhere"})
@@ -531,39 +543,6 @@ def test_check_nothing():
     must_fail(USAGE, "there is no case.json", "check", "empty")
     must_fail(USAGE, "cannot be opened", "check", "nowhere")
     must_fail(USAGE, "DIR is missing", "check")
-
-
-def test_tune():
-    """Killed while it measures, it goes on from there; bad options and a folder that keeps nothing are told."""
-    child = subprocess.Popen([BINARY, "tune", "--cache", "tuned", "--seconds", "60", "-v"], stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE)
-    for line in child.stderr:
-        if line.endswith(b" ms\n"):
-            break
-    child.kill()
-    child.stderr.close()
-    child.wait()
-    r = json.loads(must_run("tune", "--cache", "tuned", "--seconds", "0.0001", "--json").out)
-    must(r["known"] >= 1 and r["remaining"] == r["candidates"] - r["known"] and r["choices"], r)
-    must(all(c["seconds"] > 0 for c in r["choices"]), r)
-    for value in ("0", "-1", "nan", "x", "1e9"):
-        must_fail(USAGE, "--seconds", "tune", "--seconds", value)
-    must_fail(USAGE, "no cache folder", "tune", "--no-cache")
-    must_fail(USAGE, "ignores tuning", "tune", "--no-tuning")
-    must_fail(USAGE, "unexpected argument", "tune", "gpu")
-    # kernels that cannot be read say nothing about what candidates are worth
-    must_fail(USAGE, "cannot be read", "tune", "--cache", "untuned", "--kernel-dir", "nowhere")
-    r = json.loads(must_run("tune", "--cache", "untuned", "--seconds", "0.0001", "--json").out)
-    must(r["known"] == 0 and r["remaining"] == r["candidates"], r)
-
-
-def test_clblast():
-    """A file of parameters for CLBlast: what is wrong with it is told, with its name."""
-    explain = ("explain", "--attention", "1,1,1,4,4,8", "--clblast")
-    must_fail(USAGE, "--clblast none.txt: cannot be opened", *explain, "none.txt")
-    must_run(*explain, write("tuned.txt", b"# nothing\n"))
-    write("tuned.txt", b"GemmRoutine XGEMM_MIN_INDIRECT_SIZE=x\n")
-    must_fail(USAGE, "XGEMM_MIN_INDIRECT_SIZE of GemmRoutine is \"x\"; it must be", *explain, "tuned.txt")
 
 
 # ---- main ------------------------------------------------------------------------------------------------------------

@@ -66,7 +66,8 @@ typedef struct clattn_context_options {
     const char *selector;      /* default NULL: the best device */
     clattn_verify_mode verify; /* default CLATTN_VERIFY_ONCE */
     const char *cache_dir;     /* default NULL: $XDG_CACHE_HOME/clattn or ~/.cache/clattn; "": keep nothing on disk */
-    const char *kernel_dir;    /* default NULL: the kernels inside the library; else read .cl files from this folder */
+    const char *kernel_dir;    /* default NULL: the kernels inside the library; else read .cl files from this folder,
+                                  which must be there (FILE_FAILED) */
     clattn_log_fn log;         /* default NULL: silent */
     void *log_user;
     int profiling; /* default 0; 1 makes the queue record device times, for events of clattn/interop.h */

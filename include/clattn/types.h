@@ -1,4 +1,8 @@
-/* Element types and tensor views, shared by every public header. */
+/* Element types and tensor views, shared by every public header.
+ *
+ * Descriptions and options begin with struct_size, so that a program runs with a later library than the header it was
+ * built with. Structs of one call's tensors (clattn_mha_io, ...) and those that the library fills in (clattn_plan_info,
+ * clattn_device_info, ...) have none: their layout changes only together with the library's soversion. */
 #ifndef CLATTN_TYPES_H
 #define CLATTN_TYPES_H
 

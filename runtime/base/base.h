@@ -70,6 +70,7 @@ uint16_t clattn__float_to_bf16(float value);
 double clattn__os_seconds(void); /* monotonic */
 /* $XDG_CACHE_HOME/clattn, else $HOME/.cache/clattn; false when neither is set to an absolute path. Caller frees. */
 bool clattn__os_cache_dir(char **path);
+bool clattn__os_is_dir(const char *path);
 bool clattn__os_make_dirs(const char *path);    /* mode 0700; true when it is there afterwards */
 bool clattn__os_writable_dir(const char *path); /* a folder in which this process may create files */
 /* Whole file with a NUL behind it; NULL when it cannot be read or is larger than limit. Caller frees. */
@@ -88,6 +89,10 @@ typedef struct clattn__mark {
 bool clattn__os_mark(const char *stem, clattn__mark *mark);
 void clattn__os_unmark(clattn__mark *mark);
 bool clattn__os_mark_abandoned(const char *path); /* who made it has ended and left it behind */
+/* Waits until no other process holds the lock file, which is made when it is not there, and stays. The number is for
+ * unlock; -1 when there are no locks in that place. */
+int clattn__os_lock(const char *path);
+void clattn__os_unlock(int lock);
 /* Calls visit with the name of each entry that does not begin with a dot; an absent folder is an empty one. */
 void clattn__os_list_dir(const char *path, void (*visit)(void *user, const char *name), void *user);
 

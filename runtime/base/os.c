@@ -41,14 +41,14 @@ bool clattn__os_cache_dir(char **path) {
     return true;
 }
 
-static bool is_folder(const char *path) {
+bool clattn__os_is_dir(const char *path) {
     struct stat about;
     return stat(path, &about) == 0 && S_ISDIR(about.st_mode);
 }
 
 bool clattn__os_make_dirs(const char *path) {
     if (!path[0]) return false;
-    if (is_folder(path)) return true;
+    if (clattn__os_is_dir(path)) return true;
     char *prefix = clattn__strdup(path);
     if (!prefix) return false;
     /* Each prefix in turn; a failure shows in the final check. From 1: the root is there. */
@@ -60,10 +60,10 @@ bool clattn__os_make_dirs(const char *path) {
     }
     mkdir(prefix, 0700);
     clattn__free(prefix);
-    return is_folder(path);
+    return clattn__os_is_dir(path);
 }
 
-bool clattn__os_writable_dir(const char *path) { return is_folder(path) && access(path, W_OK | X_OK) == 0; }
+bool clattn__os_writable_dir(const char *path) { return clattn__os_is_dir(path) && access(path, W_OK | X_OK) == 0; }
 
 char *clattn__os_read_file(const char *path, size_t limit, size_t *count) {
     struct stat about;
@@ -165,6 +165,21 @@ bool clattn__os_mark_abandoned(const char *path) {
     const bool abandoned = locked && fstat(file, &about) == 0 && about.st_nlink > 0; /* 0: removed meanwhile */
     close(file);
     return abandoned;
+}
+
+int clattn__os_lock(const char *path) {
+    const int lock = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (lock < 0) return -1;
+    int locked;
+    do locked = flock(lock, LOCK_EX);
+    while (locked != 0 && errno == EINTR);
+    if (locked == 0) return lock;
+    close(lock);
+    return -1;
+}
+
+void clattn__os_unlock(int lock) {
+    if (lock >= 0) close(lock); /* which gives the lock back */
 }
 
 bool clattn__os_file_info(const char *path, size_t *bytes, int64_t *modified) {

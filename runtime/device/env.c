@@ -30,6 +30,10 @@ static clattn_status start(clattn__env *env, const clattn_context_options *optio
     env->lock = clattn__mutex_create();
     if (!env->lock) return CLATTN_OUT_OF_MEMORY;
     if (options->kernel_dir && options->kernel_dir[0]) {
+        if (!clattn__os_is_dir(options->kernel_dir))
+            return clattn__fail(CLATTN_FILE_FAILED,
+                                "options.kernel_dir is \"%s\"; it must be a folder that holds the .cl files",
+                                options->kernel_dir);
         env->kernel_dir = clattn__strdup(options->kernel_dir);
         if (!env->kernel_dir) return CLATTN_OUT_OF_MEMORY;
     }
