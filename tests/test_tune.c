@@ -103,6 +103,35 @@ static int chosen(clattn_context *context, const char **origin) {
     return -1;
 }
 
+/* Two processes that tune at once: neither loses what the other measured, and who starts anew does. */
+static void both_are_kept(void) {
+    clattn_context *one = open_context(), *other = open_context(), *third = open_context();
+    clattn__measured rows[3];
+    for (int i = 0; i < 3; i++) rows[i] = row_of("gemm-32bit", "gemm_tiled", (clattn__params){{i}}, 1000 + i);
+    REQUIRE(one && other && third, "no contexts");
+    clattn__tuning_forget(one);
+    CHECK(!clattn__tuning_find(one, &rows[0]) && !clattn__tuning_find(other, &rows[0]), "measured before");
+    CHECK(clattn__tuning_record(one, &rows[0]) == CLATTN_OK && clattn__tuning_save(one) == CLATTN_OK, "%s",
+          clattn_last_error());
+    CHECK(clattn__tuning_record(other, &rows[1]) == CLATTN_OK && clattn__tuning_save(other) == CLATTN_OK, "%s",
+          clattn_last_error());
+    CHECK(clattn__tuning_record(one, &rows[2]) == CLATTN_OK && clattn__tuning_save(one) == CLATTN_OK, "%s",
+          clattn_last_error());
+    for (int i = 0; i < 3; i++) {
+        const long long nanoseconds = rows[i].nanoseconds;
+        rows[i].nanoseconds = 0;
+        CHECK(clattn__tuning_find(third, &rows[i]) && rows[i].nanoseconds == nanoseconds, "row %d is lost", i);
+    }
+    reload(other);
+    clattn__tuning_forget(other);
+    CHECK(clattn__tuning_save(other) == CLATTN_OK, "%s", clattn_last_error());
+    reload(third);
+    CHECK(!clattn__tuning_find(third, &rows[0]) && !warnings[0], "not forgotten, or: %s", warnings);
+    clattn_context_destroy(&one);
+    clattn_context_destroy(&other);
+    clattn_context_destroy(&third);
+}
+
 static bool has_two(clattn_context *context) {
     clattn__candidates list;
     const clattn__attn_impl *impl = first_kernel(context, &list);
@@ -495,6 +524,7 @@ int main(int argc, char **argv) {
     static const clattn_test files[] = {{"damaged_files_are_ignored", damaged_files_are_ignored},
                                         {"hostile_files_are_ignored", hostile_files_are_ignored},
                                         {"folders_that_take_nothing", folders_that_take_nothing},
+                                        {"both_are_kept", both_are_kept},
                                         {NULL, NULL}};
     static const clattn_test search[] = {{"goes_on", goes_on},
                                          {"wrong_ones_are_rejected", wrong_ones_are_rejected},

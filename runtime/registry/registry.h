@@ -53,6 +53,7 @@ typedef struct clattn__tuning {
     char *note;   /* why a file is ignored; NULL */
     bool ignored; /* asked for by the context's options */
     bool loaded;
+    bool renewed; /* forget(): the next save replaces the file; others add to what is there by then */
     clattn__mutex *lock;
 } clattn__tuning;
 

@@ -265,6 +265,7 @@ void clattn__tuning_forget(clattn_context *context) {
     clattn__mutex_lock(context->tuning.lock);
     load(context);
     context->tuning.count = 0;
+    context->tuning.renewed = true;
     clattn__mutex_unlock(context->tuning.lock);
 }
 
@@ -291,29 +292,67 @@ static void write_rows(const clattn_context *context, clattn__text *text) {
     }
 }
 
-clattn_status clattn__tuning_save(clattn_context *context) {
-    char hash[33], *folder = folder_of(&context->env), *path = path_of(&context->env);
+/* Takes over what another process has measured since the file was read. Its rows go behind those that are here, in
+ * their order, so that each kernel's own choice stays before its others. */
+static void merge_file(clattn_context *context, const char *path) {
+    clattn__tuning theirs = {0}, *ours = &context->tuning;
+    char key[33];
+    size_t count = 0;
+    tuning_key(&context->env, key);
+    char *text = ours->renewed ? NULL : clattn__os_read_file(path, LARGEST_FILE, &count);
+    if (text && !parse(&theirs, text, count, key))
+        for (int i = 0; i < theirs.count; i++) {
+            const clattn__measured *row = &theirs.rows[i];
+            if (!find(ours, row->workload, row->kernel, &row->params) && !add(ours, row)) break;
+        }
+    clattn__free(text);
+    clattn__free(theirs.rows);
+}
+
+static clattn_status write_file(clattn_context *context, const char *path) {
+    char hash[33];
     clattn__text body = {0}, file = {0};
-    if (!context->env.cache_dir)
-        return clattn__fail(CLATTN_FILE_FAILED, "the context has no cache folder to keep measurements in");
-    clattn__mutex_lock(context->tuning.lock);
-    load(context);
+    clattn_status status = CLATTN_OK;
     write_rows(context, &body);
     clattn__hash_hex(body.data ? body.data : "", body.length, hash);
     clattn__text_add(&file, "%s%s\n%s", MAGIC, hash, body.data ? body.data : "");
-    clattn_status status = CLATTN_OK;
-    if (!folder || !path || body.failed || file.failed)
+    if (body.failed || file.failed)
         status = clattn__fail(CLATTN_OUT_OF_MEMORY, "no memory for the tuning file");
-    else if (!clattn__os_make_dirs(folder) || !clattn__os_write_file(path, file.data, file.length))
+    else if (!clattn__os_write_file(path, file.data, file.length))
         status =
             clattn__fail(CLATTN_FILE_FAILED, "%s cannot be written: the folder or the disk does not take it", path);
-    if (status == CLATTN_OK) {
-        clattn__free(context->tuning.note); /* what was odd is replaced */
-        context->tuning.note = NULL;
-    }
-    clattn__mutex_unlock(context->tuning.lock);
     clattn__text_free(&body);
     clattn__text_free(&file);
+    return status;
+}
+
+/* Two processes may tune at once: each adds its rows to what the other has written. */
+static clattn_status save_locked(clattn_context *context, const char *path) {
+    clattn__text name = {0};
+    clattn__text_add(&name, "%s.lock", path);
+    const int lock = name.failed ? -1 : clattn__os_lock(name.data);
+    merge_file(context, path);
+    const clattn_status status = write_file(context, path);
+    clattn__os_unlock(lock);
+    clattn__text_free(&name);
+    if (status != CLATTN_OK) return status;
+    context->tuning.renewed = false;
+    clattn__free(context->tuning.note); /* what was odd is replaced */
+    context->tuning.note = NULL;
+    return CLATTN_OK;
+}
+
+clattn_status clattn__tuning_save(clattn_context *context) {
+    if (!context->env.cache_dir)
+        return clattn__fail(CLATTN_FILE_FAILED, "the context has no cache folder to keep measurements in");
+    char *folder = folder_of(&context->env), *path = path_of(&context->env);
+    clattn_status status = folder && path ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
+    if (status == CLATTN_OK && !clattn__os_make_dirs(folder))
+        status = clattn__fail(CLATTN_FILE_FAILED, "%s cannot be written: the folder cannot be made", path);
+    clattn__mutex_lock(context->tuning.lock);
+    load(context);
+    if (status == CLATTN_OK) status = save_locked(context, path);
+    clattn__mutex_unlock(context->tuning.lock);
     clattn__free(folder);
     clattn__free(path);
     return status;
