@@ -45,7 +45,7 @@
 #include "inc/vendor.clh"
 
 #define KEYS 4 /* keys per item and block */
-/* Whole sub-groups work on the same rows: each item reads an element of them, and the others hear it. */
+/* Whole sub-groups work on the same rows. */
 #define SHARED_ROWS (HAVE_BROADCAST(TILE_X) && DEPTH % SUBGROUP == 0 && VALUE_KEYS % SUBGROUP == 0)
 #define ITEMS (TILE_X * TILE_Y)
 #define BLOCK_Q (TILE_Y * ROWS)
@@ -69,17 +69,9 @@
 #error "AREA_FLOATS is too small for these tiles"
 #endif
 
-/* An item's rows and vectors of columns are written out, not kept in arrays: an array whose loops are unrolled late
- * stays in memory on Intel's compiler. EACH_ROW(DO) is DO(0) DO(1) ...; the number names parts of a float4. */
-#if ROWS == 1
-#define EACH_ROW(DO) DO(0)
-#elif ROWS == 2
-#define EACH_ROW(DO) DO(0) DO(1)
-#elif ROWS == 4
-#define EACH_ROW(DO) DO(0) DO(1) DO(2) DO(3)
-#else
-#error "ROWS must be 1, 2 or 4"
-#endif
+#include "inc/tile_product.clh" /* after what it needs */
+
+/* An item's vectors of columns, written out like its rows. */
 #if VALUE_VECTORS == 1
 #define EACH_VECTOR(DO) DO(0)
 #elif VALUE_VECTORS == 2
@@ -91,16 +83,6 @@
 #else
 #error "VALUE_DIM must be at most 16 * TILE_X"
 #endif
-
-/* Four neighbouring columns of an item's rows: scores or weights. */
-typedef struct row_tile {
-    float4 r0, r1, r2, r3;
-} row_tile;
-
-/* The same while they are being summed. */
-typedef struct sum_tile {
-    four r0, r1, r2, r3;
-} sum_tile;
 
 /* All its columns of the output. */
 typedef struct value_tile {
@@ -182,60 +164,6 @@ static inline uint forbidden_keys(const attn_head *head, int row, int last_row, 
 
 /* Those of row r as a mask for select(). */
 #define HIDDEN(n) (((int4)((int)(forbidden >> (KEYS * n))) & (int4)(1, 2, 4, 8)) != (int4)(0))
-
-/* Four neighbouring elements of each of an item's rows. */
-INLINE row_tile load_rows(const __local float4 *first, const int ld) {
-    row_tile rows;
-#define LOAD_ROW(n) rows.r##n = first[n * TILE_Y * ld];
-    EACH_ROW(LOAD_ROW)
-    return rows;
-}
-
-/* The terms of one step of a product: TERMS neighbouring elements of each of an item's rows, and
- *   sums += left (rows, TERMS) * right (TERMS, columns)    rows of right `ld` apart
- */
-#if SHARED_ROWS
-#define TERMS SUBGROUP
-typedef struct left_tile {
-    float r0, r1, r2, r3; /* element `lane` of each row */
-} left_tile;
-
-INLINE left_tile load_left(const __local float4 *first, const int ld) {
-    const int lane = (int)get_local_id(0) % SUBGROUP;
-    left_tile left;
-#define LOAD_SHARED(n) left.r##n = ((const __local float *)(first + n * TILE_Y * ld))[lane];
-    EACH_ROW(LOAD_SHARED)
-    return left;
-}
-
-INLINE void add_terms(sum_tile *sums, const left_tile *left, const __local float4 *right, const int ld) {
-#define ADD_SHARED(n) sums->r##n = four_of(fma((float4)(broadcast(left->r##n, lane)), x, float4_of(sums->r##n)));
-#define ADD_LANE(n)                                                                                                    \
-    {                                                                                                                  \
-        enum { lane = n };                                                                                             \
-        const float4 x = right[lane * ld];                                                                             \
-        EACH_ROW(ADD_SHARED)                                                                                           \
-    }
-#define EIGHT_LANES(DO, n) DO(n) DO(n + 1) DO(n + 2) DO(n + 3) DO(n + 4) DO(n + 5) DO(n + 6) DO(n + 7)
-    EIGHT_LANES(ADD_LANE, 0)
-#if SUBGROUP == 16
-    EIGHT_LANES(ADD_LANE, 8)
-#endif
-}
-#else
-#define TERMS 4
-typedef row_tile left_tile;
-#define load_left load_rows
-
-INLINE void add_terms(sum_tile *sums, const row_tile *left, const __local float4 *right, const int ld) {
-    const float4 x = right[0], y = right[ld], z = right[2 * ld], w = right[3 * ld];
-#define ADD_TERMS(n) add_four(&sums->r##n, left->r##n, x, y, z, w);
-    EACH_ROW(ADD_TERMS)
-}
-#endif
-
-/* The step of a loop over `terms` terms. Of a loop that could run once only, what it reads would be read before it. */
-#define STEP(terms) ((terms) > TERMS ? ROLLED(TERMS) : TERMS)
 
 /* s += Q K^T for one staged slice; query: this item's first row, key: its first column. */
 INLINE void add_scores(sum_tile *s, const __local float4 *query, const __local float4 *key) {

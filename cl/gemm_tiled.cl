@@ -2,117 +2,147 @@
  *
  *          k ->                        BLOCK_N
  *         +--------+----+           +---------+---------+    A work-group owns BLOCK_M x BLOCK_N elements of y. For
- *         | x tile |tail|         k | W tile  |  next   |    each BLOCK_K steps of k it brings both tiles into local
- * BLOCK_M |        |    |    x    | |(BLOCK_K,|         |    memory; each work-item then adds to its PER_Y x PER_X
- *         +--------+----+         v | BLOCK_N)|         |    elements, which lie ITEMS_Y rows and ITEMS_X columns
- *         |  next  |    |           +---------+---------+    apart, so that neighbours read and write neighbouring
- *         +--------+----+           |  tail   |         |    words.
+ *         | x tile |tail|         k | W tile  |  next   |    each DEPTH steps of k it brings both tiles into local
+ * BLOCK_M |        |    |    x    | |(DEPTH,  |         |    memory; each work-item then adds to its ROWS rows, which
+ *         +--------+----+         v | BLOCK_N)|         |    lie TILE_Y apart, of VECTORS times four columns, which
+ *         |  next  |    |           +---------+---------+    lie 4 * TILE_X apart.
+ *         +--------+----+           |  tail   |         |
  *                                   +---------+---------+
  * x and y lie in memory as storage (inc/types.clh); the tiles, the weight and all arithmetic are float.
  *
  * Tails. Rows: loads repeat the last row, stores are guarded. Columns and k: the weight is stored transposed, (k, n),
- * with zeros up to a multiple of WEIGHT_PAD and of BLOCK_K; beyond k the x tile holds zeros, whatever is in memory. */
+ * with zeros up to a multiple of BLOCK_N and of DEPTH; beyond k the x tile holds zeros, whatever is in memory.
+ *
+ * Tile macros, chosen by the host half:
+ *   TILE_X, TILE_Y: the work-group, 8 or 16 items each way.
+ *   ROWS: rows of an item, 4 or 8.  VECTORS: its float4 of columns, 1 or 2. Registers: 4 * ROWS * VECTORS sums.
+ *   DEPTH: steps of k per tile; a multiple of 4, and of SUBGROUP where sub-groups share rows; 16 in use.
+ * What follows from them:
+ *   ITEMS: of the work-group.  BLOCK_M, BLOCK_N: rows and columns of its block of y.
+ *   X_LOADS, W_LOADS: float4 that an item brings of each tile.
+ *   X_LD, W_LD: float4 per row of the tiles; one more than needed of x, so that neighbouring rows start in other banks.
+ *   Local: 16 * (BLOCK_M * X_LD + DEPTH * W_LD) bytes, 18 KB with 16 x 16 items of 8 x 8. */
 #include "inc/gemm.clh"
 #include "inc/local.clh"
 #include "inc/types.clh"
 #include "inc/vendor.clh"
 
-/* ITEMS_X, ITEMS_Y: the work-group, 8 or 16 each way. PER_X, PER_Y: columns and rows per work-item, 4 by default. */
-#if ITEMS_X != 8 && ITEMS_X != 16
-#error "ITEMS_X must be 8 or 16"
+#if (TILE_X != 8 && TILE_X != 16) || (TILE_Y != 8 && TILE_Y != 16)
+#error "TILE_X and TILE_Y must be 8 or 16"
 #endif
-#if ITEMS_Y != 8 && ITEMS_Y != 16
-#error "ITEMS_Y must be 8 or 16"
-#endif
-#define PER_X 4
-#define PER_Y 4
-#define ITEMS (ITEMS_X * ITEMS_Y)
-/* BLOCK_M, BLOCK_N: rows and columns of a work-group's block of y. */
-#define BLOCK_M (ITEMS_Y * PER_Y)
-#define BLOCK_N (ITEMS_X * PER_X)
-/* BLOCK_K: steps of k per tile: 8 or 16. Local: BLOCK_K * (BLOCK_M + 1 + BLOCK_N) floats, 8.1 KB with 16 x 16 items. */
-#if BLOCK_K != 8 && BLOCK_K != 16
-#error "BLOCK_K must be 8 or 16"
-#endif
-/* WEIGHT_PAD: columns that the stored weight is padded to; a multiple of BLOCK_N. */
-#if WEIGHT_PAD % BLOCK_N != 0
-#error "WEIGHT_PAD must be a multiple of ITEMS_X * PER_X"
+#define ITEMS (TILE_X * TILE_Y)
+#define BLOCK_M (TILE_Y * ROWS)
+#define BLOCK_N (TILE_X * VECTORS * 4)
+#define X_LD (DEPTH / 4 + 1)
+#define W_LD (TILE_X * VECTORS)
+#define X_LOADS (BLOCK_M * (DEPTH / 4) / ITEMS)
+#define W_LOADS (DEPTH * W_LD / ITEMS)
+#if DEPTH % 4 != 0 || X_LOADS * ITEMS != BLOCK_M * (DEPTH / 4) || W_LOADS * ITEMS != DEPTH * W_LD
+#error "DEPTH must be a multiple of 4, and both tiles a multiple of the work-group"
 #endif
 
-#define X_STRIDE (BLOCK_M + 1) /* odd: the transposing stores of the x tile fall into different banks */
-#define X_LOADS (BLOCK_M * BLOCK_K / ITEMS)
-#define W_LOADS (BLOCK_N * BLOCK_K / ITEMS)
+#define SHARED_ROWS (HAVE_BROADCAST(TILE_X) && DEPTH % SUBGROUP == 0)
+#include "inc/tile_product.clh" /* after what it needs */
 
-__kernel __attribute__((reqd_work_group_size(ITEMS_X, ITEMS_Y, 1))) void
-gemm_tiled(const clattn_gemm_args a,   /* grid: work-groups for blocks from a.first_block_m, _n on         */
-           const __global storage *x,  /* (m, k) at a.x                                                     */
-           const __global float *w,    /* (k up to a multiple of BLOCK_K, n up to a multiple of WEIGHT_PAD) */
-           const __global float *bias, /* (n), read when a.has_bias                                         */
-           __global storage *y)        /* (m, n) at a.y; overwritten whatever it holds, or added to         */
+#if VECTORS == 1
+#define EACH_VECTOR(DO) DO(0)
+#elif VECTORS == 2
+#define EACH_VECTOR(DO) DO(0) DO(1)
+#else
+#error "VECTORS must be 1 or 2"
+#endif
+
+/* All columns of an item's rows. */
+typedef struct block_tile {
+    sum_tile c0, c1;
+} block_tile;
+
+/* Where column c of a row of y lies. */
+static inline clattn_i64 column_offset(const clattn_gemm_args *a, int c) {
+    const int in_part = c % a->part_columns;
+    return c / a->part_columns * a->y_part + in_part / a->width * a->y.head + in_part % a->width;
+}
+
+static inline void put1(const clattn_gemm_args *a, __global storage *row, int c, float x) {
+    if (c >= a->n) return;
+    __global storage *to = row + column_offset(a, c);
+    store1(a->accumulate ? load1(to) + x : x, to);
+}
+
+/* Four neighbouring columns of a row; together: of the same head, and all of them exist. */
+static inline void put4(const clattn_gemm_args *a, __global storage *row, int c, float4 x, bool together) {
+    if (together) {
+        __global storage *to = row + column_offset(a, c);
+        store4(a->accumulate ? load4(to) + x : x, to);
+        return;
+    }
+    put1(a, row, c, x.x);
+    put1(a, row, c + 1, x.y);
+    put1(a, row, c + 2, x.z);
+    put1(a, row, c + 3, x.w);
+}
+
+/* Four columns of an item's rows, from (m, c) on. */
+static inline void put_rows(const clattn_gemm_args *a, __global storage *y, int m, int c, const sum_tile *sums,
+                            const __global float4 *bias) {
+    if (c >= a->n) return;
+    const float4 start = a->has_bias ? bias[c / 4] : (float4)(0.0f);
+    const bool together = c + 4 <= a->n && a->width % 4 == 0;
+#define PUT_ROW(n)                                                                                                     \
+    if (m + n * TILE_Y < a->m)                                                                                         \
+        put4(a, y + row_offset(&a->y, a->rows, m + n * TILE_Y), c, float4_of(sums->r##n) + start, together);
+    EACH_ROW(PUT_ROW)
+}
+
+__kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(TILE_X, TILE_Y, 1))) void
+gemm_tiled(const clattn_gemm_args a,    /* grid: work-groups for blocks from a.first_block_m, _n on      */
+           const __global storage *x,   /* (m, k) at a.x                                                  */
+           const __global float4 *w,    /* (k up to a multiple of DEPTH, n up to a multiple of BLOCK_N)   */
+           const __global float4 *bias, /* (n up to a multiple of BLOCK_N), read when a.has_bias          */
+           __global storage *y)         /* (m, n) at a.y; overwritten whatever it holds, or added to      */
 {
-    __local float x_tile[BLOCK_K * X_STRIDE]; /* (BLOCK_K, BLOCK_M) */
-    __local float w_tile[BLOCK_K * BLOCK_N];  /* (BLOCK_K, BLOCK_N) */
-    const int item_x = (int)get_local_id(0), item_y = (int)get_local_id(1), item = item_y * ITEMS_X + item_x;
+    __local float4 x_tile[BLOCK_M * X_LD]; /* (BLOCK_M, DEPTH), padded rows */
+    __local float4 w_tile[DEPTH * W_LD];   /* (DEPTH, BLOCK_N)              */
+    const int tx = (int)get_local_id(0), ty = (int)get_local_id(1), item = ty * TILE_X + tx;
     const int2 start = block_start(&a, BLOCK_M, BLOCK_N);
     const int m_first = start.x, n_first = start.y;
-    const long w_row = (a.n + WEIGHT_PAD - 1) / WEIGHT_PAD * WEIGHT_PAD;
-    const int load_k = item % BLOCK_K; /* the column of the x tile that this item always loads */
+    const long w_row = (a.n + BLOCK_N - 1) / BLOCK_N * W_LD;
+    /* what an item brings of x: always the same four columns, of every (ITEMS / (DEPTH / 4))th row */
+    const int load_row = item / (DEPTH / 4), load_column = item % (DEPTH / 4);
     POISON(x_tile, item, ITEMS);
     POISON(w_tile, item, ITEMS);
 
     const __global storage *x_from[X_LOADS];
     UNROLL
-    for (int i = 0; i < X_LOADS; i++)
-        x_from[i] = x + row_offset(&a.x, a.rows, min(a.m - 1, m_first + (i * ITEMS + item) / BLOCK_K)) + load_k;
-
-    float sum[PER_Y][PER_X];
-    UNROLL
-    for (int i = 0; i < PER_Y; i++) {
-        UNROLL
-        for (int j = 0; j < PER_X; j++) sum[i][j] = 0.0f;
+    for (int i = 0; i < X_LOADS; i++) {
+        const int m = min(a.m - 1, m_first + load_row + i * (ITEMS / (DEPTH / 4)));
+        x_from[i] = x + row_offset(&a.x, a.rows, m) + 4 * load_column;
     }
+    const __global float4 *w_from = w + (item / W_LD * w_row + n_first / 4 + item % W_LD);
 
-    for (int k_first = 0; k_first < a.k; k_first += BLOCK_K) {
+    block_tile sums;
+#define CLEAR_ROW(n) sums.c0.r##n = sums.c1.r##n = four_of((float4)(0.0f));
+    EACH_ROW(CLEAR_ROW)
+    NO_UNROLL
+    for (int k_first = 0; k_first < a.k; k_first += DEPTH) {
         UNROLL
         for (int i = 0; i < X_LOADS; i++)
-            x_tile[load_k * X_STRIDE + (i * ITEMS + item) / BLOCK_K] =
-                k_first + load_k < a.k ? load1(x_from[i] + k_first) : 0.0f;
+            x_tile[(load_row + i * (ITEMS / (DEPTH / 4))) * X_LD + load_column] =
+                load4_part(x_from[i] + k_first, a.k - k_first - 4 * load_column);
         UNROLL
-        for (int i = 0; i < W_LOADS; i++) {
-            const int at = i * ITEMS + item;
-            w_tile[at] = w[(k_first + at / BLOCK_N) * w_row + n_first + at % BLOCK_N];
-        }
+        for (int i = 0; i < W_LOADS; i++)
+            w_tile[i * ITEMS + item] = w_from[(k_first + i * (ITEMS / W_LD)) * w_row];
         barrier(CLK_LOCAL_MEM_FENCE);
 
-        UNROLL_DEPTH
-        for (int k = 0; k < BLOCK_K; k++) {
-            float weight[PER_X];
-            UNROLL
-            for (int j = 0; j < PER_X; j++) weight[j] = w_tile[k * BLOCK_N + j * ITEMS_X + item_x];
-            UNROLL
-            for (int i = 0; i < PER_Y; i++) {
-                const float value = x_tile[k * X_STRIDE + i * ITEMS_Y + item_y];
-                UNROLL
-                for (int j = 0; j < PER_X; j++) sum[i][j] = muladd(value, weight[j], sum[i][j]);
-            }
+        UNROLL_TERMS
+        for (int d = 0; d < DEPTH; d += STEP(DEPTH)) {
+            const left_tile left = load_left(x_tile + (ty * X_LD + d / 4), X_LD);
+#define ADD_VECTOR(n) add_terms(&sums.c##n, &left, w_tile + (d * W_LD + n * TILE_X + tx), W_LD);
+            EACH_VECTOR(ADD_VECTOR)
         }
         barrier(CLK_LOCAL_MEM_FENCE);
     }
 
-    UNROLL
-    for (int j = 0; j < PER_X; j++) {
-        const int c = n_first + j * ITEMS_X + item_x;
-        if (c >= a.n) continue;
-        const float start = a.has_bias ? bias[c] : 0.0f;
-        const int in_part = c % a.part_columns;
-        const long column_at = c / a.part_columns * a.y_part + in_part / a.width * a.y.head + in_part % a.width;
-        UNROLL
-        for (int i = 0; i < PER_Y; i++) {
-            const int m = m_first + i * ITEMS_Y + item_y;
-            if (m >= a.m) continue;
-            __global storage *to = y + row_offset(&a.y, a.rows, m) + column_at;
-            const float value = sum[i][j] + start;
-            store1(a.accumulate ? load1(to) + value : value, to);
-        }
-    }
+#define PUT_VECTOR(n) put_rows(&a, y, m_first + ty, n_first + 4 * (n * TILE_X + tx), &sums.c##n, bias);
+    EACH_VECTOR(PUT_VECTOR)
 }

@@ -9,7 +9,6 @@
 #include "ref/ref.h"
 
 /* ---- a device ---------------------------------------------------------------------------------------------------- */
-
 static clattn__env env;
 static clattn__programs programs;
 
@@ -137,8 +136,11 @@ static void release(stage *s) {
     free(s->tolerance);
 }
 
+static const clattn__params *forced; /* parameters that kernels are made with; NULL: their own choice */
+
 static clattn_status prepare(clattn__gemm_kernel *kernel, const clattn__gemm_impl *impl, const product *p,
                              const stage *s) {
+    const clattn__candidates one = {.set = {forced ? *forced : (clattn__params){{0}}}, .count = 1};
     *kernel = (clattn__gemm_kernel){.impl = impl,
                                     .programs = &programs,
                                     .problem = {.m = s->args.m,
@@ -149,7 +151,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const clattn__gemm_imp
                                                 .split_heads = p->width != 0,
                                                 .bias = !p->no_bias,
                                                 .activation = s->activation}};
-    return clattn__gemm_prepare(kernel, NULL, s->w, s->w_row, p->no_bias ? NULL : s->bias);
+    return clattn__gemm_prepare(kernel, forced ? &one : NULL, s->w, s->w_row, p->no_bias ? NULL : s->bias);
 }
 
 /* As the device sees it; the caller frees. */
@@ -285,19 +287,18 @@ static void check_activations(const clattn__gemm_impl *impl) {
     }
 }
 
-static void check_products(const clattn__gemm_impl *impl, bool split) {
+static void check_products(const clattn__gemm_impl *impl) {
     if (!open_device()) return;
     for (size_t i = 0; i < CLATTN__COUNT(plain_products); i++) check_product(impl, &plain_products[i], 100 + i);
-    for (size_t i = 0; i < CLATTN__COUNT(split_products) && split; i++)
-        check_product(impl, &split_products[i], 200 + i);
+    for (size_t i = 0; i < CLATTN__COUNT(split_products); i++) check_product(impl, &split_products[i], 200 + i);
     check_narrow(impl);
     check_activations(impl);
     close_device();
 }
 
-static void test_cpu(void) { check_products(&clattn__gemm_cpu, true); }
-static void test_tiled(void) { check_products(&clattn__gemm_tiled, true); }
-static void test_host(void) { check_products(&clattn__gemm_host, true); }
+static void test_cpu(void) { check_products(&clattn__gemm_cpu); }
+static void test_tiled(void) { check_products(&clattn__gemm_tiled); }
+static void test_host(void) { check_products(&clattn__gemm_host); }
 
 /* The register tiles that other CPUs get. */
 static void test_cpu_vector_widths(void) {
@@ -324,19 +325,49 @@ static void test_cpu_inline(void) {
     close_device();
 }
 
-/* The work-groups that weaker devices get. */
-static void test_tiled_groups(void) {
-    static const uint64_t limits[] = {64, 128, 255};
+/* Every tile: ragged products around its edges, heads whose columns come in fours and others. */
+static void test_tiled_tiles(void) {
+    static const product products[] = {{1, 129, 130, 33, 0, 0, false, false, 1},
+                                       {2, 65, 132, 20, 0, 0, true, true, 0},
+                                       {2, 34, 192, 17, 64, 3, false, false, 2},
+                                       {1, 127, 126, 40, 42, 0, false, true, 0}};
+    clattn__candidates list = {0};
     if (!open_device()) return;
-    for (size_t l = 0; l < CLATTN__COUNT(limits); l++) {
-        env.device.caps.max_work_group = limits[l];
-        check_product(&clattn__gemm_tiled, &plain_products[5], 600);
-        check_product(&clattn__gemm_tiled, &split_products[1], 601);
+    clattn__gemm_candidates(&clattn__gemm_tiled, &(clattn__gemm_problem){.m = 4096, .n = 4096}, &env.device.caps,
+                            &list);
+    for (int i = 0; i < list.count; i++) {
+        forced = &list.set[i];
+        for (size_t p = 0; p < CLATTN__COUNT(products); p++) check_product(&clattn__gemm_tiled, &products[p], 610 + p);
+        check_variant(&clattn__gemm_tiled, &products[2], CLATTN_BF16, CLATTN_ACTIVATION_NONE, 620);
     }
+    forced = NULL;
     close_device();
 }
 
-/* Nine blocks of 0.26 million multiply-adds: one launch for a GPU of today, several for one of 1 MHz. The second one
+/* Large tiles where they keep every unit busy, smaller ones elsewhere and in the work-groups of weaker devices. */
+static void test_tiled_choice(void) {
+    static const struct {
+        int m, n, units, items;
+        clattn__params tile;
+    } cases[] = {{4096, 1024, 108, 256, {{16, 16, 8, 2}}},
+                 {4096, 512, 108, 256, {{16, 16, 8, 1}}},
+                 {134, 384, 108, 256, {{16, 16, 4, 1}}},
+                 {4096, 1024, 108, 255, {{16, 8, 4, 1}}},
+                 {4096, 1024, 108, 64, {{8, 8, 4, 1}}}};
+    for (size_t i = 0; i < CLATTN__COUNT(cases); i++) {
+        const clattn__gemm_problem p = {.m = cases[i].m, .n = cases[i].n, .k = 64, .width = cases[i].n};
+        const clattn__caps caps = {.compute_units = (uint32_t)cases[i].units,
+                                   .max_work_group = (uint64_t)cases[i].items,
+                                   .max_item_sizes = {1024, 1024, 1024},
+                                   .local_memory = 32768};
+        clattn__candidates list = {0};
+        clattn__gemm_candidates(&clattn__gemm_tiled, &p, &caps, &list);
+        CHECK(memcmp(&list.set[0], &cases[i].tile, sizeof cases[i].tile) == 0, "case %d of %d tiles", (int)i,
+              list.count);
+    }
+}
+
+/* Nine blocks of 0.2 million multiply-adds: one launch for a GPU of today, several for one of 1 MHz. The second one
  * begins inside a row of blocks. */
 static void test_tiled_launches(void) {
     static const product p = {1, 130, 150, 40, 0, 0, false, true, 1};
@@ -347,10 +378,10 @@ static void test_tiled_launches(void) {
     check_product(&clattn__gemm_tiled, &p, 650); /* runs it twice */
     const int fast = clattn_test_launches();
     CHECK(fast == 2 * 1, "%d launches on a fast device", fast);
-    env.device.caps.compute_units = 1, env.device.caps.clock_mhz = 3;
+    env.device.caps.compute_units = 5, env.device.caps.clock_mhz = 1;
     check_product(&clattn__gemm_tiled, &p, 650);
     const int slow = clattn_test_launches();
-    CHECK(slow == 2 * 3, "%d launches on a slow device", slow);
+    CHECK(slow == 2 * 2, "%d launches on a slow device", slow);
     close_device();
 }
 
@@ -360,13 +391,11 @@ static void test_clblast(void) {
     if (!open_device()) return;
     for (size_t i = 0; i < CLATTN__COUNT(few); i++)
         check_product(&clattn__gemm_clblast, &plain_products[few[i]], 700 + i);
-
-    const product *p = &split_products[0];
     stage s = {0};
     clattn__gemm_kernel kernel;
-    set_layout(&s, p);
-    fill(&s, p, 1);
-    CHECK(prepare(&kernel, &clattn__gemm_clblast, p, &s) == CLATTN_OK, "%s", clattn_last_error());
+    set_layout(&s, &split_products[0]);
+    fill(&s, &split_products[0], 1);
+    CHECK(prepare(&kernel, &clattn__gemm_clblast, &split_products[0], &s) == CLATTN_OK, "%s", clattn_last_error());
     CHECK(run(&kernel, &s, &s.args) == CLATTN_UNSUPPORTED, "heads are not split silently");
     clattn__gemm_kernel_clear(&kernel);
     release(&s);
@@ -452,7 +481,7 @@ static void test_refusals(void) {
     CHECK(!clattn__gemm_cpu.supports(&problem, &gpu, &why) && strstr(why.text, "CPU"), "%s", why.text);
     CHECK(clattn__gemm_tiled.supports(&problem, &gpu, &why), "%s", why.text);
     gpu.local_memory = 4000;
-    CHECK(!clattn__gemm_tiled.supports(&problem, &gpu, &why) && strstr(why.text, "4000") && strstr(why.text, "4160"),
+    CHECK(!clattn__gemm_tiled.supports(&problem, &gpu, &why) && strstr(why.text, "4000") && strstr(why.text, "4608"),
           "%s", why.text);
     gpu.local_memory = 32768;
     gpu.max_work_group = 32;
@@ -554,7 +583,8 @@ int main(int argc, char **argv) {
                                           {"gemm_cpu vector widths", test_cpu_vector_widths},
                                           {"gemm_cpu inline", test_cpu_inline},
                                           {"gemm_tiled", test_tiled},
-                                          {"gemm_tiled work-groups", test_tiled_groups},
+                                          {"gemm_tiled tiles", test_tiled_tiles},
+                                          {"gemm_tiled choice", test_tiled_choice},
                                           {"gemm_tiled launches", test_tiled_launches},
                                           {"gemm_clblast", test_clblast},
                                           {"gemm_host", test_host},

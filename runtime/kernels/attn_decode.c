@@ -175,8 +175,8 @@ static int64_t wanted_splits(const clattn__attn_kernel *kernel, int64_t lines, i
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     const int64_t items = lines * ceil_div(rows, kernel->block_q),
                   busy = (int64_t)kernel->params.value[2] * caps->compute_units;
-    if (forced_splits) return least(forced_splits, chunks);
     if (items == 0 || chunks < 2) return 1;
+    if (forced_splits) return least(forced_splits, chunks);
     if (!is_in_groups(kernel)) return items >= busy ? 1 : least(ceil_div(busy, items), chunks);
     int64_t best = 1, best_cost = INT64_MAX;
     for (int turns = 1; turns <= MOST_TURNS; turns++) {
@@ -201,16 +201,11 @@ static clattn_status make_scratch(clattn__attn_kernel *kernel) {
     return clattn__buffer_create(kernel->programs->env, bytes > floor ? bytes : floor, &kernel->scratch);
 }
 
-/* On Intel's GPUs the lanes of a thread share its registers: with eight lanes each has enough, with sixteen if the
- * thread takes the registers of two. */
 static void add_group_options(clattn__options *options, const clattn__attn_problem *p, int rows, int group,
                               const clattn__caps *caps) {
     clattn__options_int(options, "GROUP", group);
     clattn__options_int(options, "LOADS", loads_of(p, caps, rows, group));
-    if (!caps->subgroup_lanes || caps->type != CLATTN_DEVICE_GPU) return;
-    clattn__options_int(options, "SUBGROUP", caps->subgroup_lanes);
-    if (caps->subgroup_lanes > 8 && caps->vendor == CLATTN__VENDOR_INTEL)
-        clattn__options_raw(options, "-cl-intel-256-GRF-per-thread");
+    clattn__subgroup_options(options, caps);
 }
 
 static clattn_status prepare(clattn__attn_kernel *kernel) {

@@ -128,14 +128,7 @@ static clattn_status build(clattn__attn_kernel *kernel, const tile_plan *plan) {
     clattn__options_int(&options, "DEPTH", plan->depth);
     clattn__options_int(&options, "VALUE_KEYS", plan->value_keys);
     clattn__options_int(&options, "AREA_FLOATS", (long long)plan->area_floats);
-    /* On Intel's GPUs a thread has 128 registers, whatever its lanes: with sixteen an item has no room for its tile
-     * unless the thread takes the registers of two. CPU drivers vectorise as they like, and compile faster. */
-    const clattn__caps *caps = &kernel->programs->env->device.caps;
-    if (caps->subgroup_lanes && caps->type == CLATTN_DEVICE_GPU) {
-        clattn__options_int(&options, "SUBGROUP", caps->subgroup_lanes);
-        if (caps->subgroup_lanes > 8 && caps->vendor == CLATTN__VENDOR_INTEL)
-            clattn__options_raw(&options, "-cl-intel-256-GRF-per-thread");
-    }
+    clattn__subgroup_options(&options, &kernel->programs->env->device.caps);
     clattn_status status = clattn__program_get(kernel->programs, "attn_tiled.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "attn_tiled", &kernel->kernel);

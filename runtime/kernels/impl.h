@@ -307,6 +307,8 @@ clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel,
 void clattn__storage_options(clattn__options *options, clattn_dtype dtype);
 /* The type of a cache's elements, for inc/cells.clh. */
 void clattn__cell_options(clattn__options *options, clattn_dtype cells);
+/* SUBGROUP of inc/vendor.clh on GPUs that can pin the width of sub-groups, and registers for it. */
+void clattn__subgroup_options(clattn__options *options, const clattn__caps *caps);
 /* VW for kernels on inc/lanes.clh: the device's native width on CPUs, 4 elsewhere. */
 int clattn__lanes(const clattn__caps *caps);
 /* Turns per position of features / 2 pairs, as fractions of 2^64: base^(-2i / features) / (2 pi). Caller frees; NULL

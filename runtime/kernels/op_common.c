@@ -37,6 +37,15 @@ void clattn__cell_options(clattn__options *options, clattn_dtype cells) {
     clattn__options_int(options, "CELL_I8", cells == CLATTN_I8);
 }
 
+/* On Intel's GPUs a thread has 128 registers, whatever its lanes: with eight an item has room for its tile, with
+ * sixteen if the thread takes the registers of two. CPU drivers vectorise as they like, and compile faster. */
+void clattn__subgroup_options(clattn__options *options, const clattn__caps *caps) {
+    if (!caps->subgroup_lanes || caps->type != CLATTN_DEVICE_GPU) return;
+    clattn__options_int(options, "SUBGROUP", caps->subgroup_lanes);
+    if (caps->subgroup_lanes > 8 && caps->vendor == CLATTN__VENDOR_INTEL)
+        clattn__options_raw(options, "-cl-intel-256-GRF-per-thread");
+}
+
 int clattn__lanes(const clattn__caps *caps) {
     if (caps->type != CLATTN_DEVICE_CPU) return 4;
     return caps->vector_width >= 16 ? 16 : caps->vector_width >= 8 ? 8 : 4;

@@ -135,6 +135,7 @@ static const struct {
     {MOST_TERMS, CLATTN_F16, 128},      {MOST_TERMS, CLATTN_F16, 256},
 };
 static const clattn__gemm_problem more_gemms[] = {
+    {.m = 16384, .n = 384, .k = 384, .width = 384, .bias = true},
     {.m = 134, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .bias = true},
     {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_F16, .bias = true},
     {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_BF16, .activation = CLATTN_ACTIVATION_GELU},
