@@ -285,11 +285,11 @@ static void every_kernel_is_listed(void) {
 static void bad_listings(void) {
     static seen s;
     CHECK(clattn_kernel_sources(NULL, see, &s) == CLATTN_INVALID_ARGUMENT, "context NULL");
-    clattn_context *context = open_as(NULL, "/no/such/folder");
+    clattn_context *context = open_as(NULL, "/");
     REQUIRE(context, "no context");
     CHECK(clattn_kernel_sources(context, NULL, NULL) == CLATTN_INVALID_ARGUMENT, "report NULL");
     CHECK(clattn_kernel_sources(context, see, &s) == CLATTN_FILE_FAILED &&
-              strstr(clattn_last_error(), "/no/such/folder"),
+              strstr(clattn_last_error(), "\"//"),
           "%s", clattn_last_error());
     clattn_context_destroy(&context);
 }
