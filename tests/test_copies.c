@@ -33,8 +33,12 @@ static void run(const float *query, const float *key, const float *value, float 
         memcpy(tensors[i]->stride, stride, sizeof stride);
     }
     CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+    clattn_test_transferred();
     CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
     clattn_attention_info(plan, info); /* of the second run alone */
+    const size_t transferred = clattn_test_transferred();
+    CHECK(transferred == info->copied_to_device + info->copied_to_host, "%zu bytes were copied; told are %zu and %zu",
+          transferred, info->copied_to_device, info->copied_to_host);
     clattn_attention_destroy(&plan);
 }
 
@@ -99,6 +103,47 @@ static void exact_where_staged(void) {
     free_operands(&o);
 }
 
+/* A layer too: nothing but its products and its attention touches the tensors. */
+static void layers(void) {
+    enum { E = 32 };
+    clattn_mha_desc desc;
+    clattn_mha_desc_init(&desc);
+    desc.batch = B;
+    desc.query_len = S;
+    desc.embed_dim = E;
+    desc.heads = 4;
+    desc.padding_mask = 1;
+    float *in_weight = make_tensor(5, 3 * E * E), *out_weight = make_tensor(6, E * E), *x = make_tensor(7, B * S * E);
+    float *output = make_tensor(8, B * S * E);
+    unsigned char attend[B * S];
+    memset(attend, 1, sizeof attend);
+    const clattn_mha_weights weights = {.in_proj_weight = clattn_host(in_weight, CLATTN_F32, 2, 3 * E, E, 0, 0),
+                                        .out_proj_weight = clattn_host(out_weight, CLATTN_F32, 2, E, E, 0, 0)};
+    const clattn_mha_io io = {.query = clattn_host(x, CLATTN_F32, 3, B, S, E, 0),
+                              .padding_mask = clattn_host(attend, CLATTN_BOOL, 2, B, S, 0, 0),
+                              .output = clattn_host(output, CLATTN_F32, 3, B, S, E, 0)};
+    const size_t bytes = B * S * E * sizeof *x;
+    const bool unified = context->env.device.caps.unified_memory;
+    for (int own = 0; own <= 1; own++) {
+        if (context->env.device.caps.type != CLATTN_DEVICE_CPU && !own) continue; /* may have to copy */
+        clattn_mha *layer = NULL;
+        clattn_plan_info info;
+        context->env.device.caps.unified_memory = !own;
+        REQUIRE(clattn_mha_create(&layer, context, &desc, &weights) == CLATTN_OK, "%s", clattn_last_error());
+        clattn_test_transferred();
+        CHECK(clattn_mha_run(layer, &io) == CLATTN_OK, "%s", clattn_last_error());
+        const size_t transferred = clattn_test_transferred(), wanted = own ? 3 * bytes + sizeof attend : 0;
+        clattn_mha_info(layer, &info);
+        CHECK(transferred == wanted && info.copied_to_device + info.copied_to_host == wanted,
+              "%zu bytes were copied instead of %zu; told are %zu and %zu", transferred, wanted, info.copied_to_device,
+              info.copied_to_host);
+        clattn_mha_destroy(&layer);
+    }
+    context->env.device.caps.unified_memory = unified;
+    float *const all[] = {in_weight, out_weight, x, output};
+    for (int i = 0; i < 4; i++) clattn_guard_free(all[i]);
+}
+
 static void explained(void) {
     const bool unified = context->env.device.caps.unified_memory;
     clattn_attention_desc desc;
@@ -123,6 +168,7 @@ int main(int argc, char **argv) {
     if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"none_in_place", none_in_place},
                                         {"exact_where_staged", exact_where_staged},
+                                        {"layers", layers},
                                         {"explained", explained},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"copies", tests}, {NULL, NULL}};
