@@ -141,9 +141,11 @@ def emulated(runtime, engine, subgroups, full):
 
 
 def products(runtime, engine, subgroups):
-    """The projections of an emulated engine; their first variants are float32, which it does not take."""
+    """The projections of an emulated engine, whose first variants are float32, which it does not take; and its probe,
+    which comes before all."""
     place = emulated(runtime, engine, subgroups, False)
-    place.what, place.options, place.kernels = f"products, {place.what}", place.options[:2], ["gemm_matrix"]
+    place.what, place.options = f"products, {place.what}", place.options[:2]
+    place.kernels = ["gemm_matrix", "mma_probe"]
     return place
 
 
@@ -226,9 +228,16 @@ class Matrix:
         self.kernels = {poison: kernel_folder(folder, poison) for poison in (False, True)}
 
     def registry(self):
-        """Names of the kernels that the product has."""
+        """Names of the kernels that the product has, and of the small ones that devices are given."""
         listed = subprocess.run([self.clattn, "kernels", "--json"], stdout=subprocess.PIPE, check=True, text=True)
-        return [kernel["name"] for kernel in json.loads(listed.stdout)]
+        names = {kernel["name"] for kernel in json.loads(listed.stdout)}
+        for pretend in ("type=cpu", "type=gpu,matrix=nv:80"):
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                subprocess.run([self.clattn, "kernels", "--sources", folder, "--pretend", pretend],
+                               stdout=subprocess.DEVNULL, check=True)
+                with open(f"{folder}/programs.json") as file:
+                    names |= {program["kernel"] for program in json.load(file)}
+        return sorted(names)
 
     def run(self, place, kernels=None):
         outcome, runtime = Outcome(place), self.runtimes[place.runtime]
