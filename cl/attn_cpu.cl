@@ -25,6 +25,9 @@
  * a query of zeros, vectors without a row are left out. Columns of V that are no whole vectors: half a vector
  * more, or value tiles that overlap; where V has to become floats anyhow, its copy is padded.
  *
+ * Heads. Where all heads have the same mask, a work-group does the same rows of several: the mask of a block is read
+ * and turned once, then each head goes through passes 1 to 4.
+ *
  * Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and the tile sizes below. */
 #include "inc/cells.clh"
 #include "inc/dropout.clh"
@@ -54,6 +57,11 @@
 #endif
 #if MV < 1 || MV > 16 || VW % MV != 0
 #error "MV must divide VW and be in 1..16"
+#endif
+/* HEADS: query heads of a work-group, 1..8; more than 1 only with a mask that is the same for all heads. Private: so
+ * many queries and outputs, and one mask more. */
+#if HEADS < 1 || HEADS > 8
+#error "HEADS must be in 1..8"
 #endif
 #define TILE_COLUMNS (NC * VW + (HALF_TAIL ? HALF_VW : 0))
 #define ACC_COLUMNS (NC * VW + (HALF_TAIL ? VW : 0)) /* whole vectors */
@@ -433,41 +441,62 @@ static inline void write_output(const query_tile *tile, const float *acc, const 
     }
 }
 
-BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *a, const __global storage *query,
-                   const __global storage *key, const __global storage *value, __global storage *output,
-                   const __global mask_element *mask, const __global uchar *padding, const __global int *lengths,
-                   const __global float *alibi, const __global float *sinks, __global float *lse,
-                   const __global int *prefix, const __global int *query_documents, const __global int *key_documents) {
-    float qt[NV * QUERY_ROWS * VW] __attribute__((aligned(64))); /* Q^T */
-    float p[NV * KEY_ROWS * VW] __attribute__((aligned(64)));    /* float mask, then scores, then weights */
+/* What a work-group carries of one head from block to block. */
+typedef struct head_rows {
+    float qt[NV * QUERY_ROWS * VW] __attribute__((aligned(64)));                 /* Q^T */
     float acc[VALUE_TILES * BLOCK_Q * ACC_COLUMNS] __attribute__((aligned(64))); /* sums of weight * value */
-    float factors[BLOCK_Q] __attribute__((aligned(64)));                         /* rescale, at last 1 / l */
-    int list[KEY_LIST ? BLOCK_KV : 1], bits[MASK_BOOL ? NV * KEY_ROWS : 1];
-    vec top[NV], m[NV], l[NV]; /* of the scores: block's maximum, running maximum, running sum of weights */
+    vec m[NV], l[NV];                                                            /* running maximum, sum of weights */
+    const __global storage *key, *value;                                         /* (Sk, D), (Sk, Dv) */
+    float first_m; /* what the maximum starts with: a sink's score, or -inf */
+    bool open;     /* not done yet */
+} head_rows;
 
-    attn_head head;
+static inline void clear_sums(head_rows *rows) {
+    UNROLL for (int j = 0; j < NV; j++) {
+        rows->m[j] = (vec)(rows->first_m);
+        rows->l[j] = (vec)(SINKS ? 1.0f : 0.0f);
+    }
+    for (int i = 0; i < VALUE_TILES * BLOCK_Q * ACC_COLUMNS; i += VW) VEC_AT(rows->acc + i) = (vec)(0.0f);
+}
+
+/* Heads first_head..first_head+heads-1; heads is 1 where HEADS is. */
+BODY attn_cpu_body(int group, int groups, int first_head, int heads, int b, const clattn_attn_args *a,
+                   const __global storage *query, const __global storage *key, const __global storage *value,
+                   __global storage *output, const __global mask_element *mask, const __global uchar *padding,
+                   const __global int *lengths, const __global float *alibi, const __global float *sinks,
+                   __global float *lse, const __global int *prefix, const __global int *query_documents,
+                   const __global int *key_documents) {
+    head_rows all[HEADS];
+    float p[NV * KEY_ROWS * VW] __attribute__((aligned(64))); /* scores, then weights */
+    float bias[HEADS > 1 && MASK_FLOAT ? NV * KEY_ROWS * VW : 1] __attribute__((aligned(64)));
+    float factors[BLOCK_Q] __attribute__((aligned(64))); /* rescale, at last 1 / l */
+    int list[KEY_LIST ? BLOCK_KV : 1], bits[MASK_BOOL ? NV * KEY_ROWS : 1];
+    vec top[NV]; /* the block's greatest scores */
+
+    attn_head head; /* what all heads share; its slope is that of the one at work */
     query_tile tile;
     key_block block;
-    attn_head_set(&head, a, b, h, mask, padding, lengths, alibi);
+    attn_head_set(&head, a, b, first_head, mask, padding, lengths, alibi);
     attn_head_set_features(&head, a, b, prefix, query_documents, key_documents);
     /* The last causal tile has the most keys: longest first, so that all cores end at the same time. */
     const int first_row = BLOCK_Q * (CAUSAL ? groups - 1 - group : group);
     if (VARLEN && first_row >= a->query_len) return;
     query_tile_set(&tile, a, &head, first_row);
-    const int kv_head = h / (a->query_heads / a->kv_heads);
-    const __global storage *k = key + (a->key.offset + b * a->key.batch + kv_head * a->key.head);
-    const __global storage *v = value + (a->value.offset + b * a->value.batch + kv_head * a->value.head);
-    load_query(query + (a->query.offset + b * a->query.batch + h * a->query.head + tile.row * a->query.row),
-               a->query.row, &tile, qt);
+    for (int n = 0; n < heads; n++) {
+        const int h = first_head + n, kv_head = h / (a->query_heads / a->kv_heads);
+        head_rows *rows = &all[n];
+        rows->key = key + (a->key.offset + b * a->key.batch + kv_head * a->key.head);
+        rows->value = value + (a->value.offset + b * a->value.batch + kv_head * a->value.head);
+        rows->first_m = SINKS ? sinks[a->sinks_offset + h] * tile.exponent_of_term : -INFINITY;
+        rows->open = true;
+        load_query(query + (a->query.offset + b * a->query.batch + h * a->query.head + tile.row * a->query.row),
+                   a->query.row, &tile, rows->qt);
+    }
 
-    const float first_m = SINKS ? sinks[a->sinks_offset + h] * tile.exponent_of_term : -INFINITY;
     const int2 range = (int2)(attn_range(&head, tile.row).x, attn_range(&head, tile.row + tile.rows - 1).y);
     for (bool careful = false, done = false; !done; careful = true) {
-        UNROLL for (int j = 0; j < NV; j++) {
-            m[j] = (vec)(first_m);
-            l[j] = (vec)(SINKS ? 1.0f : 0.0f);
-        }
-        for (int i = 0; i < VALUE_TILES * BLOCK_Q * ACC_COLUMNS; i += VW) VEC_AT(acc + i) = (vec)(0.0f);
+        for (int n = 0; n < heads; n++)
+            if (all[n].open) clear_sums(&all[n]);
 
         bool always = !ALWAYS_KEYS, partial = false;
         int at = range.x, end = range.y;
@@ -479,29 +508,44 @@ BODY attn_cpu_body(int group, int groups, int h, int b, const clattn_attn_args *
                 continue;
             }
             const int block_end = at + min(end - at, BLOCK_KV - at % BLOCK_KV);
-            key_block_set(&block, &head, &tile, at, block_end, ALWAYS_KEYS && always, list, bits, p);
+            /* The mask of one head may lie where its scores will be. */
+            key_block_set(&block, &head, &tile, at, block_end, ALWAYS_KEYS && always, list, bits, HEADS > 1 ? bias : p);
             at = block_end;
             if (block.count == 0) continue;
-            score_block(k, a->key.row, &head, &tile, &block, qt, p, top);
-            weigh_block(&head, &tile, &block, top, p, m, l, factors);
-            if (DROPOUT) drop_weights(a, b, h, &tile, &block, p);
-            add_block(v, a->value.row, &head, &tile, &block, careful, p, factors, acc);
             partial |= block.partial;
+            for (int n = 0; n < heads; n++) {
+                head_rows *rows = &all[n];
+                if (!rows->open) continue;
+                if (HEADS > 1 && ALIBI) head.slope = alibi[a->alibi_offset + first_head + n];
+                score_block(rows->key, a->key.row, &head, &tile, &block, rows->qt, p, top);
+                weigh_block(&head, &tile, &block, top, p, rows->m, rows->l, factors);
+                if (DROPOUT) drop_weights(a, b, first_head + n, &tile, &block, p);
+                add_block(rows->value, a->value.row, &head, &tile, &block, careful, p, factors, rows->acc);
+            }
         }
-        done = careful || !partial || !is_spoiled(&tile, acc);
+        done = true;
+        for (int n = 0; n < heads; n++) {
+            all[n].open = all[n].open && !careful && partial && is_spoiled(&tile, all[n].acc);
+            done = done && !all[n].open;
+        }
     }
 
-    close_rows(&head, &tile, first_m, m, l, factors,
-               lse + (a->lse_offset + b * a->lse_batch + h * a->lse_head + tile.row));
-    write_output(&tile, acc, factors,
-                 output + (a->output.offset + b * a->output.batch + h * a->output.head + tile.row * a->output.row),
-                 a->output.row);
+    for (int n = 0; n < heads; n++) {
+        const int h = first_head + n;
+        const head_rows *rows = &all[n];
+        close_rows(&head, &tile, rows->first_m, rows->m, rows->l, factors,
+                   lse + (a->lse_offset + b * a->lse_batch + h * a->lse_head + tile.row));
+        write_output(&tile, rows->acc, factors,
+                     output + (a->output.offset + b * a->output.batch + h * a->output.head + tile.row * a->output.row),
+                     a->output.row);
+    }
 }
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attn_cpu(ATTN_ALL_PARAMETERS(all)) {
     clattn_attn_args a = all;
-    attn_sequence_set(&a, (int)get_group_id(2), query_starts, key_starts);
-    attn_cpu_body((int)get_group_id(0), (int)get_num_groups(0), (int)get_group_id(1), (int)get_group_id(2), &a, query,
-                  key, value, output, mask, padding, lengths, alibi, sinks, lse, prefix, query_documents,
-                  key_documents);
+    const int b = (int)get_group_id(2), first_head = (int)get_group_id(1) * HEADS;
+    attn_sequence_set(&a, b, query_starts, key_starts);
+    attn_cpu_body((int)get_group_id(0), (int)get_num_groups(0), first_head,
+                  HEADS > 1 ? min(HEADS, a.query_heads - first_head) : 1, b, &a, query, key, value, output, mask,
+                  padding, lengths, alibi, sinks, lse, prefix, query_documents, key_documents);
 }

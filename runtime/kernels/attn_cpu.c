@@ -1,6 +1,7 @@
 /* Host half of cl/attn_cpu.cl: register tiles for CPUs, one work-item per tile of query rows. */
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "kernels/attn_cpu.h"
 
@@ -13,6 +14,7 @@ typedef struct tile {
     int columns; /* NC */
     int rows;    /* MV */
     bool half;   /* HALF_TAIL */
+    int heads;   /* HEADS */
 } tile;
 
 /* Score tiles. 32 registers of 16 lanes hold up to 24 sums, 16 registers of fewer lanes 12. One block length per width,
@@ -31,11 +33,14 @@ static const score_tile score_tiles[] = {
 enum {
     NARROW_HEAD = 48,
     PRIVATE_FLOATS = 64 * 1024, /* of one work-item, which lie on the stack of a driver's thread */
+    MOST_HEADS = 8,             /* of a work-group */
+    UNIT_GROUPS = 8,            /* work-groups that each compute unit gets at least: some end sooner than others */
 };
 
-static int forced_width;
+static int forced_width, forced_heads;
 
 void clattn__attn_cpu_force_width(int lanes) { forced_width = lanes; }
+void clattn__attn_cpu_force_heads(int heads) { forced_heads = heads; }
 
 static int lanes_of(const clattn__caps *caps) {
     if (forced_width) return forced_width;
@@ -45,15 +50,19 @@ static int lanes_of(const clattn__caps *caps) {
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+static int64_t compute_units(const clattn__caps *caps) { return caps->compute_units > 0 ? caps->compute_units : 1; }
+
+static int64_t private_floats(const clattn__attn_problem *problem, int64_t block_q, int64_t block, int heads) {
+    return block_q * (heads * (problem->head_dim + problem->value_dim) + 2 * block);
+}
+
 /* Expected time of a score tile: rows and keys that are computed (by whole vectors of rows, also at the diagonal), and
  * cores that wait for the last tiles. Infinite when the tile does not fit. */
 static double expected_time(const score_tile *t, int lanes, const clattn__attn_problem *problem,
                             const clattn__caps *caps) {
     const int64_t block_q = (int64_t)t->vectors * lanes, tiles = ceil_div(problem->query_len, block_q);
-    const int64_t private_floats = block_q * (problem->head_dim + problem->value_dim + 2 * t->block);
-    if (private_floats > PRIVATE_FLOATS && t->vectors > 1) return INFINITY;
-    const int64_t items = tiles * problem->query_heads * problem->batch,
-                  cores = caps->compute_units > 0 ? caps->compute_units : 1;
+    if (private_floats(problem, block_q, t->block, 1) > PRIVATE_FLOATS && t->vectors > 1) return INFINITY;
+    const int64_t items = tiles * problem->query_heads * problem->batch, cores = compute_units(caps);
     const double waste = items > 0 ? (double)(ceil_div(items, cores) * cores) / (double)items : 1;
     return (double)(ceil_div(problem->query_len, lanes) * lanes) * waste *
            (problem->head_dim <= NARROW_HEAD ? t->narrow_cost : t->cost);
@@ -86,10 +95,27 @@ static void candidates(const clattn__attn_problem *problem, const clattn__caps *
     clattn__candidates_prefer(list, &best);
 }
 
-/* The value tile that goes with a score tile. */
-static tile tile_of(const clattn__params *params, const clattn__attn_problem *problem) {
+/* How many heads with the same mask a work-group takes: as many as leave each compute unit enough work-groups, and as
+ * evenly divided as one head each. */
+static int choose_heads(const clattn__attn_problem *problem, const clattn__caps *caps, int64_t block_q, int64_t block) {
+    const int64_t all = problem->query_heads, cores = compute_units(caps);
+    const int64_t tiles = ceil_div(problem->query_len, block_q) * problem->batch;
+    int best = 1;
+    if (!problem->shared_mask) return 1;
+    if (forced_heads) return (int)(forced_heads < all ? forced_heads : all);
+    for (int heads = 2; heads <= MOST_HEADS; heads++) {
+        const int64_t groups = tiles * all / heads, rounds = ceil_div(groups, cores);
+        if (all % heads == 0 && private_floats(problem, block_q, block, heads) <= PRIVATE_FLOATS &&
+            groups >= UNIT_GROUPS * cores && rounds * cores * heads <= ceil_div(tiles * all, cores) * cores)
+            best = heads;
+    }
+    return best;
+}
+
+/* The value tile and the number of heads that go with a score tile. */
+static tile tile_of(const clattn__params *params, const clattn__attn_problem *problem, const clattn__caps *caps) {
     const int lanes = params->value[0];
-    tile chosen = {lanes, params->value[1], params->value[2], params->value[3], 1, 8, false};
+    tile chosen = {lanes, params->value[1], params->value[2], params->value[3], 1, 8, false, 1};
     const int sums = lanes == 16 ? 24 : 12, most = sums / 4;
     const int whole = (int)(problem->value_dim / lanes), rest = (int)(problem->value_dim % lanes);
     const bool copied = problem->dtype != CLATTN_F32 || whole == 0;
@@ -97,6 +123,7 @@ static tile tile_of(const clattn__params *params, const clattn__attn_problem *pr
     const int fitting = copied || whole > most ? most : whole; /* only a copied V is padded */
     chosen.columns = chosen.half ? whole : choose_columns(ceil_div(problem->value_dim, lanes), fitting);
     while (chosen.rows > lanes || chosen.rows * (chosen.columns + chosen.half) > sums) chosen.rows /= 2;
+    chosen.heads = choose_heads(problem, caps, (int64_t)lanes * chosen.vectors, chosen.block);
     return chosen;
 }
 
@@ -110,7 +137,7 @@ static bool supports(const clattn__attn_problem *problem, const clattn__caps *ca
 
 static clattn_status prepare(clattn__attn_kernel *kernel) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
-    const tile t = tile_of(&kernel->params, &kernel->problem);
+    const tile t = tile_of(&kernel->params, &kernel->problem, caps);
     clattn__options options;
     clattn__options_start(&options);
     clattn__attn_options(&options, &kernel->problem, caps);
@@ -121,6 +148,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     clattn__options_int(&options, "NC", t.columns);
     clattn__options_int(&options, "MV", t.rows);
     clattn__options_int(&options, "HALF_TAIL", t.half);
+    clattn__options_int(&options, "HEADS", t.heads);
     clattn_status status = clattn__program_get(kernel->programs, "attn_cpu.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "attn_cpu", &kernel->kernel);
@@ -128,9 +156,13 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
 
     kernel->block_q = t.lanes * t.vectors;
     kernel->block_kv = t.block;
+    kernel->block_heads = t.heads;
     kernel->local_items[0] = kernel->local_items[1] = kernel->local_items[2] = 1;
     snprintf(kernel->tiles, sizeof kernel->tiles, "%d query rows x %d keys, %d lanes, value tiles of %d columns",
              kernel->block_q, t.block, t.lanes, t.lanes * t.columns + (t.half ? t.lanes / 2 : 0));
+    const size_t used = strlen(kernel->tiles);
+    if (t.heads > 1)
+        snprintf(kernel->tiles + used, sizeof kernel->tiles - used, ", %d heads for each reading of the mask", t.heads);
     return CLATTN_OK;
 }
 
@@ -138,7 +170,7 @@ static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_cal
     const clattn_attn_args *args = &call->args;
     clattn__launch launch = {.kernel = kernel->kernel, .dims = 3, .local = {1, 1, 1}};
     launch.global[0] = (size_t)ceil_div(args->query_len, kernel->block_q);
-    launch.global[1] = (size_t)args->query_heads;
+    launch.global[1] = (size_t)ceil_div(args->query_heads, kernel->block_heads);
     launch.global[2] = (size_t)args->batch;
     clattn_status status = clattn__attn_set_args(kernel, call);
     return status == CLATTN_OK ? clattn__launch_enqueue(kernel->programs->env, &launch) : status;

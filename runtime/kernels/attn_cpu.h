@@ -6,5 +6,7 @@
 
 /* Kernels prepared from now on use vectors of 4, 8 or 16 lanes whatever the device says; 0 = off. Not for threads. */
 void clattn__attn_cpu_force_width(int lanes);
+/* Likewise: work-groups do so many heads where these share a mask. */
+void clattn__attn_cpu_force_heads(int heads);
 
 #endif

@@ -90,7 +90,7 @@ typedef struct clattn__attn_problem {
     clattn_precision precision;
     clattn_scores_output scores;
     int64_t batch, query_heads, kv_heads, query_len, kv_len, head_dim, value_dim;
-    bool pretuned_small; /* reserved, false */
+    bool shared_mask; /* the mask is the same for all heads */
 } clattn__attn_problem;
 
 /* One call: launch arguments (sizes, strides, offsets) and the buffers. */
@@ -109,6 +109,7 @@ typedef struct clattn__attn_kernel {
     cl_kernel kernel;
     clattn__program *program; /* its key names the variant; NULL for the host kernel */
     int block_q, block_kv;    /* tile sizes; verification tries lengths around them */
+    int block_heads;          /* attn_cpu: query heads of a work-group */
     size_t local_items[3];    /* work-group shape */
     cl_kernel merge;          /* of partial results, where there are any */
     clattn__buffer scratch;   /* for them */

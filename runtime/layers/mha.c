@@ -356,7 +356,8 @@ static clattn_status choose_attention(builder *b) {
                                     .query_len = b->chunk.rows,
                                     .kv_len = b->total_len,
                                     .head_dim = b->head_dim,
-                                    .value_dim = b->head_dim};
+                                    .value_dim = b->head_dim,
+                                    .shared_mask = d->mask != CLATTN_MASK_NONE && d->mask_shape[1] == 1};
     if (d->causal != CLATTN_CAUSAL_NONE) problem.features |= CLATTN__CAUSAL;
     if (d->mask == CLATTN_MASK_BOOL) problem.features |= CLATTN__MASK_BOOL;
     if (d->mask == CLATTN_MASK_FLOAT) problem.features |= CLATTN__MASK_FLOAT;

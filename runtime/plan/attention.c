@@ -98,7 +98,8 @@ clattn__attn_problem clattn__attention_problem(const clattn_attention_desc *d, u
                                   .query_len = d->query_len,
                                   .kv_len = d->kv_len,
                                   .head_dim = d->head_dim,
-                                  .value_dim = d->value_dim};
+                                  .value_dim = d->value_dim,
+                                  .shared_mask = d->mask != CLATTN_MASK_NONE && d->mask_shape[1] == 1};
 }
 
 clattn_status clattn__add_attention(clattn__plan *plan, const clattn_attention_desc *d) {

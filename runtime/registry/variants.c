@@ -160,7 +160,9 @@ static void visit_attention(const clattn__variants *v, const clattn__attn_impl *
                                           .query_len = few ? 2 : 257,
                                           .kv_len = 257,
                                           .head_dim = head_dim,
-                                          .value_dim = value_dim};
+                                          .value_dim = value_dim,
+                                          .shared_mask = dtype == CLATTN_F32 &&
+                                                         features & (CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT)};
     v->attention(v->user, impl, &problem);
 }
 
