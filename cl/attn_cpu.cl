@@ -148,16 +148,15 @@ static inline void set_key_rows(const __global storage *k, /* (Sk, D) */
         key_row_of(k + key_at(block, min(c + i, end - 1)) * stride, converted + (CONVERT ? i * KEY_STRIDE : 0));
 }
 
-/* All keys of a block for all vectors, MR keys at a time; they are in the range of every row. Masked scores go to p,
- * their maximum to top. */
+/* The keys begin..end-1 of a block for all vectors, MR keys at a time; they are in the range of every row. Masked
+ * scores go to p, top moves on to their maximum. */
 static inline void score_whole(const __global storage *k, clattn_i64 stride, const attn_head *head,
-                               const query_tile *tile, const key_block *block, const float *qt, float *p,
-                               vec *top) /* (NV) */ {
-    const int end = block->count;
+                               const query_tile *tile, const key_block *block, int begin, int end, const float *qt,
+                               float *p, vec *top) /* (NV) */ {
     float converted[CONVERT ? MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
     vec highest[NV];
-    UNROLL for (int j = 0; j < NV; j++) highest[j] = (vec)(-INFINITY);
-    for (int c = 0; c < end; c += MR) {
+    UNROLL for (int j = 0; j < NV; j++) highest[j] = top[j];
+    for (int c = begin; c < end; c += MR) {
         key_row rows[MR];
         vec s[MR][NV];
         set_key_rows(k, stride, block, c, end, MR, converted, rows);
@@ -202,7 +201,7 @@ static inline void score_vector(const __global storage *k, clattn_i64 stride, co
                                 const query_tile *tile, const key_block *block, int j, int begin, int end,
                                 const float *qt, float *p, vec *top) /* (NV) */ {
     float converted[CONVERT ? SINGLE_MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
-    vec highest = (vec)(-INFINITY);
+    vec highest = top[j];
     for (int c = begin; c < end; c += SINGLE_MR) {
         key_row rows[SINGLE_MR];
         vec s[SINGLE_MR];
@@ -224,19 +223,32 @@ static inline void score_vector(const __global storage *k, clattn_i64 stride, co
     top[j] = highest;
 }
 
+/* The keys (begin, end) of a block that go through score_whole: register tiles of keys in all rows' ranges. */
+static inline int2 whole_keys(const query_tile *tile, const key_block *block) {
+    const int2 common = block->common;
+    if (tile->vectors < NV || block->skips) return (int2)(0);
+    if (!RANGES || !block->ranged) return (int2)(0, block->count);
+    if (MASK_FLOAT && common.x > 0) return (int2)(0); /* score_vector writes beyond its end, where the mask may lie */
+    const int tiles = (common.y - common.x) / MR;
+    return tiles > 0 ? (int2)(common.x, common.x + tiles * MR) : (int2)(0);
+}
+
 /* All vectors at once, or, where they differ in their keys or some have no rows, one after the other. */
 static inline void score_block(const __global storage *k, clattn_i64 stride, const attn_head *head,
                                const query_tile *tile, const key_block *block,
                                const float *qt, /* (NV, QUERY_ROWS, VW) */
                                float *p,        /* (NV, KEY_ROWS, VW) */
                                vec *top) /* (NV) */ {
-    if (tile->vectors == NV && !block->ranged && !block->skips) {
-        score_whole(k, stride, head, tile, block, qt, p, top);
-        return;
-    }
-    for (int j = 0; j < tile->vectors; j++) {
-        const int2 run = keys_of_rows(head, tile, block, j * VW, VW);
-        score_vector(k, stride, head, tile, block, j, run.x, run.y, qt, p, top);
+    const int2 whole = whole_keys(tile, block);
+    UNROLL for (int j = 0; j < NV; j++) top[j] = (vec)(-INFINITY);
+    for (int behind = 0; behind < 2; behind++) { /* what lies before the whole keys, then they, and what lies behind */
+        if (behind && whole.x < whole.y) score_whole(k, stride, head, tile, block, whole.x, whole.y, qt, p, top);
+        if (behind ? whole.y == block->count : whole.x == 0) continue;
+        for (int j = 0; j < tile->vectors; j++) {
+            const int2 run = keys_of_rows(tile, block, j * VW, VW);
+            score_vector(k, stride, head, tile, block, j, behind ? max(run.x, whole.y) : run.x,
+                         behind ? run.y : min(run.y, whole.x), qt, p, top);
+        }
     }
 }
 
@@ -247,7 +259,7 @@ static inline void score_block(const __global storage *k, clattn_i64 stride, con
 static inline void weigh_block(const attn_head *head, const query_tile *tile, const key_block *block, const vec *top,
                                float *p, vec *m, vec *l, float *rescale) {
     for (int j = 0; j < tile->vectors; j++) {
-        const int2 run = keys_of_rows(head, tile, block, j * VW, VW);
+        const int2 run = keys_of_rows(tile, block, j * VW, VW);
         const vec highest = vec_max(top[j], m[j]);
         const vec base = highest == -INFINITY ? (vec)(0.0f) : highest;
         const vec factor = vec_exp2(m[j] - base);
@@ -322,7 +334,7 @@ static inline void add_values(const value_source *source, const attn_head *head,
                               const key_block *block, const float *p, const float *rescale,
                               float *acc) /* (BLOCK_Q, ACC_COLUMNS) */ {
     for (int r = 0; r < tile->rows; r += MV) {
-        const int2 run = keys_of_rows(head, tile, block, r, MV);
+        const int2 run = keys_of_rows(tile, block, r, MV);
         const float *weights = LANES_AT(p, r / VW, 0) + r % VW;
         vec o[MV][NC];
         half_vec tail[MV]; /* with HALF_TAIL */
@@ -404,18 +416,23 @@ static inline bool is_spoiled(const query_tile *tile, const float *acc) /* (VALU
 static inline void close_rows(const attn_head *head, const query_tile *tile, float first_m, /* a sink's, or -inf */
                               const vec *m, const vec *l, float *factors,                   /* (BLOCK_Q) */
                               __global float *lse) /* (rows) or unused */ {
-    float highest[BLOCK_Q] __attribute__((aligned(64)));
-    UNROLL for (int j = 0; j < NV; j++) {
-        VEC_AT(highest + j * VW) = m[j];
-        VEC_AT(factors + j * VW) = l[j];
-    }
-    for (int i = 0; i < tile->rows; i++) {
-        float sum = factors[i];
-        const bool untouched = highest[i] == -INFINITY || (highest[i] == first_m && sum == 1.0f);
-        const bool empty = untouched && row_is_empty(head, tile->row + i);
-        if (highest[i] == -INFINITY) sum = NAN; /* all allowed scores are -inf: 0 / 0, unless the row is empty */
-        factors[i] = empty ? 0.0f : 1.0f / sum;
-        if (LSE) lse[i] = empty ? -INFINITY : muladd(highest[i], LN_2, log(sum));
+    for (int j = 0; j < tile->vectors; j++) {
+        /* all allowed scores are -inf: 0 / 0, unless the row is empty */
+        const vec highest = m[j], sum = highest == -INFINITY ? (vec)(NAN) : l[j];
+        const ivec untouched = (highest == -INFINITY) | ((highest == first_m) & (sum == 1.0f));
+        VEC_AT(factors + j * VW) = 1.0f / sum;
+        if (!LSE && !any(untouched)) continue;
+        float sums[VW] __attribute__((aligned(64))), tops[VW] __attribute__((aligned(64)));
+        int asked[VW] __attribute__((aligned(64)));
+        VEC_AT(sums) = sum;
+        VEC_AT(tops) = highest;
+        *(ivec *)asked = untouched;
+        for (int i = 0; i < min(VW, tile->rows - j * VW); i++) {
+            const int r = j * VW + i;
+            const bool empty = asked[i] && row_is_empty(head, tile->row + r);
+            if (empty) factors[r] = 0.0f;
+            if (LSE) lse[r] = empty ? -INFINITY : muladd(tops[i], LN_2, log(sums[i]));
+        }
     }
 }
 
