@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clattn/interop.h"
+#include "clattn/reference.h"
 #include "harness.h"
 #include "ref/ref.h"
 #include "registry/registry.h"
@@ -176,6 +178,109 @@ static void test_override_too_large(void) {
     clattn__gemm_kernel_clear(&kernel);
     clattn_context_destroy(&context);
 }
+/* ---- layers ------------------------------------------------------------------------------------------------------ */
+
+enum { B = 2, L = 19, H = 2, E = 24 };
+static float input[B * L * E], packed[3 * E * E], packed_bias[3 * E], out_weight[E * E], out_bias[E], appended[2 * E];
+static float got[B * L * E], want[B * L * E], tolerance[B * L * E];
+
+static clattn_mha_weights fill_layer(void) {
+    clattn_random random = {3};
+    clattn_fill_normal(&random, input, B * L * E, 1);
+    clattn_fill_normal(&random, packed, 3 * E * E, 0.2);
+    clattn_fill_normal(&random, packed_bias, 3 * E, 0.5);
+    clattn_fill_normal(&random, out_weight, E * E, 0.2);
+    clattn_fill_normal(&random, out_bias, E, 0.5);
+    clattn_fill_normal(&random, appended, 2 * E, 1);
+    return (clattn_mha_weights){.in_proj_weight = clattn_host(packed, CLATTN_F32, 2, 3 * E, E, 0, 0),
+                                .in_proj_bias = clattn_host(packed_bias, CLATTN_F32, 1, 3 * E, 0, 0, 0),
+                                .out_proj_weight = clattn_host(out_weight, CLATTN_F32, 2, E, E, 0, 0),
+                                .out_proj_bias = clattn_host(out_bias, CLATTN_F32, 1, E, 0, 0, 0)};
+}
+
+static clattn_mha_desc describe_layer(void) {
+    clattn_mha_desc d;
+    clattn_mha_desc_init(&d);
+    d.batch = B, d.query_len = L, d.embed_dim = E, d.heads = H;
+    d.causal = CLATTN_CAUSAL_TOP_LEFT;
+    return d;
+}
+
+static void check_layer(clattn_context *context, const clattn_mha_desc *d, const clattn_mha_weights *w,
+                        const clattn_tensor *query, const char *what) {
+    clattn_mha *mha = NULL;
+    clattn_plan_info info;
+    clattn_mha_io io = {.query = *query, .output = clattn_host(want, CLATTN_F32, 3, B, L, E, 0)};
+    CHECK(clattn_reference_mha(d, w, &io, tolerance) == CLATTN_OK, "%s: %s", what, clattn_last_error());
+    io.output.data = got;
+    memset(got, 0xff, sizeof got); /* NaN */
+    clattn_status status = clattn_mha_create(&mha, context, d, w);
+    if (status == CLATTN_OK) status = clattn_mha_run(mha, &io);
+    if (CHECK(status == CLATTN_OK, "%s: %s", what, clattn_last_error())) {
+        clattn_check_close(got, want, tolerance, 0, B * L * E, what);
+        CHECK(clattn_mha_info(mha, &info) == CLATTN_OK && strncmp(info.kernels, "gemm_clblast, ", 14) == 0 &&
+                  !strstr(info.kernels, "gemm_tiled"),
+              "%s: by %s", what, info.kernels);
+    }
+    clattn_mha_destroy(&mha);
+}
+
+/* On a GPU in float32 all projections of a layer are CLBlast's: heads and parts side by side, a product for each batch
+ * entry where appended keys or the caller's strides leave gaps, and head groups added up under a memory limit. */
+static void test_layers(void) {
+    clattn_context *context = NULL;
+    REQUIRE(open_with(NULL, 0, &context) == CLATTN_OK, "%s", clattn_last_error());
+    clattn_mha_weights w = fill_layer();
+    clattn_mha_desc d = describe_layer();
+    clattn_tensor query = clattn_host(input, CLATTN_F32, 3, B, L, E, 0);
+    check_layer(context, &d, &w, &query, "self-attention");
+    query.stride[0] = E, query.stride[1] = B * E, query.stride[2] = 1; /* (L, B, E) in memory */
+    check_layer(context, &d, &w, &query, "sequence first");
+    d.memory_limit = 4 * 4096 + 4 * L * E * (int)sizeof(float) - 1;
+    check_layer(context, &d, &w, &query, "memory limit");
+    d.memory_limit = 0;
+    w.bias_k = clattn_host(appended, CLATTN_F32, 1, E, 0, 0, 0);
+    w.bias_v = clattn_host(appended + E, CLATTN_F32, 1, E, 0, 0, 0);
+    check_layer(context, &d, &w, &query, "appended keys");
+    clattn_context_destroy(&context);
+}
+
+/* An event of the wait list that fails makes the event of the run fail. */
+static void test_failure(void) {
+    clattn_context *context = NULL;
+    clattn_mha *mha = NULL;
+    clattn__buffer from = {0}, to = {0};
+    cl_event done = NULL;
+    REQUIRE(open_with(NULL, 0, &context) == CLATTN_OK, "%s", clattn_last_error());
+    clattn__env *env = &context->env;
+    if (env->device.caps.runtime == CLATTN__RUNTIME_POCL) {
+        clattn_test_skip("pocl 3.1 ends the process when an event fails that others wait for");
+        clattn_context_destroy(&context);
+        return;
+    }
+    const clattn_mha_weights w = fill_layer();
+    const clattn_mha_desc d = describe_layer();
+    cl_event gate = clCreateUserEvent(env->context, NULL);
+    clattn_status status = clattn_mha_create(&mha, context, &d, &w);
+    if (status == CLATTN_OK) status = clattn__buffer_create(env, sizeof input, &from);
+    if (status == CLATTN_OK) status = clattn__buffer_create(env, sizeof got, &to);
+    if (status == CLATTN_OK) status = clattn__buffer_write(env, from.mem, 0, sizeof input, input);
+    const clattn_mha_io io = {.query = clattn_mem(from.mem, CLATTN_F32, 3, B, L, E, 0),
+                              .output = clattn_mem(to.mem, CLATTN_F32, 3, B, L, E, 0)};
+    if (status == CLATTN_OK) status = clattn_mha_enqueue(mha, &io, 1, &gate, &done);
+    CHECK(status == CLATTN_OK, "%s", clattn_last_error());
+    clSetUserEventStatus(gate, CL_OUT_OF_RESOURCES);
+    if (done) {
+        status = clattn__event_wait(env, done);
+        CHECK(status == CLATTN_DEVICE_FAILED, "status %d", (int)status);
+        clReleaseEvent(done);
+    }
+    clReleaseEvent(gate);
+    clattn__buffer_clear(env, &from);
+    clattn__buffer_clear(env, &to);
+    clattn_mha_destroy(&mha);
+    clattn_context_destroy(&context);
+}
 #else
 static void test_override(void) {
     clattn_context *context = NULL;
@@ -183,13 +288,14 @@ static void test_override(void) {
           clattn_last_error());
 }
 static void test_override_too_large(void) { clattn_test_skip("built without CLBlast"); }
+static void test_layers(void) { clattn_test_skip("built without CLBlast"); }
+static void test_failure(void) { clattn_test_skip("built without CLBlast"); }
 #endif
 
 int main(int argc, char **argv) {
-    static const clattn_test parameters[] = {{"errors", test_errors},
-                                             {"override", test_override},
-                                             {"override, too large", test_override_too_large},
-                                             {NULL, NULL}};
+    static const clattn_test parameters[] = {
+        {"errors", test_errors}, {"override", test_override}, {"override, too large", test_override_too_large},
+        {"layers", test_layers}, {"failure", test_failure},   {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"clblast", parameters}, {NULL, NULL}};
     return clattn_test_main(suites, argc, argv);
 }

@@ -70,7 +70,10 @@ typedef struct clattn_context_options {
                                   which must be there (FILE_FAILED) */
     clattn_log_fn log;         /* default NULL: silent */
     void *log_user;
-    int profiling; /* default 0; 1 makes the queue record device times, for events of clattn/interop.h */
+    int profiling; /* default 0; 1 makes the context's queue with CL_QUEUE_PROFILING_ENABLE, for the caller: clattn
+                      reads no times. The event of an enqueued run (clattn/interop.h) is a marker behind the run, so its
+                      CL_PROFILING_COMMAND_END is when that ended; a marker that the caller puts into the queue first
+                      (clattn_context_objects) tells when it could begin. A caller's own queue stays as it is */
     /* default NULL: the device's own, if it has one. "none": do without. "emulated:NAME" (nv, wmma11, wmma12, mfma32,
      * dpas8, dpas16): the kernel for that engine, its instructions replaced by OpenCL C 1.2, on any device; slow, for
      * tests. "emulated-subgroups:NAME" lets lanes meet in sub-group barriers. */

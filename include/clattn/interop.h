@@ -32,7 +32,8 @@ CLATTN_API clattn_tensor clattn_mem(cl_mem mem, clattn_dtype dtype, int rank, in
                                     int64_t n3);
 
 /* Enqueues one run on the context's queue behind the events of the wait list and returns at once. All tensors must be
- * cl_mem views and stay alive until *event (may be NULL) completes. The queue is flushed, never finished. */
+ * cl_mem views and stay alive until *event (may be NULL) completes. An event of the wait list that fails makes *event
+ * fail; the outputs are undefined then. The queue is flushed, never finished. */
 CLATTN_API clattn_status clattn_attention_enqueue(clattn_attention *plan, const clattn_attention_io *io, cl_uint waits,
                                                   const cl_event *wait_list, cl_event *event);
 CLATTN_API clattn_status clattn_layer_enqueue(clattn_layer *layer, const clattn_layer_io *io, cl_uint waits,

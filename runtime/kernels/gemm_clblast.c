@@ -1,8 +1,16 @@
 /* Projections by CLBlast, for GPUs that it is tuned for; the only file that includes its header. It knows neither bias
- * nor heads: the bias is put into y beforehand, and outputs per head are left to other kernels.
+ * nor heads: the bias is put into y beforehand, and the layer leaves heads, and query, key and value, side by side as
+ * columns of one product, (B, L, 3 * E), which attention reads through strides. That is also the fastest way: a product
+ * for each head has 64 or 128 columns, less than a block of CLBlast's, and packs x anew for each.
  *
- * All that a product enqueues goes into the context's queue, in order behind what is there: whoever waits for an event
- * that was marked behind it waits for the product too. */
+ * Batch entries with gaps between them are one product each, not CLBlastSgemmStridedBatched: with GEMMK=1, which it
+ * ships for many GPUs, and matrices that need no padding it ignores offsets and strides and computes something else
+ * (1.5.3: x at element 64 is read from element 0).
+ *
+ * All that a product enqueues goes into the context's queue, in order behind what is there. CLBlast takes no wait list,
+ * and needs none; and it gives the event of its last command only, which says no more than a marker behind it: whoever
+ * waits for that waits for the product too, and sees it fail. So events are asked for only where nothing else may be
+ * waited for. */
 #include <stdio.h>
 
 #include "kernels/gemm.h" /* first: it says which OpenCL version the headers are for */

@@ -280,16 +280,18 @@ static clattn_status enqueue_steps(clattn__plan *plan) {
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
-static clattn_status wait_first(clattn__env *env, cl_uint waits, const cl_event *wait_list) {
+/* *first becomes the event of the wait; NULL without one. */
+static clattn_status wait_first(clattn__env *env, cl_uint waits, const cl_event *wait_list, cl_event *first) {
     if (waits == 0) return CLATTN_OK;
-    cl_int code = clEnqueueBarrierWithWaitList(env->queue, waits, wait_list, NULL);
+    cl_int code = clEnqueueBarrierWithWaitList(env->queue, waits, wait_list, first);
     return code == CL_SUCCESS ? CLATTN_OK
                               : clattn__cl_fail(code, "clEnqueueBarrierWithWaitList", env->device.caps.name);
 }
 
-/* An event that completes when everything in the queue so far has. */
-static clattn_status mark(clattn__env *env, cl_event *marker) {
-    cl_int code = clEnqueueMarkerWithWaitList(env->queue, 0, NULL, marker);
+/* An event that completes when everything in the queue so far has; and fails if `first` did, which may be NULL: not all
+ * drivers let a failure pass from one command of a queue to the next. */
+static clattn_status mark(clattn__env *env, cl_event first, cl_event *marker) {
+    cl_int code = clEnqueueMarkerWithWaitList(env->queue, first ? 1 : 0, first ? &first : NULL, marker);
     return code == CL_SUCCESS ? CLATTN_OK : clattn__cl_fail(code, "clEnqueueMarkerWithWaitList", env->device.caps.name);
 }
 
@@ -311,7 +313,7 @@ static clattn_status return_outputs(clattn__plan *plan, cl_event *last) {
 /* Waits for what this run enqueued, and for nothing that others put behind it; last may be NULL. */
 static clattn_status wait_last(clattn__env *env, cl_event last) {
     clattn_status status = CLATTN_OK;
-    if (!last) status = mark(env, &last);
+    if (!last) status = mark(env, NULL, &last);
     if (status == CLATTN_OK) status = clattn__event_wait(env, last);
     if (last) clReleaseEvent(last);
     return status;
@@ -342,18 +344,19 @@ clattn_status clattn__plan_run(clattn__plan *plan, const clattn_tensor tensors[C
     plan->key_total = bound[CLATTN__ROLE_KEY].shape[2];
     for (int role = 0; role < CLATTN__ROLE_COUNT && status == CLATTN_OK; role++)
         status = bind(plan, bound, (clattn__role)role);
-    if (status == CLATTN_OK) status = wait_first(env, waits, wait_list);
+    cl_event first = NULL, last = NULL;
+    if (status == CLATTN_OK) status = wait_first(env, waits, wait_list, &first);
     if (status == CLATTN_OK) status = enqueue_steps(plan);
-    cl_event last = NULL;
     if (status == CLATTN_OK) status = return_outputs(plan, &last);
     if (status == CLATTN_OK && !blocking) {
-        if (event) status = mark(env, event);
+        if (event) status = mark(env, first, event);
         clFlush(env->queue);
     } else {
         /* one wait for all; after a failure too: what was enqueued may still use the loans */
         clattn_status ended = wait_last(env, last);
         if (status == CLATTN_OK) status = ended;
     }
+    if (first) clReleaseEvent(first);
     for (int role = 0; role < CLATTN__ROLE_COUNT; role++) clattn__loan_end(&plan->bound[role].loan);
     return status;
 }
