@@ -58,6 +58,7 @@ clattn_status clattn_context_create_from(clattn_context **out, cl_context contex
 
 void clattn_context_destroy(clattn_context **context) {
     if (!context || !*context) return;
+    clattn__env_finish(&(*context)->env);
     clattn__clblast_leave(&(*context)->env);
     clattn__tuning_clear(&(*context)->tuning);
     clattn__trust_clear(&(*context)->trust);

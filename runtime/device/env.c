@@ -170,10 +170,11 @@ void clattn__env_key(const clattn__env *env, char key[33]) {
     clattn__text_free(&text);
 }
 
-void clattn__env_clear(clattn__env *env) {
-    /* What a failed call left behind may still be compiled by a thread of pocl's, which crashes when the process ends
-     * under it. */
+void clattn__env_finish(clattn__env *env) {
     if (env->queue && env->owns_queue) clFinish(env->queue);
+}
+
+void clattn__env_clear(clattn__env *env) {
     if (env->queue) clReleaseCommandQueue(env->queue);
     if (env->context) clReleaseContext(env->context);
     if (env->held_device) clReleaseDevice(env->held_device);
