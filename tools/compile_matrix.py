@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Compiles every kernel for GPUs that are not at hand, with their vendors' offline compilers, and checks the outcome.
 
-usage: compile_matrix.py CLATTN [--tools DIR] [--jobs N] [--write PAGE] [--plant WHAT] [TARGET ...]
+usage: compile_matrix.py CLATTN [--tools DIR] [--jobs N] [--full] [--write PAGE] [--plant WHAT]
+                         [TARGET ...]
        compile_matrix.py CLATTN --self-test [--tools DIR]
 
   CLATTN         the program; what it lists by `clattn kernels --sources` is what is compiled
   --tools DIR    compilers that tools/vendor_tools.sh fetched; otherwise those on the system
   --jobs N       compilers at a time (default: processors)
-  --write PAGE   put the tables into a page, between its markers
+  --full         every set of features for each vendor; else each vendor gets its turn of them, and SPIR-V all
+                 (also with CLATTN_TEST_FULL=1)
+  --write PAGE   put the tables of a full matrix into a page, between its markers
   --plant WHAT   add a program that is wrong: spill, local, waves, scratch, subgroup, matrix, language; the matrix must
                  fail
   --self-test    plant each in each family that it is about; passes when all are found
@@ -230,7 +233,7 @@ def run_matrix(options, tools, folder):
     targets, skipped = present(tools, chosen)
     start = time.time()
     listed = list_all(options.clattn, targets, folder)
-    work = [(target, p) for target, p in listed if is_wanted(target, p)]
+    work = [(target, p) for target, p in listed if is_wanted(target, p, options.full)]
     for target, program in work if options.write else []:
         program.listing = target.name in CHIPS and matrix_report.is_shown(program)
     if options.plant:
@@ -262,11 +265,13 @@ def main():
     parser.add_argument("clattn")
     parser.add_argument("--tools", default=os.environ.get("CLATTN_VENDOR_TOOLS"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--full", action="store_true", default=os.environ.get("CLATTN_TEST_FULL") == "1")
     parser.add_argument("--write")
     parser.add_argument("--plant", choices=PLANTS)
     parser.add_argument("--self-test", action="store_true")
     parser.add_argument("targets", nargs="*")
     options = parser.parse_intermixed_args()
+    options.full |= options.write is not None
     tools = Tools(options.tools)
     with tempfile.TemporaryDirectory(prefix="clattn-matrix-") as folder:
         passed, failed, skipped = self_test(options.clattn, tools, folder, options.jobs) if options.self_test else \

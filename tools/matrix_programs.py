@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from dataclasses import dataclass
 
 from matrix_targets import TARGETS, engine
@@ -44,11 +45,17 @@ def list_programs(clattn, pretend, folder):
     return programs
 
 
-def is_wanted(target, program):
-    """Breadths: `all` programs of the target; for the first chip of a `family`, every kernel, every set of features,
-    every width, every storage type, but not each with each; for the other chips `tiles`, which is what shapes their
-    registers; `engine` is that and all programs of the matrix engine. Storage types share all code but loads and
-    stores, and a causal kernel holds the code of one that is not: such variants are left to the broader targets."""
+def is_turn(target, program):
+    """Sets of features between the plain one and the widest go round the vendors, each to one of them."""
+    return zlib.crc32(f"{program.name} {program.variant}".encode()) % 3 == ("nvidia", "amd", "intel").index(target.family)
+
+
+def is_wanted(target, program, full=False):
+    """Breadths: `all` programs of the target; for the first chip of a `family`, every kernel, every set of features
+    (its turn of them, unless `full`), every width, every storage type, but not each with each; for the other chips
+    `tiles`, which is what shapes their registers; `engine` is that and all programs of the matrix engine. Storage types
+    share all code but loads and stores, and a causal kernel holds the code of one that is not: such variants are left
+    to the broader targets."""
     found = ATTENTION.match(program.variant)
     if target.breadth == "all" or target.breadth in ("family", "engine") and ENGINES.search(program.name) or \
             target.breadth == "family" and not found:
@@ -57,6 +64,8 @@ def is_wanted(target, program):
         return bool(SHAPES.match(program.name)) and not (ENGINES.search(program.name) and "bfloat16" in program.variant)
     width, storage, features = int(found[1]), found[2], found[3]
     if target.breadth == "family":
+        if not full and features not in ("causal", WIDEST) and not is_turn(target, program):
+            return False
         if program.name == "attn_naive":  # no tiles: widths are one loop's bound
             return width == 64 and (storage == "float32" or features == "causal")
         if storage == "float32":

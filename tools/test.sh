@@ -5,7 +5,8 @@
 #                    $CLATTN_INTEL_RUNTIME, and the compilers (165 MB) into build/vendor-tools, or into
 #                    $CLATTN_VENDOR_TOOLS; and run the kernels on Mesa's rusticl too (16 MB, build/rusticl-runtime or
 #                    $CLATTN_RUSTICL_RUNTIME) and under oclgrind (tools/run_matrix.sh)
-#   --full           also run the slow tests, and all cases of the long tables under the sanitizers and on Intel's runtime
+#   --full           also run the slow tests, all cases of the long tables under the sanitizers and on Intel's runtime, and
+#                    every set of features for each vendor
 #   --help           this text
 # Installs what is missing. The debug tree (build/debug) runs under the address and undefined-behaviour sanitizers,
 # the release tree is build/test-release; warnings are errors in both. The last line is `N passed, N failed`, with
@@ -19,7 +20,7 @@ for option in "$@"; do
     case "$option" in
         --all-runtimes) runtimes=$option ;;
         --full) select='' && export CLATTN_TEST_FULL=1 ;;
-        -h | --help) sed -n '2,13s/^# \{0,1\}//p' tools/test.sh; exit 0 ;;
+        -h | --help) sed -n '2,14s/^# \{0,1\}//p' tools/test.sh; exit 0 ;;
         *) echo "test.sh: unknown option $option; see --help" >&2; exit 2 ;;
     esac
 done
@@ -89,7 +90,7 @@ check debug debug --no-suite vendors # compilers and other runtimes find the sam
 if [ -n "$runtimes" ]; then
     export OCL_ICD_VENDORS="$intel/icd"
     build/test-release/clattn devices | grep -q Intel || give_up "clattn does not see the runtime in $intel"
-    [ -z "$select" ] || export CLATTN_TEST_EVERY=2 # of the longest tables, which pocl had whole
+    [ -z "$select" ] || export CLATTN_TEST_EVERY=3 # of the longest tables, which pocl had whole
     check intel test-release --no-suite vendors
 fi
 
