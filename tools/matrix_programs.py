@@ -47,7 +47,8 @@ def list_programs(clattn, pretend, folder):
 
 def is_turn(target, program):
     """Sets of features between the plain one and the widest go round the vendors, each to one of them."""
-    return zlib.crc32(f"{program.name} {program.variant}".encode()) % 3 == ("nvidia", "amd", "intel").index(target.family)
+    turn = zlib.crc32(f"{program.name} {program.variant}".encode()) % 3
+    return target.family == ("nvidia", "amd", "intel")[turn]
 
 
 def is_wanted(target, program, full=False):

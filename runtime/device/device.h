@@ -132,9 +132,9 @@ void clattn__env_key(const clattn__env *env, char key[33]);
 clattn_status clattn__env_partition(clattn__env *env, int units);
 /* Blocks until the event is complete; on a part of a device no more threads work than it has units. */
 clattn_status clattn__event_wait(clattn__env *env, cl_event event);
-/* Waits for all that the queue holds, unless the queue is the caller's. Comes before kernels and programs are let go: a
- * failed call may have left commands that a thread of pocl's still compiles; with the last hold on a kernel, that thread
- * would take it down while the process ends, and crash. */
+/* Waits for all that the queue holds, unless the queue is the caller's. Comes before kernels and programs are let go:
+ * a failed call may have left commands that a thread of pocl's still compiles; with the last hold on a kernel, that
+ * thread would take it down while the process ends, and crash. */
 void clattn__env_finish(clattn__env *env);
 void clattn__env_clear(clattn__env *env); /* accepts half-built ones */
 
