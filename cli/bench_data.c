@@ -74,6 +74,7 @@ static clattn_status check_row(const cli_problem *problem, const bench_attention
     one.window_left = one.window_right = -1;
     one.alibi = 0;
     one.mask = CLATTN_MASK_FLOAT;
+    one.kernel = result->kernels; /* what they round is allowed for */
     row_mask(problem, data, head, i, mask);
     clattn_attention_io io = {.query = part(&data->query, row * d, 1, d),
                               .key = part(&data->key, kv * sk * d, sk, d),

@@ -68,6 +68,7 @@ static clattn_status check_sample(bench_case *c, const layer_sample *sample, cli
     part.query_len = sample->rows;
     part.kv_len = sample->keys;
     part.inputs = CLATTN_MHA_CROSS;
+    part.attention_kernel = c->result.kernels; /* what they round is allowed for */
     if (c->causal) {
         part.causal = CLATTN_CAUSAL_OFFSET;
         part.causal_offset = sample->first;

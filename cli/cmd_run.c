@@ -367,6 +367,9 @@ static int run_with(run_job *job, clattn_context *context) {
     clattn_status status = clattn_mha_create(&mha, context, &job->desc, &job->weights);
     if (status != CLATTN_OK) return cli_fail_status(status, "planning the layer");
     job->plan_ms = 1e3 * (cli_seconds() - start);
+    clattn_plan_info info;
+    clattn_mha_info(mha, &info);
+    job->kernels = info.kernels;
     int code = run_timed(job, mha);
     if (code == EXIT_GOOD) code = run_weights(job, context);
     if (code == EXIT_GOOD) code = run_check_reference(job);

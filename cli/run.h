@@ -14,8 +14,8 @@ typedef struct run_options {
     const char *out, *weights_out, *heatmap, *labels;
     const char *kernel, *gemm;
     long long heads;
-    long long repeat;   /* 0: as many as fit into a short time */
-    long long entry;    /* batch entry of the picture */
+    long long repeat; /* 0: as many as fit into a short time */
+    long long entry;  /* batch entry of the picture */
     clattn_precision precision;
     clattn_dtype dtype; /* of inputs, output and intermediate buffers */
     clattn_causal causal;
@@ -44,6 +44,7 @@ typedef struct run_job {
     cli_array output, attention;               /* attention: (B or 1, H, L, T) for --weights-out and --heatmap */
     double open_ms, plan_ms, cold_ms, warm_ms; /* device, plan, first run, median of the later ones */
     int warm_runs;
+    const char *kernels; /* that ran; owned by the plan */
     cli_diff reference, expected, attention_diff;
     int64_t entries_checked, rows_checked; /* by the reference; rows per entry */
     int64_t attention_entry;               /* the batch entry that job->attention starts with */

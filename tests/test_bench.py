@@ -142,6 +142,13 @@ def test_memory():
     must(0 < decoding and decoding_of_more <= 4 * decoding, report)
 
 
+def test_engine():
+    """Weights that a matrix engine rounds are no wrong result."""
+    got = rows("--pretend", "type=gpu", "--matrix-engine", "emulated:nv", "--attention", "1,2,1,70,90,32,float16",
+               "--layer", "1,70,64,2,float16")
+    must(len(got) == 2 and all("attn_matrix" in row["kernel"] for row in got), got)
+
+
 def startup():
     got = rows("--startup")
     must([r["op"] for r in got] == ["first_run", "warm_start"] * 2 + ["attention"], got)

@@ -225,6 +225,37 @@ static void strict(void) {
         }
 }
 
+/* The reference's tolerance allows for rounded weights when it is told of the kernel, and only then. */
+static void named(void) {
+    clattn_context *context = open_context("emulated:nv");
+    REQUIRE(context != NULL, "no context");
+    const shape *s = &shapes[1];
+    const int H = s->heads, D = s->head_dim;
+    char kernel[64] = "";
+    data t;
+    make_data(s, CLATTN_F16, 7, &t);
+    const bool ran = run(context, s, CLATTN_PRECISION_DEFAULT, &t, kernel, sizeof kernel);
+    uint16_t *want = calloc(t.rows, sizeof *want);
+    CHECK(want && strcmp(kernel, "attn_matrix") == 0, "%s ran", kernel);
+    static const char *const names[] = {NULL, "attn_tiled", "attn_matrix", "gemm_matrix, attn_matrix"};
+    for (int n = 0; n < 4 && want && ran; n++) {
+        const clattn_attention_io io = {.query = clattn_host(t.narrow[0], CLATTN_F16, 4, 1, H, s->query_len, D),
+                                        .key = clattn_host(t.narrow[1], CLATTN_F16, 4, 1, H, s->kv_len, D),
+                                        .value = clattn_host(t.narrow[2], CLATTN_F16, 4, 1, H, s->kv_len, D),
+                                        .output = clattn_host(want, CLATTN_F16, 4, 1, H, s->query_len, D)};
+        int beyond = 0;
+        t.desc.kernel = names[n];
+        CHECK(clattn_reference_attention(&t.desc, &io, t.tolerance) == CLATTN_OK, "%s", clattn_last_error());
+        for (size_t i = 0; i < t.rows; i++)
+            if (!(fabsf(t.got[i] - widen(CLATTN_F16, want[i])) <= t.tolerance[i])) beyond++;
+        CHECK((beyond == 0) == (n >= 2), "%s: %d of %d beyond the tolerance", names[n] ? names[n] : "no name", beyond,
+              (int)t.rows);
+    }
+    free(want);
+    free_data(&t);
+    clattn_context_destroy(&context);
+}
+
 /* What the compilers are given: no native function under strict, wherever the program would run. */
 static void options(void) {
     clattn_context *context = open_context(NULL);
@@ -249,8 +280,8 @@ static void options(void) {
 }
 
 int main(int argc, char **argv) {
-    static const clattn_test tests[] = {
-        {"storage", storage}, {"engines", engines}, {"strict", strict}, {"options", options}, {NULL, NULL}};
+    static const clattn_test tests[] = {{"storage", storage}, {"engines", engines}, {"strict", strict},
+                                        {"named", named},     {"options", options}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"precision", tests}, {NULL, NULL}};
     return clattn_test_main(suites, argc, argv);
 }

@@ -12,11 +12,12 @@ extern "C" {
 
 /* Writes every output that the description asks for, accumulated in double, rounded once. tolerance: NULL, or host
  * float, dense in the shape of the output, receives for each output element how far a correct float32 device may be
- * from it (docs/numerics.md derives it). */
+ * from it (docs/numerics.md derives it). Some kernels for matrix engines also round weights to 16 bits: where
+ * desc->kernel names such a one, alone or in a list as clattn_plan_info.kernels is, the tolerance allows for that. */
 CLATTN_API clattn_status clattn_reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
                                                     float *tolerance);
 
-/* Likewise for the layer; tolerance: NULL, or host float (B, L, E) dense. */
+/* Likewise for the layer, by desc->attention_kernel; tolerance: NULL, or host float (B, L, E) dense. */
 CLATTN_API clattn_status clattn_reference_mha(const clattn_mha_desc *desc, const clattn_mha_weights *weights,
                                               const clattn_mha_io *io, float *tolerance);
 

@@ -246,7 +246,8 @@ static clattn_status attend(const clattn__kv_desc *d, const clattn_kv_attend_io 
                                .output = array4(&io->output),
                                .lse = array4(&io->logsumexp),
                                .tolerance = dense(tolerances->output, CLATTN_F32, a->query_heads, rows, a->value_dim),
-                               .lse_tolerance = dense(tolerances->logsumexp, CLATTN_F32, a->query_heads, rows, 1)};
+                               .lse_tolerance = dense(tolerances->logsumexp, CLATTN_F32, a->query_heads, rows, 1),
+                               .weight_dtype = clattn__weight_dtype(a->dtype, a->kernel)};
     p.key_error = dense(memory->key_error, CLATTN__F64, a->kv_heads, C, a->head_dim);
     p.value_error = dense(memory->value_error, CLATTN__F64, a->kv_heads, C, a->value_dim);
     if (turned) allow_for_turning(d, &key, memory->key_error);

@@ -6,6 +6,7 @@
 #include "../../cl/shared/philox.h"
 #include "api/check.h"
 #include "ref/ref.h"
+#include "registry/registry.h"
 
 typedef struct named_tensor {
     const char *name;
@@ -75,6 +76,10 @@ static bool aligns_end(const clattn_attention_desc *d) {
     return d->causal == CLATTN_CAUSAL_BOTTOM_RIGHT || d->align_end;
 }
 
+clattn_dtype clattn__weight_dtype(clattn_dtype dtype, const char *kernels) {
+    return clattn__rounds_weights(kernels) ? dtype : CLATTN_F32;
+}
+
 /* ---- attention ------------------------------------------------------------------------------------------------- */
 
 /* Dense like the outputs: (B, Hq, Sq, ..), or packed (Tq, Hq, Dv) with logsumexp (Hq, Tq). */
@@ -141,6 +146,7 @@ static clattn__ref_attention problem_of(const clattn_attention_desc *d, const cl
     p.weights = view_weights(&io->weights, p.average_weights);
     p.scores = view4(&io->scores);
     p.scores_mode = d->scores;
+    p.weight_dtype = clattn__weight_dtype(d->dtype, d->kernel);
     set_features(&p, d, io);
     return p;
 }
@@ -304,7 +310,8 @@ static clattn__ref_attention layer_problem(const clattn_mha_desc *d, const clatt
                                .scale = d->scale,
                                .temperature = 1,
                                .window_left = -1,
-                               .window_right = -1};
+                               .window_right = -1,
+                               .weight_dtype = clattn__weight_dtype(d->dtype, d->attention_kernel)};
     p.causal = d->causal != CLATTN_CAUSAL_NONE;
     p.offset = offset_of(d->causal, d->causal_offset, S - L);
     p.always_keys = T - S;

@@ -12,6 +12,9 @@ typedef struct clattn__tolerances {
     float *output, *logsumexp, *weights, *scores;
 } clattn__tolerances;
 
+/* What the kernels that a description names round weights to before they meet the values; float32: nothing. */
+clattn_dtype clattn__weight_dtype(clattn_dtype dtype, const char *kernels);
+
 clattn_status clattn__reference_attention(const clattn_attention_desc *desc, const clattn_attention_io *io,
                                           const clattn__tolerances *tolerances);
 /* reference_past.c: io->key and io->value become those of all tokens: io's present ones, or memory in `owned`, which

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "api/check_layers.h"
+#include "api/reference.h"
 #include "ref/ref.h"
 
 static const float *floats(const clattn_tensor *tensor) {
@@ -248,6 +249,7 @@ static clattn_status attend(const clattn_mha_desc *d, const clattn_mha_weights *
                                .heads = d->heads,
                                .scale = d->scale,
                                .stored = d->dtype,
+                               .weight_dtype = clattn__weight_dtype(d->dtype, d->attention_kernel),
                                .causal = d->causal != CLATTN_CAUSAL_NONE,
                                .mask_len = d->mask_shape[3] == 1 ? d->kv_len : d->mask_shape[3],
                                .query_in = query,

@@ -203,7 +203,8 @@ static clattn_status attend(const clattn__ref_heads *p, const clattn__ref_values
                                              .mask = p->mask,
                                              .padding = p->padding,
                                              .output = split_heads(p, parts[CONTEXT].value, L),
-                                             .tolerance = split_heads(p, parts[CONTEXT].error, L)};
+                                             .tolerance = split_heads(p, parts[CONTEXT].error, L),
+                                             .weight_dtype = p->weight_dtype};
     return clattn__ref_attention_run(&attention);
 }
 

@@ -130,6 +130,7 @@ typedef struct clattn__ref_heads {
     int64_t batch, query_len, kv_len, features, heads;
     double scale;
     clattn_dtype stored;              /* how the device keeps projections and context */
+    clattn_dtype weight_dtype;        /* as in clattn__ref_attention */
     bool causal;                      /* key j <= i */
     const float *weight[4], *bias[4]; /* query, key, value, output: (E, E) rows weight_row apart, (E) or NULL */
     int64_t weight_row[4];

@@ -137,6 +137,12 @@ static clattn_status prepare_attention(clattn_context *context, const clattn__at
     return prepare_as(context, impl, &safer, kernel);
 }
 
+bool clattn__rounds_weights(const char *names) {
+    for (int i = 0; names && clattn__attn_list[i]; i++)
+        if (clattn__attn_list[i]->rounds_weights && strstr(names, clattn__attn_list[i]->name)) return true;
+    return false;
+}
+
 bool clattn__attn_serves(const clattn__attn_impl *impl, const clattn__attn_problem *problem, const clattn__caps *caps,
                          clattn__refusal *why) {
     if (problem->precision == CLATTN_PRECISION_STRICT && impl->rounds_weights)

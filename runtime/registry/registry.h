@@ -69,6 +69,9 @@ struct clattn_context {
 extern const clattn__attn_impl *const clattn__attn_list[];
 extern const clattn__gemm_impl *const clattn__gemm_list[];
 
+/* Whether a kernel named in the text (a name, or several as in clattn_plan_info.kernels) rounds weights to its storage
+ * type. NULL names none. */
+bool clattn__rounds_weights(const char *names);
 bool clattn__attn_serves(const clattn__attn_impl *impl, const clattn__attn_problem *problem, const clattn__caps *caps,
                          clattn__refusal *why);
 bool clattn__gemm_serves(const clattn__gemm_impl *impl, const clattn__gemm_problem *problem, const clattn__caps *caps,
