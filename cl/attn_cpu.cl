@@ -329,10 +329,9 @@ static inline bool is_poisoned(const value_source *source, const key_block *bloc
     return any(sums[0] != sums[0]) || any(tail != tail);
 }
 
-/* acc = acc * rescale + P^T x V for all rows of the tile. */
-static inline void add_values(const value_source *source, const attn_head *head, const query_tile *tile,
-                              const key_block *block, const float *p, const float *rescale,
-                              float *acc) /* (BLOCK_Q, ACC_COLUMNS) */ {
+/* acc = acc * rescale + P^T x V for all rows of the tile; fresh: there are no sums before these. */
+static inline void add_values(const value_source *source, const query_tile *tile, const key_block *block, bool fresh,
+                              const float *p, const float *rescale, float *acc) /* (BLOCK_Q, ACC_COLUMNS) */ {
     for (int r = 0; r < tile->rows; r += MV) {
         const int2 run = keys_of_rows(tile, block, r, MV);
         const float *weights = LANES_AT(p, r / VW, 0) + r % VW;
@@ -340,7 +339,8 @@ static inline void add_values(const value_source *source, const attn_head *head,
         half_vec tail[MV]; /* with HALF_TAIL */
         UNROLL for (int i = 0; i < MV; i++) {
             float *from = acc + (r + i) * ACC_COLUMNS;
-            UNROLL for (int j = 0; j < NC; j++) o[i][j] = VEC_AT(from + j * VW) * rescale[r + i];
+            if (HALF_TAIL && fresh) VEC_AT(from + NC * VW) = (vec)(0.0f);
+            UNROLL for (int j = 0; j < NC; j++) o[i][j] = fresh ? (vec)(0.0f) : VEC_AT(from + j * VW) * rescale[r + i];
             if (HALF_TAIL) tail[i] = HALF_VEC_AT(from + NC * VW) * rescale[r + i];
         }
         for (int c = run.x; c < run.y; c++) {
@@ -364,11 +364,12 @@ static inline void add_values(const value_source *source, const attn_head *head,
 
 /* The same, one row at a time, without the keys that the row must not attend to. */
 static inline void add_allowed_values(const value_source *source, const attn_head *head, const query_tile *tile,
-                                      const key_block *block, const float *p, const float *rescale, float *acc) {
+                                      const key_block *block, bool fresh, const float *p, const float *rescale,
+                                      float *acc) {
     for (int r = 0; r < tile->rows; r++) {
         const int2 range = attn_range(head, tile->row + r);
         float *o = acc + r * ACC_COLUMNS;
-        for (int d = 0; d < ACC_COLUMNS; d += VW) VEC_AT(o + d) *= rescale[r];
+        for (int d = 0; d < ACC_COLUMNS; d += VW) VEC_AT(o + d) = fresh ? (vec)(0.0f) : VEC_AT(o + d) * rescale[r];
         for (int c = 0; c < block->count; c++) {
             if (!attn_allowed(head, range, tile->row + r, key_at(block, c))) continue;
             const value_row row = value_row_of(source, block, c);
@@ -387,7 +388,7 @@ static inline int tile_column(int t) {
 }
 
 static inline void add_block(const __global storage *v, clattn_i64 stride, const attn_head *head,
-                             const query_tile *tile, const key_block *block, bool careful, const float *p,
+                             const query_tile *tile, const key_block *block, bool fresh, bool careful, const float *p,
                              const float *rescale, float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
     float copied[COPY_VALUE ? BLOCK_KV * TILE_COLUMNS : 1] __attribute__((aligned(64)));
     for (int t = 0; t < VALUE_TILES; t++) {
@@ -395,19 +396,23 @@ static inline void add_block(const __global storage *v, clattn_i64 stride, const
         float *tile_acc = acc + t * BLOCK_Q * ACC_COLUMNS;
         if (COPY_VALUE) copy_values(&source, block, copied);
         if (careful && block->partial && is_poisoned(&source, block))
-            add_allowed_values(&source, head, tile, block, p, rescale, tile_acc);
+            add_allowed_values(&source, head, tile, block, fresh, p, rescale, tile_acc);
         else
-            add_values(&source, head, tile, block, p, rescale, tile_acc);
+            add_values(&source, tile, block, fresh, p, rescale, tile_acc);
     }
 }
 
 /* Whether a sum became an infinity or NaN. */
 static inline bool is_spoiled(const query_tile *tile, const float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
-    vec sum = (vec)(0.0f);
+    vec sums[MV];
+    UNROLL for (int i = 0; i < MV; i++) sums[i] = (vec)(0.0f);
     for (int t = 0; t < VALUE_TILES; t++)
-        for (int i = 0; i < tile->rows * ACC_COLUMNS; i += VW)
-            sum = muladd(VEC_AT(acc + t * BLOCK_Q * ACC_COLUMNS + i), (vec)(0.0f), sum);
-    return any(sum != sum);
+        for (int r = 0; r < tile->rows; r += MV) UNROLL for (int i = 0; i < MV; i++) {
+                const float *from = acc + (t * BLOCK_Q + r + i) * ACC_COLUMNS;
+                for (int d = 0; d < ACC_COLUMNS; d += VW) sums[i] = muladd(VEC_AT(from + d), (vec)(0.0f), sums[i]);
+            }
+    UNROLL for (int i = 1; i < MV; i++) sums[0] += sums[i];
+    return any(sums[0] != sums[0]);
 }
 
 /* ---- pass 5 ------------------------------------------------------------------------------------------------------ */
@@ -468,11 +473,14 @@ typedef struct head_rows {
     bool open;     /* not done yet */
 } head_rows;
 
-static inline void clear_sums(head_rows *rows) {
+static inline void open_rows(head_rows *rows) {
     UNROLL for (int j = 0; j < NV; j++) {
         rows->m[j] = (vec)(rows->first_m);
         rows->l[j] = (vec)(SINKS ? 1.0f : 0.0f);
     }
+}
+
+static inline void clear_output(head_rows *rows) {
     for (int i = 0; i < VALUE_TILES * BLOCK_Q * ACC_COLUMNS; i += VW) VEC_AT(rows->acc + i) = (vec)(0.0f);
 }
 
@@ -513,9 +521,9 @@ BODY attn_cpu_body(int group, int groups, int first_head, int heads, int b, cons
     const int2 range = (int2)(attn_range(&head, tile.row).x, attn_range(&head, tile.row + tile.rows - 1).y);
     for (bool careful = false, done = false; !done; careful = true) {
         for (int n = 0; n < heads; n++)
-            if (all[n].open) clear_sums(&all[n]);
+            if (all[n].open) open_rows(&all[n]);
 
-        bool always = !ALWAYS_KEYS, partial = false;
+        bool always = !ALWAYS_KEYS, partial = false, fresh = true;
         int at = range.x, end = range.y;
         while (at < end || !always) {
             if (at >= end) {
@@ -537,10 +545,12 @@ BODY attn_cpu_body(int group, int groups, int first_head, int heads, int b, cons
                 score_block(rows->key, a->key.row, &head, &tile, &block, rows->qt, p, top);
                 weigh_block(&head, &tile, &block, top, p, rows->m, rows->l, factors);
                 if (DROPOUT) drop_weights(a, b, first_head + n, &tile, &block, p);
-                add_block(rows->value, a->value.row, &head, &tile, &block, careful, p, factors, rows->acc);
+                add_block(rows->value, a->value.row, &head, &tile, &block, fresh, careful, p, factors, rows->acc);
             }
+            fresh = false;
         }
         done = true;
+        for (int n = 0; n < heads && fresh; n++) clear_output(&all[n]);
         for (int n = 0; n < heads; n++) {
             all[n].open = all[n].open && !careful && partial && is_spoiled(&tile, all[n].acc);
             done = done && !all[n].open;
