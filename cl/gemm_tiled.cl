@@ -63,12 +63,6 @@ static inline clattn_i64 column_offset(const clattn_gemm_args *a, int c) {
     return c / a->part_columns * a->y_part + in_part / a->width * a->y.head + in_part % a->width;
 }
 
-static inline void put1(const clattn_gemm_args *a, __global storage *row, int c, float x) {
-    if (c >= a->n) return;
-    __global storage *to = row + column_offset(a, c);
-    store1(a->accumulate ? load1(to) + x : x, to);
-}
-
 /* Four neighbouring columns of a row; together: of the same head, and all of them exist. */
 static inline void put4(const clattn_gemm_args *a, __global storage *row, int c, float4 x, bool together) {
     if (together) {
@@ -76,14 +70,16 @@ static inline void put4(const clattn_gemm_args *a, __global storage *row, int c,
         store4(a->accumulate ? load4(to) + x : x, to);
         return;
     }
-    put1(a, row, c, x.x);
-    put1(a, row, c + 1, x.y);
-    put1(a, row, c + 2, x.z);
-    put1(a, row, c + 3, x.w);
+    NO_UNROLL
+    for (int j = 0; j < 4 && c + j < a->n; j += ROLLED(1)) {
+        __global storage *to = row + column_offset(a, c + j);
+        const float value = j == 0 ? x.x : j == 1 ? x.y : j == 2 ? x.z : x.w;
+        store1(a->accumulate ? load1(to) + value : value, to);
+    }
 }
 
 /* Four columns of an item's rows, from (m, c) on. */
-static inline void put_rows(const clattn_gemm_args *a, __global storage *y, int m, int c, const sum_tile *sums,
+INLINE void put_rows(const clattn_gemm_args *a, __global storage *y, int m, int c, const sum_tile *sums,
                             const __global float4 *bias) {
     if (c >= a->n) return;
     const float4 start = a->has_bias ? bias[c / 4] : (float4)(0.0f);
@@ -94,7 +90,7 @@ static inline void put_rows(const clattn_gemm_args *a, __global storage *y, int 
     EACH_ROW(PUT_ROW)
 }
 
-__kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(TILE_X, TILE_Y, 1))) void
+__kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
 gemm_tiled(const clattn_gemm_args a,    /* grid: work-groups for blocks from a.first_block_m, _n on      */
            const __global storage *x,   /* (m, k) at a.x                                                  */
            const __global float4 *w,    /* (k up to a multiple of DEPTH, n up to a multiple of BLOCK_N)   */
@@ -103,7 +99,7 @@ gemm_tiled(const clattn_gemm_args a,    /* grid: work-groups for blocks from a.f
 {
     __local float4 x_tile[BLOCK_M * X_LD]; /* (BLOCK_M, DEPTH), padded rows */
     __local float4 w_tile[DEPTH * W_LD];   /* (DEPTH, BLOCK_N)              */
-    const int tx = (int)get_local_id(0), ty = (int)get_local_id(1), item = ty * TILE_X + tx;
+    const int item = (int)get_local_id(0), tx = item % TILE_X, ty = item / TILE_X;
     const int2 start = block_start(&a, BLOCK_M, BLOCK_N);
     const int m_first = start.x, n_first = start.y;
     const long w_row = (a.n + BLOCK_N - 1) / BLOCK_N * W_LD;
@@ -124,14 +120,15 @@ gemm_tiled(const clattn_gemm_args a,    /* grid: work-groups for blocks from a.f
 #define CLEAR_ROW(n) sums.c0.r##n = sums.c1.r##n = four_of((float4)(0.0f));
     EACH_ROW(CLEAR_ROW)
     NO_UNROLL
-    for (int k_first = 0; k_first < a.k; k_first += DEPTH) {
+    for (int terms = a.k - 4 * load_column, stop = -4 * load_column; terms > stop; terms -= DEPTH) {
         UNROLL
-        for (int i = 0; i < X_LOADS; i++)
-            x_tile[(load_row + i * (ITEMS / (DEPTH / 4))) * X_LD + load_column] =
-                load4_part(x_from[i] + k_first, a.k - k_first - 4 * load_column);
+        for (int i = 0; i < X_LOADS; i++) {
+            x_tile[(load_row + i * (ITEMS / (DEPTH / 4))) * X_LD + load_column] = load4_part(x_from[i], terms);
+            x_from[i] += DEPTH;
+        }
         UNROLL
-        for (int i = 0; i < W_LOADS; i++)
-            w_tile[i * ITEMS + item] = w_from[(k_first + i * (ITEMS / W_LD)) * w_row];
+        for (int i = 0; i < W_LOADS; i++) w_tile[i * ITEMS + item] = w_from[i * (ITEMS / W_LD) * w_row];
+        w_from += DEPTH * w_row;
         barrier(CLK_LOCAL_MEM_FENCE);
 
         UNROLL_TERMS

@@ -107,7 +107,6 @@ static void fill(stage *s, const product *p, uint64_t seed) {
     for (int n = 0; n < p->n; n++) clattn_fill_normal(&random, s->w + n * s->w_row, p->k, 1 / sqrt((double)p->k));
     clattn_fill_normal(&random, s->bias, p->n, 1);
     for (int64_t i = 0; i < s->y_count; i++) s->tolerance[i] = -1;
-
     const double u = 0x1p-24, growth = 8 + 4 * sqrt((double)p->k);
     for (int m = 0; m < a->m; m++) {
         const float *x = s->x + a->x.offset + m / a->rows * a->x.batch + m % a->rows * a->x.row; /* (k) */
@@ -332,9 +331,9 @@ static void test_tiled_tiles(void) {
                                        {2, 34, 192, 17, 64, 3, false, false, 2},
                                        {1, 127, 126, 40, 42, 0, false, true, 0}};
     clattn__candidates list = {0};
+    const clattn__gemm_problem any = {0};
     if (!open_device()) return;
-    clattn__gemm_candidates(&clattn__gemm_tiled, &(clattn__gemm_problem){.m = 4096, .n = 4096}, &env.device.caps,
-                            &list);
+    clattn__gemm_candidates(&clattn__gemm_tiled, &any, &env.device.caps, &list);
     for (int i = 0; i < list.count; i++) {
         forced = &list.set[i];
         for (size_t p = 0; p < CLATTN__COUNT(products); p++) check_product(&clattn__gemm_tiled, &products[p], 610 + p);
@@ -356,7 +355,8 @@ static void test_tiled_choice(void) {
                  {4096, 1024, 108, 64, {{8, 8, 4, 1}}}};
     for (size_t i = 0; i < CLATTN__COUNT(cases); i++) {
         const clattn__gemm_problem p = {.m = cases[i].m, .n = cases[i].n, .k = 64, .width = cases[i].n};
-        const clattn__caps caps = {.compute_units = (uint32_t)cases[i].units,
+        const clattn__caps caps = {.type = CLATTN_DEVICE_GPU,
+                                   .compute_units = (uint32_t)cases[i].units,
                                    .max_work_group = (uint64_t)cases[i].items,
                                    .max_item_sizes = {1024, 1024, 1024},
                                    .local_memory = 32768};

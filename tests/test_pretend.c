@@ -99,8 +99,9 @@ static void small_gpus(void) {
     }
 }
 
-/* Rows whose items tell each other their maxima, and what is in local memory, by registers. Verification runs them when
- * the plan is made: sub-groups as wide as the tile, half as wide, and a depth that is no multiple of their width. */
+/* Rows whose items tell each other their maxima, and what is in local memory, by registers. Verification runs them, of
+ * attention when the plan is made: sub-groups as wide as the tile, half as wide, and a depth that is no multiple of
+ * their width. */
 static void subgroup_widths(void) {
     clattn_context *context = open_as("type=gpu", NULL);
     REQUIRE(context, "no context");
@@ -120,6 +121,9 @@ static void subgroup_widths(void) {
         const clattn_attention_desc d = tiled_desc(rows[i].head_dim);
         CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s: %s", pretend, clattn_last_error());
         clattn_attention_destroy(&plan);
+        const clattn__gemm_problem p = {.m = 4096, .n = 150, .k = 40, .width = 150, .bias = true};
+        CHECK(clattn__gemm_verify(context, &clattn__gemm_tiled, &p, NULL, true, NULL) == CLATTN_OK, "%s: %s", pretend,
+              clattn_last_error());
         clattn_context_destroy(&context);
     }
 }

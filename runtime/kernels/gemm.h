@@ -10,9 +10,10 @@ bool clattn__gemm_fits(const clattn__gemm_problem *problem, clattn__refusal *why
 /* The launch arguments of a call with its output described as simply as it can be: side-by-side heads are one. */
 clattn_gemm_args clattn__gemm_plain_args(const clattn__gemm_call *call);
 
-/* One work-group of items_x x items_y for each block of y, in launches that stay short. For kernels on inc/gemm.clh. */
+/* One work-group of so many items for each block of y, in launches of one dimension that stay short. For kernels on
+ * inc/gemm.clh. */
 clattn_status clattn__gemm_enqueue_blocks(clattn__gemm_kernel *kernel, const clattn__gemm_call *call,
-                                          const clattn_gemm_args *args, size_t items_x, size_t items_y);
+                                          const clattn_gemm_args *args, size_t items);
 
 /* Makes a zeroed host array of count floats for packing; NULL records OUT_OF_MEMORY. */
 float *clattn__gemm_scratch(int64_t rows, int64_t columns);

@@ -92,7 +92,7 @@ clattn_status clattn__gemm_set_args(clattn__gemm_kernel *kernel, const clattn__g
 static int64_t blocks_of(int64_t extent, int block) { return (extent + block - 1) / block; }
 
 clattn_status clattn__gemm_enqueue_blocks(clattn__gemm_kernel *kernel, const clattn__gemm_call *call,
-                                          const clattn_gemm_args *args, size_t items_x, size_t items_y) {
+                                          const clattn_gemm_args *args, size_t items) {
     clattn__env *env = kernel->programs->env;
     clattn_gemm_args here = *args;
     const int64_t columns = blocks_of(args->n, kernel->block_n), blocks = columns * blocks_of(args->m, kernel->block_m);
@@ -108,9 +108,9 @@ clattn_status clattn__gemm_enqueue_blocks(clattn__gemm_kernel *kernel, const cla
         here.first_block_m = (int)(first / columns);
         here.first_block_n = (int)(first % columns);
         const clattn__launch launch = {.kernel = kernel->kernel,
-                                       .dims = 2,
-                                       .global = {(size_t)count * items_x, items_y},
-                                       .local = {items_x, items_y}};
+                                       .dims = 1,
+                                       .global = {(size_t)count * items},
+                                       .local = {items}};
         status = clattn__arg(env, kernel->kernel, GEMM_ARGS, sizeof here, &here);
         if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
     }

@@ -215,7 +215,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
 static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {
     clattn_gemm_args args = clattn__gemm_plain_args(call);
     args.weight_parts = kernel->weight_parts;
-    return clattn__gemm_enqueue_blocks(kernel, call, &args, (size_t)kernel->items, 1);
+    return clattn__gemm_enqueue_blocks(kernel, call, &args, (size_t)kernel->items);
 }
 
 const clattn__gemm_impl clattn__gemm_matrix = {

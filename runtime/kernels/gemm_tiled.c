@@ -30,19 +30,19 @@ static int block_n_of(tile t) { return t.x * t.vectors * 4; }
 static int local_bytes(tile t) { return (block_m_of(t) * (DEPTH + 4) + DEPTH * block_n_of(t)) * (int)sizeof(float); }
 
 static bool fits(tile t, const clattn__caps *caps) {
-    return (uint64_t)(t.x * t.y) <= caps->max_work_group && (size_t)t.x <= caps->max_item_sizes[0] &&
-           (size_t)t.y <= caps->max_item_sizes[1] && (uint64_t)local_bytes(t) <= caps->local_memory;
+    const uint64_t items = (uint64_t)(t.x * t.y);
+    return items <= caps->max_work_group && items <= caps->max_item_sizes[0] &&
+           (uint64_t)local_bytes(t) <= caps->local_memory;
 }
 
 static bool supports(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
     const tile smallest = tiles[CLATTN__COUNT(tiles) - 1].tile;
     if (!fits(smallest, caps))
-        return clattn__refuse(
-            why,
-            "needs work-groups of %d x %d items and %d bytes of local memory; the device has %llu items "
-            "(%zu x %zu) and %llu bytes",
-            smallest.x, smallest.y, local_bytes(smallest), (unsigned long long)caps->max_work_group,
-            caps->max_item_sizes[0], caps->max_item_sizes[1], (unsigned long long)caps->local_memory);
+        return clattn__refuse(why,
+                              "needs work-groups of %d items and %d bytes of local memory; the device has %llu items "
+                              "(%zu along an axis) and %llu bytes",
+                              smallest.x * smallest.y, local_bytes(smallest), (unsigned long long)caps->max_work_group,
+                              caps->max_item_sizes[0], (unsigned long long)caps->local_memory);
     return clattn__gemm_fits(problem, why);
 }
 
@@ -55,9 +55,10 @@ static bool keeps_busy(size_t i, const clattn__gemm_problem *problem, const clat
     return blocks >= tiles[i].blocks_per_unit * units;
 }
 
-/* With sub-groups of 8, a thread of Intel's GPUs has 128 registers of 8 lanes: no room for 64 sums beside the rest. */
+/* With sub-groups of 8, a thread of Intel's GPUs has 128 registers of 8 lanes: no room for 64 sums beside the rest.
+ * CPUs have fewer still. */
 static bool has_registers(tile t, const clattn__caps *caps) {
-    const bool few = caps->type == CLATTN_DEVICE_GPU && caps->subgroup_lanes == 8;
+    const bool few = caps->type != CLATTN_DEVICE_GPU || caps->subgroup_lanes == 8;
     return !few || t.rows * t.vectors <= 8;
 }
 
@@ -125,7 +126,7 @@ static clattn_status prepare(clattn__gemm_kernel *kernel, const float *w, int64_
 static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_call *call) {
     const clattn_gemm_args args = clattn__gemm_plain_args(call);
     const tile t = tile_of(&kernel->params);
-    return clattn__gemm_enqueue_blocks(kernel, call, &args, (size_t)t.x, (size_t)t.y);
+    return clattn__gemm_enqueue_blocks(kernel, call, &args, (size_t)t.x * (size_t)t.y);
 }
 
 const clattn__gemm_impl clattn__gemm_tiled = {
