@@ -90,6 +90,20 @@ static inline void operands(mma_context *x, const probe_out *o) {
     }
 }
 
+/* Operands from a packed block of weights: keys in the order in which they lie in memory. */
+static inline void weights(mma_context *x, const probe_out *o, const __global ushort *block) {
+    MMA_UNROLL
+    for (int step = 0; step < KEY_STEPS; step++) {
+        MMA_UNROLL
+        for (int n = 0; n < KEY_TILES; n++) {
+            const probe_b b = {.operand = mma_from_weight(x, block, 0, n, step)};
+            MMA_UNROLL
+            for (int e = 0; e < B_ELEMENTS; e++)
+                put(o, n * MMA_N + mma_weight_column(x, e), step * 16 + mma_weight_depth(x, e), mma_widen(b.e[e]));
+        }
+    }
+}
+
 /* S = Q K^T, and with sums_too S V: attention without a softmax. */
 static inline void product(mma_context *x, const probe_out *o, const __global ushort *q, int q_row, bool sums_too) {
     const int row0 = x->wave * MMA_M;
@@ -144,7 +158,9 @@ mma_probe(const clattn_probe_args a,     /* grid: one work-group                
     POISON(tiles, x->item, ITEMS);
     const probe_out o = {out + a.out.offset, (int)a.out.row};
     const __global ushort *q = (const __global ushort *)query + a.query.offset;
-    mma_source source = {.key_row = (int)a.key.row, .value_row = (int)a.value.row};
+    const bool packed = a.step == MATRIX_PROBE_WEIGHTS; /* rows without gaps */
+    mma_source source = {.key_row = packed ? HEAD_DIM : (int)a.key.row,
+                         .value_row = packed ? VALUE_DIM : (int)a.value.row};
     source.keys = (const __global ushort *)key + a.key.offset;
     source.values = (const __global ushort *)value + a.value.offset;
     /* The one step takes the engine's copies, the others ordinary stores, which its loads must see as well. */
@@ -173,6 +189,8 @@ mma_probe(const clattn_probe_args a,     /* grid: one work-group                
             staged(x, &o);
         else if (a.step == MATRIX_PROBE_LOADS)
             operands(x, &o);
+        else if (a.step == MATRIX_PROBE_WEIGHTS)
+            weights(x, &o, source.keys);
         else
             product(x, &o, q, (int)a.query.row, a.step == MATRIX_PROBE_SUMS);
     }

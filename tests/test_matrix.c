@@ -212,6 +212,8 @@ static const mistake mistakes[] = {
     {"nv", "inc/mma_nv.clh", "mma_ldmatrix_transposed(x, stage", "mma_ldmatrix(x, stage", MATRIX_PROBE_LOADS},
     {"nv", "inc/mma_nv.clh", "c[j].v[2 * r], c[j].v[2 * r + 1]", "c[j].v[2 * r + 1], c[j].v[2 * r]", MATRIX_PROBE_SUMS},
     {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n", "", MATRIX_PROBE_COPIES},
+    {"dpas8", "inc/mma_rows.clh", "block + matrix_weight_at(MATRIX_ENGINE, MMA_N * n, 16 * step, HEAD_DIM)",
+     "block + (MMA_N * n * HEAD_DIM + 16 * step)", MATRIX_PROBE_WEIGHTS},
     /* engines that are not as the back end believes */
     {"wmma11", "inc/mma_rows_emulated.clh", "(2 * (i) + (l) / 16)", "(8 * ((l) / 16) + (i))", MATRIX_PROBE_INSTRUCTION},
     {"nv", "inc/mma_nv_emulated.clh", "(x)->tiles)[at]", "(x)->tiles)[(at) + 1]", MATRIX_PROBE_ADDRESSES},
@@ -226,13 +228,18 @@ static const mistake mistakes[] = {
 };
 /* In what products alone go through. */
 static const mistake product_mistakes[] = {
-    {"nv", "gemm_matrix.cl", "source.keys += BLOCK_K;", "", UNSEEN},
-    {"nv", "gemm_matrix.cl", "k0 + BLOCK_K < depth ? k0 + BLOCK_K : 0", "k0 + BLOCK_K", UNSEEN},
-    {"nv", "inc/mma_nv.clh", "p && d + 2 <= columns", "p && d < columns", UNSEEN},
+    {"nv", "gemm_matrix.cl", "(clattn_i64)at->step * WEIGHT_BLOCK", "0", UNSEEN},
+    {"nv", "gemm_matrix.cl", "            at->k0 += BLOCK_K;\n", "", UNSEEN},
+    {"nv", "inc/mma_nv.clh", "s ? eights[slot].z : eights[slot].x", "eights[slot].x", UNSEEN},
+    {"nv", "inc/mma_nv.clh", "stage * (KEY_TILE + VALUE_TILE) + mma_key_at(row, column)", "mma_key_at(row, column)",
+     UNSEEN},
+    {"nv", "inc/tile_mma.clh", "#define MMA_LANES_MATCH() true", "#define MMA_LANES_MATCH() false", UNSEEN},
     {"wmma11", "gemm_matrix.cl", " * vload4(0, factor + c)", "", UNSEEN},
+    {"wmma12", "gemm_matrix.cl", "aligned ? a.k / BLOCK_K * a.weight_parts : 0", "aligned ? walk.steps : 0", UNSEEN},
     {"mfma32", "gemm_matrix.cl", "in_part / a->width * a->y.head +", "", UNSEEN},
-    {"dpas8", "inc/mma_rows.clh", "p && d + 8 <= columns", "p && d < columns", UNSEEN},
-    {"dpas16", "gemm_matrix.cl", "m < a.m ?", "m < a.m - 1 ?", UNSEEN},
+    {"dpas8", "gemm_matrix.cl", "column < w->columns ?", "column < w->columns - 1 ?", UNSEEN},
+    {"dpas8", "gemm_matrix.cl", "w->n0 + n, p", "n, p", UNSEEN},
+    {"dpas16", "gemm_matrix.cl", "a.m - 1)", "a.m - 2)", UNSEEN},
 };
 /* The emulated instructions hold work-group barriers of their own, which hide these; sub-group barriers do not. */
 static const mistake missing_barriers[] = {

@@ -9,33 +9,49 @@
 
 /* Tile shapes by engine, the large one first; rows were chosen by what the vendors' compilers make of them. */
 static const struct gemm_shape {
-    int engine, waves, row_tiles, block_n, block_k, stages;
+    int engine, waves, column_waves, row_tiles, block_n, block_k, stages;
     bool prefetch;
 } shapes[] = {
-    {MATRIX_NV, 4, 2, 128, 32, 2, false},    {MATRIX_NV, 4, 1, 64, 32, 2, false},
-    {MATRIX_WMMA11, 4, 2, 128, 32, 1, true}, {MATRIX_WMMA11, 4, 1, 64, 32, 1, true},
-    {MATRIX_WMMA12, 4, 2, 128, 32, 1, true}, {MATRIX_WMMA12, 4, 1, 64, 32, 1, true},
-    {MATRIX_MFMA32, 4, 1, 64, 32, 1, true},  {MATRIX_MFMA32, 2, 1, 64, 32, 1, true},
-    {MATRIX_DPAS8, 8, 2, 64, 32, 1, true},   {MATRIX_DPAS8, 8, 1, 32, 32, 1, true},
-    {MATRIX_DPAS16, 8, 2, 64, 32, 1, true},  {MATRIX_DPAS16, 4, 1, 64, 32, 1, true},
+    {MATRIX_NV, 4, 1, 2, 128, 64, 2, false},     {MATRIX_NV, 4, 1, 1, 64, 64, 2, false},
+    {MATRIX_WMMA11, 4, 1, 2, 128, 32, 1, true},  {MATRIX_WMMA11, 4, 1, 1, 64, 32, 1, true},
+    {MATRIX_WMMA12, 4, 1, 2, 128, 32, 1, true},  {MATRIX_WMMA12, 4, 1, 1, 64, 32, 1, true},
+    {MATRIX_MFMA32, 4, 1, 2, 128, 32, 1, true},  {MATRIX_MFMA32, 4, 1, 1, 64, 32, 1, true},
+    {MATRIX_DPAS8, 16, 4, 4, 128, 32, 1, false}, {MATRIX_DPAS8, 8, 2, 2, 64, 32, 1, false},
+    {MATRIX_DPAS16, 8, 2, 2, 128, 32, 1, false}, {MATRIX_DPAS16, 4, 2, 1, 128, 32, 1, false},
 };
 
 typedef struct gemm_plan {
-    int waves, row_tiles, block_n, block_k, stages, items, block_m;
+    int waves, column_waves, row_tiles, block_n, block_k, stages, items, block_m;
     bool prefetch;
     size_t local_bytes;
 } gemm_plan;
 
+/* Columns of a row tile of sums that leave through local memory at once. */
+static int out_columns(const gemm_plan *plan, const clattn__matrix_engine *engine) {
+    const int own = plan->block_n / plan->column_waves;
+    return engine->m < 32 && own % 64 == 0 ? 64 : own % 32 == 0 ? 32 : 16;
+}
+
 static gemm_plan plan_of_params(const clattn__params *params, const clattn__caps *caps) {
     const clattn__matrix_engine *engine = clattn__matrix_engine_of(caps);
     const int *v = params->value;
-    gemm_plan plan = {
-        .waves = v[0], .row_tiles = v[1], .block_n = v[2], .block_k = v[3], .stages = v[4], .prefetch = v[5] != 0};
-    if (caps->matrix.emulated && plan.waves > 2) plan.waves = 2; /* each lane costs a work-item's stack */
+    gemm_plan plan = {.waves = v[0],
+                      .column_waves = v[1],
+                      .row_tiles = v[2],
+                      .block_n = v[3],
+                      .block_k = v[4],
+                      .stages = v[5],
+                      .prefetch = v[6] != 0};
+    if (caps->matrix.emulated && plan.waves > 2) { /* each lane costs a work-item's stack */
+        const int own = plan.block_n / plan.column_waves;
+        plan.waves = 2;
+        if (plan.column_waves > 2) plan.column_waves = 2;
+        plan.block_n = own * plan.column_waves;
+    }
     plan.items = plan.waves * engine->lanes;
-    plan.block_m = plan.waves * plan.row_tiles * engine->m;
+    plan.block_m = plan.waves / plan.column_waves * plan.row_tiles * engine->m;
     const size_t weight = (size_t)(plan.stages * plan.block_n * (plan.block_k + 8)) * sizeof(uint16_t);
-    const size_t sums = (size_t)(plan.waves * engine->m * (plan.block_n + 4)) * sizeof(float);
+    const size_t sums = (size_t)(plan.waves * engine->m * (out_columns(&plan, engine) + 4)) * sizeof(float);
     plan.local_bytes = (weight > sums ? weight : sums) + clattn__matrix_exchange(caps, plan.waves);
     return plan;
 }
@@ -48,19 +64,14 @@ static bool fits(const gemm_plan *plan, const clattn__caps *caps) {
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-/* Intel's compiler unrolls no loop over two row tiles with all of this behind it, and keeps them in memory instead. */
-static bool is_too_much(const struct gemm_shape *shape, const clattn__gemm_problem *problem) {
-    return (shape->engine == MATRIX_DPAS8 || shape->engine == MATRIX_DPAS16) && shape->row_tiles > 1 &&
-           problem->dtype == CLATTN_BF16 && problem->activation == CLATTN_ACTIVATION_GELU;
-}
-
 /* Large tiles first where they are enough to give every compute unit one, else small ones. */
 static void candidates(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
     for (int pass = 0; pass < 2; pass++) {
         for (size_t i = 0; i < CLATTN__COUNT(shapes); i++) {
             const struct gemm_shape *s = &shapes[i];
-            if (s->engine != caps->matrix.engine || is_too_much(s, problem)) continue;
-            const clattn__params params = {{s->waves, s->row_tiles, s->block_n, s->block_k, s->stages, s->prefetch}};
+            if (s->engine != caps->matrix.engine) continue;
+            const clattn__params params = {
+                {s->waves, s->column_waves, s->row_tiles, s->block_n, s->block_k, s->stages, s->prefetch}};
             const gemm_plan plan = plan_of_params(&params, caps);
             const int64_t groups = ceil_div(problem->m, plan.block_m) * ceil_div(problem->n, plan.block_n);
             if (fits(&plan, caps) && (pass > 0 || groups >= (int64_t)caps->compute_units))
@@ -122,15 +133,21 @@ static int exponent_of(const clattn__gemm_problem *problem, const float *column,
     return most > 0 ? 14 - exponent : 0;
 }
 
-/* One column, its parts `depth` elements apart. */
-static void pack_column(clattn_dtype dtype, const float *column, int64_t k, int exponent, int parts, uint16_t *to,
-                        int64_t depth) {
-    for (int64_t i = 0; i < k; i++) {
-        float rest = ldexpf(column[i], exponent);
-        for (int part = 0; part < parts; part++) {
-            const uint16_t bits = narrow(dtype, rest);
-            to[part * depth + i] = bits;
-            rest = isfinite(widen(dtype, bits)) ? rest - widen(dtype, bits) : 0; /* exact, by Sterbenz's lemma */
+/* One column of a block, at `column` in it; the parts of the block are `block` elements apart, and so many times that
+ * its neighbours along the depth. */
+static void pack_column(const clattn__gemm_kernel *kernel, const float *w, int exponent, uint16_t *to, int column) {
+    const clattn__gemm_problem *p = &kernel->problem;
+    const int engine = kernel->programs->env->device.caps.matrix.engine, block_k = kernel->block_k;
+    const int64_t block = (int64_t)kernel->block_n * block_k;
+    for (int64_t i = 0; i < p->k; i++) {
+        const int depth = matrix_depth_at(engine, (int)(i % block_k));
+        uint16_t *at = to + i / block_k * kernel->weight_parts * block;
+        at += matrix_weight_at(engine, column, depth, block_k);
+        float rest = ldexpf(w[i], exponent);
+        for (int part = 0; part < kernel->weight_parts; part++) {
+            const uint16_t bits = narrow(p->dtype, rest);
+            at[part * block] = bits;
+            rest = isfinite(widen(p->dtype, bits)) ? rest - widen(p->dtype, bits) : 0; /* exact: Sterbenz's lemma */
         }
     }
 }
@@ -155,8 +172,9 @@ static clattn_status pack(clattn__gemm_kernel *kernel, const float *w, int64_t w
     for (int64_t c = 0; c < p->n && status == CLATTN_OK; c++) {
         const float *column = w + c * w_row;
         const int exponent = exponent_of(p, column, kernel->weight_parts);
-        pack_column(p->dtype, column, p->k, exponent, kernel->weight_parts, packed + c * kernel->weight_parts * depth,
-                    depth);
+        pack_column(kernel, column, exponent,
+                    packed + c / kernel->block_n * kernel->block_n * kernel->weight_parts * depth,
+                    (int)(c % kernel->block_n));
         rows[c] = bias ? bias[c] : 0;
         rows[columns + c] = ldexpf(1, -exponent);
     }
@@ -176,6 +194,7 @@ static clattn_status build(clattn__gemm_kernel *kernel, const gemm_plan *plan) {
     clattn__storage_options(&options, kernel->problem.dtype);
     clattn__options_int(&options, "ACTIVATION", (int)kernel->problem.activation);
     clattn__options_int(&options, "WAVES", plan->waves);
+    clattn__options_int(&options, "COLUMN_WAVES", plan->column_waves);
     clattn__options_int(&options, "QT", plan->row_tiles);
     clattn__options_int(&options, "BLOCK_N", plan->block_n);
     clattn__options_int(&options, "BLOCK_K", plan->block_k);
@@ -226,7 +245,7 @@ const clattn__gemm_impl clattn__gemm_matrix = {
     .activates = true,
     .rounds_operands = true,
     .supports = supports,
-    .params = {"waves", "row_tiles", "block_n", "block_k", "stages", "prefetch"},
+    .params = {"waves", "column_waves", "row_tiles", "block_n", "block_k", "stages", "prefetch"},
     .candidates = candidates,
     .prepare = prepare,
     .enqueue = enqueue,

@@ -30,8 +30,10 @@ static double at(const clattn__bench *b, int slot, int row, int column) {
 
 /* most 0: values that are all different, with 8 significant bits; else integers from -most to most. */
 static bool add_operand(clattn__bench *b, int slot, int rows, int most) {
+    const bool packed = step_of(b) == MATRIX_PROBE_WEIGHTS; /* one row, as weights lie without gaps */
     const int64_t columns = step_of(b) == MATRIX_PROBE_COPIES ? WIDE_COLUMNS : COLUMNS;
-    if (!clattn__bench_add(b, slot, b->variant->dtype, 1, 1, rows, columns)) return false;
+    if (!clattn__bench_add(b, slot, b->variant->dtype, 1, 1, packed ? 1 : rows, packed ? rows * columns : columns))
+        return false;
     for (int i = 0; i < rows * COLUMNS; i++) {
         const double value =
             most == 0 ? ldexp(128 + i % 128, i / 128 - 7) : floor(clattn__bench_noise(b) * (most + 0.5) + 0.5);
@@ -91,6 +93,10 @@ static double wanted(const clattn__bench *b, int row, int column) {
     case MATRIX_PROBE_COPIES:
     case MATRIX_PROBE_LOADS:
         return staged(b, row, column);
+    case MATRIX_PROBE_WEIGHTS: {
+        const int place = matrix_weight_at(b->context->env.device.caps.matrix.engine, row, column, COLUMNS);
+        return at(b, CLATTN__PROBE_KEY, 0, place);
+    }
     case MATRIX_PROBE_PRODUCT:
         return score(b, row, column, COLUMNS);
     default:
@@ -105,6 +111,7 @@ static bool add_out(clattn__bench *b) {
     if (step_of(b) >= MATRIX_PROBE_INSTRUCTION) rows = WAVES * engine->m, columns = COLUMNS;
     if (step_of(b) == MATRIX_PROBE_INSTRUCTION) columns = engine->n;
     if (step_of(b) == MATRIX_PROBE_COPIES || step_of(b) == MATRIX_PROBE_LOADS) rows = 2 * KEYS;
+    if (step_of(b) == MATRIX_PROBE_WEIGHTS) rows = KEYS;
     if (!clattn__bench_add_output(b, CLATTN__PROBE_OUT, CLATTN_F32, 1, 1, rows, columns)) return false;
     for (int i = 0; i < rows * columns; i++) {
         const int64_t place = clattn__bench_at(&b->t[CLATTN__PROBE_OUT], i);
@@ -116,7 +123,7 @@ static bool add_out(clattn__bench *b) {
 
 clattn_status clattn__verify_engine(clattn__bench *b) {
     const int step = step_of(b);
-    const bool moves = step == MATRIX_PROBE_COPIES || step == MATRIX_PROBE_LOADS;
+    const bool moves = step == MATRIX_PROBE_COPIES || step == MATRIX_PROBE_LOADS || step == MATRIX_PROBE_WEIGHTS;
     const clattn_probe_args args = {.step = step, .keys = step == MATRIX_PROBE_COPIES ? KEYS - 1 : KEYS};
     b->about = steps[step];
     clattn_status status = clattn__mma_probe_create(&b->op, &b->context->programs, b->variant->dtype);
