@@ -46,8 +46,10 @@
 
 #if VECTORS == 1
 #define EACH_VECTOR(DO) DO(0)
+#define UNROLL_PRODUCT UNROLL_TERMS
 #elif VECTORS == 2
 #define EACH_VECTOR(DO) DO(0) DO(1)
+#define UNROLL_PRODUCT NO_UNROLL /* enough to do in one step, and no registers for what the next one reads */
 #else
 #error "VECTORS must be 1 or 2"
 #endif
@@ -131,7 +133,7 @@ gemm_tiled(const clattn_gemm_args a,    /* grid: work-groups for blocks from a.f
         w_from += DEPTH * w_row;
         barrier(CLK_LOCAL_MEM_FENCE);
 
-        UNROLL_TERMS
+        UNROLL_PRODUCT
         for (int d = 0; d < DEPTH; d += STEP(DEPTH)) {
             const left_tile left = load_left(x_tile + (ty * X_LD + d / 4), X_LD);
 #define ADD_VECTOR(n) add_terms(&sums.c##n, &left, w_tile + (d * W_LD + n * TILE_X + tx), W_LD);

@@ -55,10 +55,11 @@ static bool keeps_busy(size_t i, const clattn__gemm_problem *problem, const clat
     return blocks >= tiles[i].blocks_per_unit * units;
 }
 
-/* With sub-groups of 8, a thread of Intel's GPUs has 128 registers of 8 lanes: no room for 64 sums beside the rest.
- * CPUs have fewer still. */
+/* For 64 sums and what is added. With sub-groups of 8, a thread of Intel's GPUs has 128 registers of 8 lanes; NVIDIA's
+ * compiler gives 256 items 128 each, so that two groups fit, and spills what is beyond; CPUs have fewer still. */
 static bool has_registers(tile t, const clattn__caps *caps) {
-    const bool few = caps->type != CLATTN_DEVICE_GPU || caps->subgroup_lanes == 8;
+    const bool few =
+        caps->type != CLATTN_DEVICE_GPU || caps->subgroup_lanes == 8 || caps->vendor == CLATTN__VENDOR_NVIDIA;
     return !few || t.rows * t.vectors <= 8;
 }
 
