@@ -13,13 +13,13 @@ case "${1:-}" in -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 cd "$(dirname "$0")/.."
 docs=
 quick=
-while :; do
-    case "${1:-}" in
+for option; do
+    shift
+    case "$option" in
     --docs) docs="--docs docs" ;;
     --quick) quick="--quick --seconds 0.3" ;;
-    *) break ;;
+    *) set -- "$@" "$option" ;;
     esac
-    shift
 done
 # shellcheck source=bench/prepare.sh
 . bench/prepare.sh
@@ -27,9 +27,11 @@ model=${CLATTN_MODEL:-build/model}
 [ -f "$model/model.safetensors" ] || sh tools/fetch_model.sh "$model"
 out=build/compare
 mkdir -p "$out"
+rm -f "$out/results.csv" # what is reported was measured now
 failed=0
 # shellcheck disable=SC2086,SC2154 # two words or none; prepare.sh sets python and tool
 "$python" bench/compare.py "$tool" "$out" --model "$model" $quick "$@" || failed=1
+[ -f "$out/results.csv" ] || { echo "compare.sh: nothing was measured; see above" >&2; exit 1; }
 # shellcheck disable=SC2086
 python3 bench/report.py "$out" $docs
 [ "$failed" = 0 ] || echo "compare.sh: not every row was measured; see above" >&2

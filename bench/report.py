@@ -64,6 +64,7 @@ class Row:
         self.ratio = measured[self.best] / self.ms if self.best and self.ms else None
         self.of_peak = number(wanted["of_peak"]) - slack if wanted["of_peak"] else None
         self.beside = None
+        self.spread = 1 - number(self.own["min_ms"]) / self.ms if self.ms else None
 
     def label(self):
         return self.wanted["shape"].replace(",", " ")
@@ -71,7 +72,7 @@ class Row:
     def misses(self):
         """In words, what is less than wanted."""
         wanted = number(self.wanted["ratio"]), number(self.wanted["beside_ratio"])
-        return [f"{what} {got:.2f} instead of {want:.2f}" for what, got, want in
+        return [f"{what} {got:.3f} instead of {want:.2f}" for what, got, want in
                 (("share of the peak", self.fraction, self.of_peak), ("best library", self.ratio, wanted[0]),
                  ("beside its neighbour", self.beside, wanted[1]))
                 if got is not None and want is not None and round(got, 3) < want]
@@ -95,18 +96,21 @@ def cell(value, wanted, form="{:.2f}"):
 
 
 def table(rows):
-    lines = ["| work | ms | GFLOP/s | of peak | best library | its ms | times faster | beside its neighbour | |",
-             "|---|---:|---:|---:|---|---:|---:|---:|---|"]
+    heads = ("work", "ms", "spread", "GFLOP/s", "of peak", "best library", "its ms", "times faster",
+             "beside its neighbour", "")
+    lines = [f"| {' | '.join(heads)} |", "|---|---:|---:|---:|---:|---|---:|---:|---:|---|"]
     section = None
     for row in rows:
         if row.wanted["section"] != section:
             section = row.wanted["section"]
-            lines.append(f"| **{TITLES[section]}** | | | | | | | | |")
+            lines.append(f"| **{TITLES[section]}** | | | | | | | | | |")
         unit = " of reading" if reads(row.own) else ""
         best = f"{row.peers[row.best]:.3f}" if row.best else ""
-        lines.append(f"| {row.label()} | {row.ms:.3f} | {row.gflops:.1f} | {cell(row.fraction, row.of_peak)}{unit} | "
-                     f"{row.best or ''} | {best} | {cell(row.ratio, number(row.wanted['ratio']))} | "
-                     f"{cell(row.beside, number(row.wanted['beside_ratio']))} | {'misses' if row.misses() else ''} |")
+        cells = (row.label(), f"{row.ms:.3f}", f"{row.spread:.0%}", f"{row.gflops:.1f}",
+                 cell(row.fraction, row.of_peak) + unit, row.best or "", best,
+                 cell(row.ratio, number(row.wanted["ratio"])), cell(row.beside, number(row.wanted["beside_ratio"])),
+                 "misses" if row.misses() else "")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ import peers
 from compare import timed
 
 SHORTEST, HEADS, WIDTH = 256, 8, 64
+ENDS = ("out of memory", "out of time", "failed")
 WARM_UP = 2  # calls before the timed ones, at least
 
 
@@ -29,6 +31,13 @@ def shape_of(length, causal):
 def held(field):
     with open("/proc/self/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field + ":"))
+
+
+def reason(message):
+    """What ends a library, from its words."""
+    words = next((line for line in message.splitlines() if line.strip()), "no word")[:150]
+    print(f"    {words}", file=sys.stderr)
+    return "out of memory" if any(word in message.lower() for word in ("memory", "alloc")) else "failed"
 
 
 def measure_peer(make, args):
@@ -48,8 +57,7 @@ def measure_peer(make, args):
         except NotImplementedError as error:
             theirs.send("unsupported: " + str(error))
         except Exception as error:  # each library has an exception of its own for this
-            print(f"    {str(error).strip().splitlines()[0][:150]}", file=sys.stderr)
-            theirs.send("out of memory")
+            theirs.send(reason(str(error) or type(error).__name__))
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
@@ -57,7 +65,8 @@ def measure_peer(make, args):
     try:
         answer = ours.recv() if ours.poll(args.patience) else "out of time"
     except EOFError:
-        answer = "out of memory"  # ended without a word
+        process.join()  # ended without a word: killed, or a C++ exception that nobody caught
+        answer = "out of memory" if process.exitcode in (-signal.SIGKILL, -signal.SIGABRT) else "failed"
     process.kill()
     process.join()
     return answer
@@ -79,12 +88,15 @@ def once(args, length):
 def measure_clattn(args, length):
     try:
         done = subprocess.run([args.clattn, "bench", "--device", args.device, "--json", "--seconds", str(args.seconds),
-                               "--attention", shape_of(length, args.causal)], stdout=subprocess.PIPE,
+                               "--attention", shape_of(length, args.causal)], capture_output=True, text=True,
                               timeout=3 * args.patience, check=False)  # it also proves its output, which takes longer
     except subprocess.TimeoutExpired:
         return "out of time"
     if done.returncode != 0:
-        return "out of memory"
+        answer = reason(done.stderr)
+        if answer == "failed":
+            sys.exit(f"scaling.py: clattn bench at length {length}: {done.stderr}")
+        return answer
     row = json.loads(done.stdout)["rows"][0]
     if (WARM_UP + row["runs"]) * row["median_ms"] > args.patience * 1000:
         return "out of time"  # without the proof: what the libraries are held to
@@ -130,7 +142,7 @@ def draw(rows, args):
             width = 3 if name == "clattn" else 1.5
             parts.append((block, f'$D{key}{names.index(name)} with linespoints pt 7 ps 0.7 lw {width} '
                                  f'lc rgb "{colours[name]}" title "{name}"'))
-            end = next((row for row in rows if row["peer"] == name and row["ends"].startswith("out of")), None)
+            end = next((row for row in rows if row["peer"] == name and row["ends"] in ENDS), None)
             if end and points:
                 marks.append(f'set label "{name}: {end["ends"]}" at {end["S"]},{points[-1][1] * 2.5} center point pt 2 '
                              f'ps 1.5 lw 2 lc rgb "{colours[name]}" offset 0,0.7 font ",9"')
