@@ -179,7 +179,7 @@ def test_report():
     os.makedirs("report", exist_ok=True)
     test_cli.write("report/machine.csv", b"what,value\ncpu,A CPU\ncpus,2\nvectors,AVX-512\nsystem,Linux\n"
                    b"clattn,0\ntorch,1\nonnxruntime,2\nopenvino,3\n")
-    for gflops, share, start_ms, says in ((100, 0.5, 3000, ("0.50 instead of 0.86", "3000.000 ms instead of 2000")),
+    for gflops, share, start_ms, says in ((100, 0.5, 3000, ("0.500 instead of 0.86", "3000.000 ms instead of 2000")),
                                           (180, 0.9, 900, ("Every row reaches",))):
         lines = [COLUMNS + ",section,arguments", own % (gflops, share), other % ("slow", 30), other % ("quick", 20),
                  other % ("none", ""), start % (start_ms, start_ms)]
