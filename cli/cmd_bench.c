@@ -135,7 +135,6 @@ typedef struct bench {
     cli_device device;
     bench_settings settings;
     const char *csv; /* path, "-" or NULL: none */
-    FILE *csv_file;  /* opened before anything is timed, so that a bad path costs no time */
     bool json, once;
     bench_case *cases;
     int count, timed;
@@ -220,17 +219,26 @@ static int take_option(bench *b, int option, const char *value) {
     return EXIT_GOOD;
 }
 
-static int open_csv(bench *b) {
+/* Before anything is timed, so that a bad path costs no time. */
+static int check_csv(const bench *b) {
+    char why[512];
     if (!b->csv) return EXIT_GOOD;
-    b->csv_file = strcmp(b->csv, "-") == 0 ? stdout : fopen(b->csv, "w");
-    return b->csv_file ? EXIT_GOOD : cli_fail(EXIT_USAGE, "--csv %s: %s", b->csv, strerror(errno));
+    if (strcmp(b->csv, "-") == 0)
+        return b->json ? cli_fail(EXIT_USAGE, "--json and --csv - would both write to standard output") : EXIT_GOOD;
+    return cli_file_writable(b->csv, why) ? EXIT_GOOD : cli_fail(EXIT_USAGE, "--csv %s", why);
 }
 
-static int close_csv(bench *b) {
-    if (!b->csv_file || b->csv_file == stdout) return EXIT_GOOD;
-    bool good = !ferror(b->csv_file);
-    if (fclose(b->csv_file) != 0) good = false;
-    b->csv_file = NULL;
+/* Without a row there is nothing that the file should lose its contents for. */
+static int write_csv(const bench *b) {
+    if (!b->csv || b->timed == 0) return EXIT_GOOD;
+    const bool standard = strcmp(b->csv, "-") == 0;
+    FILE *file = standard ? stdout : fopen(b->csv, "w");
+    bool good = file != NULL;
+    if (good) {
+        bench_print_csv(&b->report, file);
+        good = !ferror(file);
+        if (!standard && fclose(file) != 0) good = false;
+    }
     return good ? EXIT_GOOD : cli_fail(EXIT_USAGE, "--csv %s: writing failed: %s", b->csv, strerror(errno));
 }
 
@@ -240,9 +248,10 @@ static int print_report(bench *b) {
     b->report.count = b->count;
     if (b->json)
         code = bench_print_json(&b->report);
-    else if (b->timed > 0 && b->csv_file != stdout)
+    else if (b->timed > 0 && !(b->csv && strcmp(b->csv, "-") == 0))
         bench_print_table(&b->report);
-    if (b->csv_file) bench_print_csv(&b->report, b->csv_file);
+    const int written = write_csv(b);
+    if (code == EXIT_GOOD) code = written;
     if (b->timed > 0 && b->report.others > BUSY_SHARE)
         cli_fail(code, "warning: other processes used %.0f %% of the processor meanwhile; the times are too long",
                  100 * b->report.others);
@@ -327,7 +336,7 @@ int cmd_bench(int argc, char **argv) {
     if (code == EXIT_GOOD && b.count == 0)
         code = add_cases(&b, common_cases, sizeof common_cases / sizeof *common_cases);
     if (code == EXIT_GOOD) code = cli_context(&b.device, &context);
-    if (code == EXIT_GOOD) code = open_csv(&b);
+    if (code == EXIT_GOOD) code = check_csv(&b);
     if (code != EXIT_GOOD) goto done;
     if (b.once) {
         code = run_once(&b, context);
@@ -336,8 +345,8 @@ int cmd_bench(int argc, char **argv) {
     b.settings.selector = b.device.selector;
     clattn_context_device(context, &b.report.device);
     code = run_cases(&b, context);
-    int reported = print_report(&b), closed = close_csv(&b);
-    if (code == EXIT_GOOD) code = reported != EXIT_GOOD ? reported : closed;
+    int reported = print_report(&b);
+    if (code == EXIT_GOOD) code = reported;
 done:
     clattn_context_destroy(&context);
     for (int i = 0; i < b.count; i++) free(b.cases[i].state);

@@ -212,6 +212,10 @@ def test_bad_input():
     must_fail(USAGE, "a size is 0", "bench", "--gemm", "0,2,3")
     must_fail(USAGE, "nowhere", "bench", *ONCE, "--model", "nowhere")
     must_fail(USAGE, "--csv nowhere/x.csv", "bench", *ONCE, "--gemm", "1,2,3", "--csv", "nowhere/x.csv")
+    must_fail(USAGE, "--json and --csv -", "bench", *ONCE, "--gemm", "1,2,3", "--json", "--csv", "-")
+    test_cli.write("kept.csv", b"figures\n")
+    must_fail(NOT_SUPPORTED, "nope", "bench", *ONCE, "--gemm", "1,2,3", "--gemm-kernel", "nope", "--csv", "kept.csv")
+    must(open("kept.csv", encoding="utf-8").read() == "figures\n", "a call that timed nothing emptied a file")
     must_fail(NOT_SUPPORTED, "nope", "bench", *ONCE, "--gemm", "1,2,3", "--gemm-kernel", "nope")
     must_fail(NOT_SUPPORTED, "nope", "bench", *ONCE, "--attention", "1,2,2,16,16,8", "--kernel", "nope")
 
