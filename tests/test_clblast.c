@@ -59,7 +59,7 @@ static void test_errors(void) {
 }
 
 #ifdef CLATTN_WITH_CLBLAST
-enum { M = 70, N = 50, K = 90 };
+enum { M = 70, N = 50, K = 450 };
 static float x[M * K], w[N * K], y[M * N]; /* (M, K), (N, K), (M, N) */
 
 /* Chooses CLBlast for y = x W^T, which verifies it. */
@@ -88,8 +88,9 @@ static void check_product(void) {
 }
 
 /* A product waits for what is before it in the queue, and what is behind it waits for the product: the call returns
- * while a gate holds the queue, and a marker behind it is complete only when the result is there. */
-static void check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
+ * while a gate holds the queue, and a marker behind it is complete only when the result is there. Returns the number of
+ * launches. */
+static int check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
     clattn__env *env = &context->env;
     clattn__buffer from = {0}, to = {0};
     cl_event gate = clCreateUserEvent(env->context, NULL), marker = NULL;
@@ -110,7 +111,9 @@ static void check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
                                              .part_columns = N},
                                     .x = from.mem,
                                     .y = to.mem};
+    clattn_test_launches();
     CHECK(kernel->impl->enqueue(kernel, &call) == CLATTN_OK, "%s", clattn_last_error());
+    const int launches = clattn_test_launches();
     if (code == CL_SUCCESS) code = clEnqueueMarkerWithWaitList(env->queue, 0, NULL, &marker);
     if (code == CL_SUCCESS) code = clFlush(env->queue);
     if (code == CL_SUCCESS)
@@ -125,6 +128,30 @@ static void check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
     clReleaseEvent(gate);
     clattn__buffer_clear(env, &from);
     clattn__buffer_clear(env, &to);
+    return launches;
+}
+
+/* Rows go in parts where all of them would take a slow device more than 200 ms. */
+static void test_short_launches(void) {
+    static const char *const devices[] = {"type=gpu,compute_units=40,clock_mhz=2000",
+                                          "type=gpu,compute_units=1,clock_mhz=1"};
+    int launches[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        clattn_context_options options;
+        clattn_context *context = NULL;
+        clattn__gemm_kernel kernel = {0};
+        clattn_context_options_init(&options);
+        options.selector = getenv("CLATTN_DEVICE");
+        options.cache_dir = "";
+        options.pretend = devices[i];
+        REQUIRE(clattn_context_create(&context, &options) == CLATTN_OK, "%s", clattn_last_error());
+        if (CHECK(choose(context, &kernel) == CLATTN_OK, "%s", clattn_last_error()))
+            launches[i] = check_order(context, &kernel);
+        clattn__gemm_kernel_clear(&kernel);
+        clattn_context_destroy(&context);
+    }
+    CHECK(launches[0] >= 1 && launches[1] == 5 * launches[0], "%d launches on a fast device, %d on a slow one",
+          launches[0], launches[1]);
 }
 
 /* Both kernels of CLBlast, the large one for every size; then other parameters are too late. */
@@ -287,15 +314,20 @@ static void test_override(void) {
     CHECK(open_with(DIRECT, 0, &context) == CLATTN_UNSUPPORTED && strstr(clattn_last_error(), "without CLBlast"), "%s",
           clattn_last_error());
 }
+static void test_short_launches(void) { clattn_test_skip("built without CLBlast"); }
 static void test_override_too_large(void) { clattn_test_skip("built without CLBlast"); }
 static void test_layers(void) { clattn_test_skip("built without CLBlast"); }
 static void test_failure(void) { clattn_test_skip("built without CLBlast"); }
 #endif
 
 int main(int argc, char **argv) {
-    static const clattn_test parameters[] = {
-        {"errors", test_errors}, {"override", test_override}, {"override, too large", test_override_too_large},
-        {"layers", test_layers}, {"failure", test_failure},   {NULL, NULL}};
+    static const clattn_test parameters[] = {{"errors", test_errors},
+                                             {"override", test_override},
+                                             {"override, too large", test_override_too_large},
+                                             {"short launches", test_short_launches},
+                                             {"layers", test_layers},
+                                             {"failure", test_failure},
+                                             {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"clblast", parameters}, {NULL, NULL}};
     return clattn_test_main(suites, argc, argv);
 }

@@ -119,10 +119,15 @@ static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_cal
 
     const bool one_matrix = a.x.batch == a.rows * a.x.row && a.y.batch == a.rows * a.y.row;
     const int products = one_matrix ? 1 : a.m / a.rows, rows = one_matrix ? a.m : a.rows;
-    for (int b = 0; b < products && status == CLATTN_OK; b++)
-        status = multiply(kernel, call->x, (size_t)(a.x.offset + b * a.x.batch), (size_t)a.x.row, call->y,
-                          (size_t)(a.y.offset + b * a.y.batch), (size_t)a.y.row, (size_t)rows,
-                          bias || a.accumulate ? 1.0f : 0.0f, NULL);
+    /* so many rows at a time that launches stay short */
+    const int64_t most =
+        clattn__launch_units(&kernel->programs->env->device.caps, (double)a.n * a.k, CLATTN__TILES_PER_CLOCK);
+    const int chunk = most < rows ? (int)most : rows;
+    for (int b = 0; b < products; b++)
+        for (int r = 0; r < rows && status == CLATTN_OK; r += chunk)
+            status = multiply(kernel, call->x, (size_t)(a.x.offset + b * a.x.batch + r * a.x.row), (size_t)a.x.row,
+                              call->y, (size_t)(a.y.offset + b * a.y.batch + r * a.y.row), (size_t)a.y.row,
+                              (size_t)(chunk < rows - r ? chunk : rows - r), bias || a.accumulate ? 1.0f : 0.0f, NULL);
     return status;
 }
 
