@@ -485,6 +485,7 @@ static void test_launch_errors(void) {
 
 static char kept[256]; /* path of the last file that was listed, and how many there were */
 static int kept_count;
+static bool noted; /* whether the last check_get told why a kept file was not used */
 
 static void note_kept(void *user, const char *name) {
     snprintf(kept, sizeof kept, "%s/%s", (const char *)user, name);
@@ -514,6 +515,7 @@ static void check_get(const char *cache, bool loaded, const char *what) {
         CHECK(!!logged_text(CLATTN_LOG_DEBUG, "built good.cl") == !loaded, "%s: built", what);
         CHECK(ask(program, &told) == 42 && told == 7, "%s: the program's answer", what);
     }
+    noted = logged_text(CLATTN_LOG_INFO, "of another device");
     close_device();
 }
 
@@ -532,7 +534,8 @@ static void test_kept_programs(void) {
 
     size_t count = 0;
     char *file = clattn__os_read_file(kept, 1 << 24, &count);
-    REQUIRE(file && count > 100, "%s", kept);
+    const char *line_end = file ? memchr(file, '\n', count) : NULL;
+    REQUIRE(line_end && count > 100, "%s", kept);
     const struct {
         const char *what;
         size_t bytes, flip;
@@ -540,6 +543,7 @@ static void test_kept_programs(void) {
                    {"nothing of it", 0, 0},
                    {"another last byte", count, count - 1},
                    {"another first byte", count, 0},
+                   {"another device's", count, (size_t)(line_end - file) - 1},
                    {"only a line", 20, 0}};
     for (size_t i = 0; i < CLATTN__COUNT(damages); i++) {
         const bool flips = damages[i].bytes == count;
@@ -547,6 +551,7 @@ static void test_kept_programs(void) {
         CHECK(clattn__os_write_file(kept, file, damages[i].bytes), "%s", kept);
         if (flips) file[damages[i].flip] ^= 1;
         check_get(cache, false, damages[i].what);
+        CHECK(noted, "%s: no note", damages[i].what);
         check_get(cache, true, "after damage");
     }
     snprintf(marker, sizeof marker, "%s.loading", kept);

@@ -1,6 +1,6 @@
 /* Built programs kept between processes: one file per program, <cache>/programs/<key>, where the key stands for the
  * device, its driver and platform, the library's version, the source and the options. A file begins with a line of
- * length and checksum, and no byte of it reaches a driver before both are proved: there are drivers that crash on a
+ * length, checksum and key, and no byte of it reaches a driver before all are proved: there are drivers that crash on a
  * damaged binary. While a driver reads one, a mark <key>.loading-<numbers> lies beside it, one for each process and
  * context at it; where an abandoned one is found, a process died of that binary, which is then built anew instead. */
 #include <stdio.h>
@@ -8,9 +8,9 @@
 
 #include "program/program.h"
 
-enum { MOST_BYTES = 64 << 20, HEADER_BYTES = 96 };
+enum { MOST_BYTES = 64 << 20, HEADER_BYTES = 128 };
 
-static const char *const HEADER = "clattn-program 1 %zu %s\n"; /* bytes behind this line, and their hash */
+static const char *const HEADER = "clattn-program 2 %zu %s %s\n"; /* bytes behind this line, their hash, the key */
 static const char *const LOADING = ".loading";
 
 /* <cache>/programs, with /<key> and a suffix when there is a key; NULL when nothing is kept on disk, or the driver does
@@ -31,13 +31,13 @@ static void file_key(const clattn__env *env, const clattn__program *program, cha
 }
 
 /* The bytes behind a header that tells the truth about them; NULL else. */
-static const char *content_of(const char *file, size_t count, size_t *bytes) {
+static const char *content_of(const char *file, size_t count, const char *key, size_t *bytes) {
     char header[HEADER_BYTES], hash[33];
     const char *end = file ? memchr(file, '\n', count) : NULL;
     if (!end) return NULL;
     *bytes = count - (size_t)(end + 1 - file);
     clattn__hash_hex(end + 1, *bytes, hash);
-    const int length = snprintf(header, sizeof header, HEADER, *bytes, hash);
+    const int length = snprintf(header, sizeof header, HEADER, *bytes, hash, key);
     return length == (int)(end + 1 - file) && memcmp(file, header, (size_t)length) == 0 ? end + 1 : NULL;
 }
 
@@ -87,7 +87,7 @@ static bool was_deadly(const clattn__env *env, const char *key) {
 static bool load_file(clattn__env *env, const char *path, const char *key, clattn__program *program) {
     size_t count = 0, bytes = 0;
     char *file = clattn__os_read_file(path, MOST_BYTES, &count), *stem = path_of(env, key, LOADING);
-    const char *content = content_of(file, count, &bytes);
+    const char *content = content_of(file, count, key, &bytes);
     clattn__mark mark;
     const bool marked = content && stem && clattn__os_mark(stem, &mark);
     if (marked) {
@@ -111,7 +111,8 @@ bool clattn__cache_load(clattn__env *env, clattn__program *program) {
                          env->device.caps.driver, program->file);
         clattn__os_remove(path);
     } else if (!load_file(env, path, key, program)) {
-        clattn__log_text(&env->log, CLATTN_LOG_DEBUG, "%s is damaged or the driver refuses it; %s is built anew", path,
+        clattn__log_text(&env->log, CLATTN_LOG_INFO,
+                         "%s is damaged, or of another device, or the driver refuses it; %s is built anew", path,
                          program->file);
         clattn__os_remove(path);
     }
@@ -170,7 +171,7 @@ void clattn__cache_store(clattn__env *env, const clattn__program *program) {
         goto done;
     if (clGetProgramInfo(program->program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) != CL_SUCCESS) goto done;
     clattn__hash_hex(binary, bytes, hash);
-    clattn__text_add(&file, HEADER, bytes, hash);
+    clattn__text_add(&file, HEADER, bytes, hash, key);
     clattn__text_add_bytes(&file, (const char *)binary, bytes);
     if (!file.failed && clattn__os_write_file(path, file.data, file.length)) clattn__cache_trim(folder, MOST_BYTES);
 done:
