@@ -60,16 +60,16 @@ static void test_errors(void) {
 
 #ifdef CLATTN_WITH_CLBLAST
 enum { M = 70, N = 50, K = 450 };
-static float x[M * K], w[N * K], y[M * N]; /* (M, K), (N, K), (M, N) */
+static float product_x[M * K], product_w[N * K], product_y[M * N]; /* (M, K), (N, K), (M, N) */
 
 /* Chooses CLBlast for y = x W^T, which verifies it. */
 static clattn_status choose(clattn_context *context, clattn__gemm_kernel *kernel) {
     const clattn__gemm_problem problem = {.m = M, .n = N, .k = K, .width = N, .dtype = CLATTN_F32};
     clattn_random random = {11};
     clattn__text notes = {0};
-    clattn_fill_normal(&random, x, M * K, 1);
-    clattn_fill_normal(&random, w, N * K, 0.1);
-    clattn_status status = clattn__gemm_choose(context, &problem, "gemm_clblast", w, K, NULL, kernel, &notes);
+    clattn_fill_normal(&random, product_x, M * K, 1);
+    clattn_fill_normal(&random, product_w, N * K, 0.1);
+    clattn_status status = clattn__gemm_choose(context, &problem, "gemm_clblast", product_w, K, NULL, kernel, &notes);
     clattn__text_free(&notes);
     return status;
 }
@@ -77,14 +77,14 @@ static clattn_status choose(clattn_context *context, clattn__gemm_kernel *kernel
 static void check_product(void) {
     static double want[M * N];
     static float tolerance[M * N], expected[M * N];
-    clattn__ref_linear(x, K, w, NULL, want, N, M, N, K);
+    clattn__ref_linear(product_x, K, product_w, NULL, want, N, M, N, K);
     for (int i = 0; i < M * N; i++) {
         double size = 0;
-        for (int k = 0; k < K; k++) size += fabs((double)x[i / N * K + k] * w[i % N * K + k]);
+        for (int k = 0; k < K; k++) size += fabs((double)product_x[i / N * K + k] * product_w[i % N * K + k]);
         expected[i] = (float)want[i];
         tolerance[i] = (float)(clattn__ref_rounding(K, size, want[i]) + 0x1p-24 * fabs(want[i]));
     }
-    clattn_check_close(y, expected, tolerance, 0, M * N, "a product of CLBlast");
+    clattn_check_close(product_y, expected, tolerance, 0, M * N, "a product of CLBlast");
 }
 
 /* A product waits for what is before it in the queue, and what is behind it waits for the product: the call returns
@@ -95,12 +95,12 @@ static int check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
     clattn__buffer from = {0}, to = {0};
     cl_event gate = clCreateUserEvent(env->context, NULL), marker = NULL;
     cl_int state = CL_COMPLETE;
-    clattn_status status = clattn__buffer_create(env, sizeof x, &from);
-    if (status == CLATTN_OK) status = clattn__buffer_create(env, sizeof y, &to);
+    clattn_status status = clattn__buffer_create(env, sizeof product_x, &from);
+    if (status == CLATTN_OK) status = clattn__buffer_create(env, sizeof product_y, &to);
     CHECK(status == CLATTN_OK && clEnqueueBarrierWithWaitList(env->queue, 1, &gate, NULL) == CL_SUCCESS, "%s",
           clattn_last_error());
     /* x is not there before the gate opens */
-    cl_int code = clEnqueueWriteBuffer(env->queue, from.mem, CL_FALSE, 0, sizeof x, x, 0, NULL, NULL);
+    cl_int code = clEnqueueWriteBuffer(env->queue, from.mem, CL_FALSE, 0, sizeof product_x, product_x, 0, NULL, NULL);
     const clattn__gemm_call call = {.args = {.x = {.row = K, .batch = M * K},
                                              .y = {.row = N, .batch = M * N, .head = N},
                                              .m = M,
@@ -121,7 +121,7 @@ static int check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
     CHECK(code == CL_SUCCESS && state != CL_COMPLETE, "code %d, state %d: it did not wait for the gate", code, state);
     clSetUserEventStatus(gate, CL_COMPLETE);
     CHECK(clattn__event_wait(env, marker) == CLATTN_OK, "%s", clattn_last_error());
-    status = clattn__buffer_read(env, to.mem, 0, sizeof y, y);
+    status = clattn__buffer_read(env, to.mem, 0, sizeof product_y, product_y);
     CHECK(status == CLATTN_OK, "%s", clattn_last_error());
     check_product();
     if (marker) clReleaseEvent(marker);
