@@ -21,6 +21,11 @@ double clattn__os_seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+void clattn__os_nap(void) {
+    const struct timespec nap = {.tv_nsec = 3000000};
+    nanosleep(&nap, NULL);
+}
+
 bool clattn__os_cache_dir(char **path) {
     clattn__text text = {0};
     const char *base = getenv("XDG_CACHE_HOME");

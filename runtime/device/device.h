@@ -34,7 +34,8 @@ typedef enum clattn__quirk {
     CLATTN__QUIRK_WAITER_WORKS = 1 << 4,    /* a thread that waits for an event becomes one of the device's threads */
     CLATTN__QUIRK_CACHES_ITSELF = 1 << 5,   /* the driver keeps compiled kernels on disk: program/cache.c keeps none */
     CLATTN__QUIRK_GROUP_LIMIT_WRONG = 1 << 6, /* a built kernel's greatest work-group is not what the driver says */
-    CLATTN__QUIRK_SLOW_VECTORS = 1 << 7 /* the compiler takes minutes for kernels of wide vectors: attn_cpu refuses */
+    CLATTN__QUIRK_SLOW_VECTORS = 1 << 7, /* the compiler takes minutes for kernels of wide vectors: attn_cpu refuses */
+    CLATTN__QUIRK_LATE_RELEASE = 1 << 8  /* a finished queue is still worked on for a moment: env.c naps */
 } clattn__quirk;
 
 /* What cl/attn_matrix.cl has to know of a matrix engine. */
@@ -133,8 +134,7 @@ clattn_status clattn__env_partition(clattn__env *env, int units);
 /* Blocks until the event is complete; on a part of a device no more threads work than it has units. */
 clattn_status clattn__event_wait(clattn__env *env, cl_event event);
 /* Waits for all that the queue holds, unless the queue is the caller's. Comes before kernels and programs are let go:
- * a failed call may have left commands that a thread of pocl's still compiles; with the last hold on a kernel, that
- * thread would take it down while the process ends, and crash. */
+ * with the last hold on one of them, a thread of the driver would take it down while the process ends. */
 void clattn__env_finish(clattn__env *env);
 void clattn__env_clear(clattn__env *env); /* accepts half-built ones */
 

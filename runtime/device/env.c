@@ -171,7 +171,9 @@ void clattn__env_key(const clattn__env *env, char key[33]) {
 }
 
 void clattn__env_finish(clattn__env *env) {
-    if (env->queue && env->owns_queue) clFinish(env->queue);
+    if (!env->queue || !env->owns_queue) return;
+    clFinish(env->queue);
+    if (env->device.caps.quirks & CLATTN__QUIRK_LATE_RELEASE) clattn__os_nap();
 }
 
 void clattn__env_clear(clattn__env *env) {

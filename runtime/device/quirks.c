@@ -89,6 +89,15 @@ static const quirk_row rows[] = {
      .why = "a thread in clWaitForEvents works on the queue too, one more than the compute units of a sub-device",
      .source = "measured with Intel's CPU runtime 2026.22.10, 2026-11-21",
      .test = "test_partition partition/one_unit"},
+    {.effect = CLATTN__QUIRK_LATE_RELEASE,
+     .runtime = CLATTN__RUNTIME_POCL,
+     .vendor = -1,
+     .type = -1,
+     .driver_upto = "3.1",
+     .why = "clFinish returns while a thread of the driver still lets go of the last command; where all else is let go "
+            "meanwhile, that thread reads what was freed, and crashes",
+     .source = "seen with pocl 3.1, 2026-11-22: one of five cold runs of the test, none of those with a nap",
+     .test = "test_clblast override, too large"},
 };
 
 /* Compares the numbers of a driver's text ("3.1+debian") with a limit ("3.1"), part by part as far as the limit goes.
