@@ -256,7 +256,7 @@ static void find_file(void *user, const char *name) {
     snprintf(path, sizeof path, "%s/%s", (const char *)user, name);
     if (stat(path, &about) == 0 && S_ISDIR(about.st_mode))
         clattn__os_list_dir(path, find_file, path);
-    else
+    else if (!strstr(name, ".lock")) /* beside it, for processes that write at once */
         snprintf(file_path, sizeof file_path, "%s", path);
 }
 
@@ -318,7 +318,7 @@ static void hostile_files_are_ignored(void) {
     record_two(context, 0.5);
     size_t count = 0;
     char *good = read_tuning(&count), body[4096], first[512];
-    REQUIRE(good, "no tuning file");
+    REQUIRE(good && strchr(good, '\n'), "no tuning file");
     const char *device = strchr(good, '\n') + 1;
     const int length = (int)(strchr(device, '\n') + 1 - device);
     snprintf(first, sizeof first, "%.*s", length, device);
