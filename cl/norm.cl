@@ -16,34 +16,49 @@ layer_norm(const clattn_norm_args a,         /* grid: (ITEMS, batch * rows)     
     normalise_row(&a, (int)get_group_id(1), item, x, residual, weight, bias, sum, y, parts);
 }
 
-/* Mean and 1 / sqrt(variance + eps) of each feature over all rows. One work-item per feature: neighbours read
- * neighbouring words. The sums are compensated (Kahan 1965), as there may be many rows and one item adds them all. */
+/* Mean and 1 / sqrt(variance + eps) of each feature over all batch * rows. One work-item per feature: neighbours read
+ * neighbouring words. The sums are compensated (Kahan 1965), as there may be many rows and one item adds them all.
+ *
+ *   rows     0 ...         first ...      first + count ...     end
+ *            | launches before | this launch |  launches after  |
+ *   statistics: mean, squares of v - mean    ->               mean, 1 / sqrt(variance + eps)
+ *
+ * A launch unites what it finds with what is there already (Chan, Golub and LeVeque 1979). */
 static inline void add_to(float *sum, float *lost, float term) {
     const float part = term - *lost, next = *sum + part;
     *lost = (next - *sum) - part;
     *sum = next;
 }
 
+/* The launch's rows of column x: the sum of v, or of the squares of v - mean. */
+static inline float sum_rows(const clattn_norm_args *a, const __global storage *x, int first, int count, bool squares,
+                             float mean) {
+    float sum = 0.0f, lost = 0.0f;
+    for (int b = first / a->rows, r = first % a->rows; count > 0; count--) {
+        const float v = load1(x + row_at(a->x, b, r));
+        add_to(&sum, &lost, squares ? (v - mean) * (v - mean) : v);
+        if (++r == a->rows) b++, r = 0;
+    }
+    return sum;
+}
+
 __kernel void batch_statistics(const clattn_norm_args a,   /* grid: (at least features)        */
                                const __global storage *x,  /* (batch, rows, features) at a.x   */
-                               __global float *statistics) /* (2, features) at a.statistics    */
+                               __global float *statistics, /* (2, features) at a.statistics    */
+                               int first, int count)       /* rows                             */
 {
     const int c = (int)get_global_id(0);
     if (c >= a.features) return;
-    const float count = (float)a.batch * (float)a.rows;
-    float sum = 0.0f, lost = 0.0f;
-    for (int b = 0; b < a.batch; b++)
-        for (int r = 0; r < a.rows; r++) add_to(&sum, &lost, load1(x + row_at(a.x, b, r) + c));
-    const float mean = sum / count;
-    float squares = 0.0f;
-    lost = 0.0f;
-    for (int b = 0; b < a.batch; b++)
-        for (int r = 0; r < a.rows; r++) {
-            const float v = load1(x + row_at(a.x, b, r) + c) - mean;
-            add_to(&squares, &lost, v * v);
-        }
-    statistics[a.statistics + c] = mean;
-    statistics[a.statistics + a.features + c] = 1.0f / sqrt(squares / count + a.eps);
+    __global float *means = statistics + a.statistics + c, *factors = means + a.features;
+    const float total = (float)first + (float)count, share = (float)count / total; /* of the rows so far */
+    const float mean = sum_rows(&a, x + c, first, count, false, 0.0f) / (float)count;
+    const float squares = sum_rows(&a, x + c, first, count, true, mean);
+
+    const float mean_before = first > 0 ? *means : 0.0f, squares_before = first > 0 ? *factors : 0.0f;
+    const float step = mean - mean_before;
+    const float all = squares_before + squares + step * ((float)first * share) * step;
+    *means = first > 0 ? mean_before + step * share : mean;
+    *factors = first + count == a.batch * a.rows ? 1.0f / sqrt(all / total + a.eps) : all;
 }
 
 __kernel void batch_apply(const clattn_norm_args a,         /* grid: (at least features, batch * rows) */

@@ -11,8 +11,7 @@ typedef struct bench_settings {
     uint64_t seed;
     bool resident; /* tensors in device memory */
     clattn_precision precision;
-    /* for other processes, as the options have it; NULL: not given */
-    const char *selector, *precision_text;
+    char **handed; /* options that other processes get too, NULL behind the last */
 } bench_settings;
 
 typedef struct bench_result {

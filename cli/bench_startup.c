@@ -69,18 +69,26 @@ static int remove_one(const char *path, const struct stat *status, int type, str
     return remove(path);
 }
 
-/* Seconds from the start of the process to its line; negative when it failed. */
-static double start_once(const startup_state *s, const bench_settings *settings) {
-    char *arguments[10] = {"clattn", "bench", "--once", (char *)s->option, (char *)s->sizes};
-    int count = 5;
+/* "clattn bench --once SHAPE" with the options that it gets from here; NULL without memory. */
+static char **make_arguments(const startup_state *s, char **handed) {
+    char *own[] = {"clattn", "bench", "--once", (char *)s->option, (char *)s->sizes};
+    const size_t before = sizeof own / sizeof *own;
+    size_t count = 0;
+    while (handed[count]) count++;
+    char **arguments = calloc(before + count + 1, sizeof *arguments);
+    if (!arguments) return NULL;
+    memcpy(arguments, own, sizeof own);
+    memcpy(arguments + before, handed, count * sizeof *handed);
+    return arguments;
+}
+
+/* Seconds from the start of the process to its line. Its exit code; EXIT_NO_DEVICE when it has none. */
+static int start_once(const startup_state *s, char **arguments, double *seconds) {
     posix_spawn_file_actions_t actions;
     int ends[2], status = 0;
     char byte;
     pid_t child;
-    if (settings->selector) arguments[count++] = "--device", arguments[count++] = (char *)settings->selector;
-    if (settings->precision_text)
-        arguments[count++] = "--precision", arguments[count++] = (char *)settings->precision_text;
-    if (pipe(ends) != 0) return -1;
+    if (pipe(ends) != 0) return EXIT_NO_DEVICE;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_addclose(&actions, ends[0]);
@@ -89,11 +97,12 @@ static double start_once(const startup_state *s, const bench_settings *settings)
     posix_spawn_file_actions_destroy(&actions);
     close(ends[1]);
     bool answered = !failed && read(ends[0], &byte, 1) == 1;
-    double seconds = cli_seconds() - start;
+    *seconds = cli_seconds() - start;
     close(ends[0]);
-    if (failed) return -1;
+    if (failed) return EXIT_NO_DEVICE;
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
-    return answered && WIFEXITED(status) && WEXITSTATUS(status) == EXIT_GOOD ? seconds : -1;
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_NO_DEVICE;
+    return code == EXIT_GOOD && !answered ? EXIT_NO_DEVICE : code;
 }
 
 /* `runs` starts after `unmeasured` ones, all with the same caches, which are empty at first. */
@@ -101,14 +110,21 @@ static int measure(bench_case *c, const bench_settings *settings, int unmeasured
     startup_state *s = c->state;
     double times[WARM_RUNS];
     int code = EXIT_GOOD;
-    if (!make_folder(s)) return cli_fail(EXIT_USAGE, "%s: %s", s->folder, strerror(errno));
+    char **arguments = make_arguments(s, settings->handed);
+    if (!arguments) return cli_fail(EXIT_NOT_SUPPORTED, "out of memory");
+    if (!make_folder(s)) {
+        free(arguments);
+        return cli_fail(EXIT_USAGE, "%s: %s", s->folder, strerror(errno));
+    }
     make_environment(s);
     for (int i = -unmeasured; i < runs && code == EXIT_GOOD; i++) {
-        double seconds = start_once(s, settings);
-        if (seconds < 0) code = cli_fail(EXIT_NO_DEVICE, "clattn bench --once %s %s failed", s->option, s->sizes);
+        double seconds = 0;
+        code = start_once(s, arguments, &seconds);
+        if (code != EXIT_GOOD) cli_fail(code, "clattn bench --once %s %s failed", s->option, s->sizes);
         if (i >= 0) times[i] = seconds;
     }
     nftw(s->folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    free(arguments);
     if (code == EXIT_GOOD) bench_take_times(&c->result, times, runs);
     return code;
 }

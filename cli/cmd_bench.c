@@ -26,7 +26,8 @@ static const char help[] =
     "                       bfloat16 or int8 for what the cache holds, paged[=TOKENS] (default 16 per page)\n"
     "  --model FOLDER[,BxT] the encoder of clattn embed on B sentences of T tokens (default 1x128)\n"
     "  --startup            start to first result of a process, with nothing cached and with everything, for\n"
-    "                       attention 1,8,8,1024,1024,64 and layer 4,128,384,12; and a call at S 16\n"
+    "                       attention 1,8,8,1024,1024,64 and layer 4,128,384,12; and a call at S 16. Options of\n"
+    "                       the device, kernels, precision, --resident and --seed hold there too; caches are its own\n"
     "  --once               run each shape once, unchecked, print a line and end: what --startup times\n"
     "  --resident           tensors in device memory, where an application on a GPU keeps them\n"
     "  --kernel NAME        this attention kernel and no other\n"
@@ -40,7 +41,7 @@ static const char help[] =
     "  --json               rows as JSON instead of the table\n" CLI_DEVICE_HELP "  --help               this text\n"
     "\n" CLI_ATTENTION_WORDS "\n"
     "GFLOP/s are computed from the median and the usual count: attention 4*B*Hq*Sq*Skv*D, a layer 8*B*L*E*E more for\n"
-    "its projections, 2*M*N*K for one; causal counts half of the score work, windows and blocks the allowed pairs. A\n"
+    "its projections, 2*M*N*K for one; causal order, windows and blocks count the allowed pairs of the score work. A\n"
     "run goes from host memory to host memory, or stays in the device's with --resident. spread: the quartiles' "
     "distance over the median.\n"
     "\n"
@@ -137,7 +138,7 @@ typedef struct bench {
     const char *csv; /* path, "-" or NULL: none */
     bool json, once;
     bench_case *cases;
-    int count, timed;
+    int count, timed, handed;
     bench_report report;
 } bench;
 
@@ -205,7 +206,6 @@ static int take_option(bench *b, int option, const char *value) {
     case OPT_PRECISION:
         if (!cli_parse_precision(value, &b->settings.precision))
             return bad_value("precision", value, "default, strict or fast");
-        b->settings.precision_text = value;
         break;
     case OPT_CSV:
         b->csv = value;
@@ -216,6 +216,23 @@ static int take_option(bench *b, int option, const char *value) {
     default:
         return cli_usage_hint();
     }
+    return EXIT_GOOD;
+}
+
+/* What shapes the work goes to the processes of --startup too. Not the cache folder, of which they have their own. */
+static int hand_on(bench *b, int option, const char *value) {
+    const bool own = option >= CLI_OPT_FIRST_OWN;
+    if (option == CLI_OPT_CACHE || option == CLI_OPT_NO_CACHE) return EXIT_GOOD;
+    if (own && option != OPT_RESIDENT && option != OPT_KERNEL && option != OPT_GEMM_KERNEL && option != OPT_SEED &&
+        option != OPT_PRECISION)
+        return EXIT_GOOD;
+    const struct option *o = long_options;
+    while (o->val != (option == 'v' ? CLI_OPT_VERBOSE : option)) o++;
+    const size_t bytes = strlen(o->name) + (value ? strlen(value) : 0) + sizeof "--=";
+    char *text = malloc(bytes);
+    if (!text) return cli_fail(EXIT_NOT_SUPPORTED, "out of memory");
+    snprintf(text, bytes, "--%s%s%s", o->name, value ? "=" : "", value ? value : "");
+    b->settings.handed[b->handed++] = text;
     return EXIT_GOOD;
 }
 
@@ -319,17 +336,21 @@ int cmd_bench(int argc, char **argv) {
     bench b = {.settings = {.warmup = 2, .seconds = 1, .seed = 1}};
     int code = EXIT_GOOD;
     cli_device_init(&b.device);
-    b.cases = calloc(MOST_CASES, sizeof *b.cases);
-    if (!b.cases) return cli_fail(EXIT_USAGE, "out of memory");
     clattn_context *context = NULL;
+    b.cases = calloc(MOST_CASES, sizeof *b.cases);
+    b.settings.handed = calloc((size_t)argc + 1, sizeof *b.settings.handed);
+    if (!b.cases || !b.settings.handed) {
+        code = cli_fail(EXIT_USAGE, "out of memory");
+        goto done;
+    }
     for (int option; (option = getopt_long(argc, argv, "hv", long_options, NULL)) != -1;) {
-        int handled = cli_device_option(&b.device, option, optarg);
-        if (handled > 0) continue;
         if (option == 'h') {
             fputs(help, stdout);
             goto done;
         }
-        code = handled < 0 ? EXIT_USAGE : take_option(&b, option, optarg);
+        int handled = cli_device_option(&b.device, option, optarg);
+        code = handled < 0 ? EXIT_USAGE : handled > 0 ? EXIT_GOOD : take_option(&b, option, optarg);
+        if (code == EXIT_GOOD) code = hand_on(&b, option, optarg);
         if (code != EXIT_GOOD) goto done;
     }
     if (optind < argc) code = cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
@@ -342,7 +363,6 @@ int cmd_bench(int argc, char **argv) {
         code = run_once(&b, context);
         goto done;
     }
-    b.settings.selector = b.device.selector;
     clattn_context_device(context, &b.report.device);
     code = run_cases(&b, context);
     int reported = print_report(&b);
@@ -350,6 +370,8 @@ int cmd_bench(int argc, char **argv) {
 done:
     clattn_context_destroy(&context);
     for (int i = 0; i < b.count; i++) free(b.cases[i].state);
+    for (int i = 0; i < b.handed; i++) free(b.settings.handed[i]);
+    free(b.settings.handed);
     free(b.cases);
     return code;
 }

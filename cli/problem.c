@@ -165,11 +165,11 @@ void cli_problem_keys(const cli_problem *problem, int64_t i, int64_t *first, int
     }
 }
 
-/* Pairs of query and key per head. */
+/* Allowed pairs of query and key per head. */
 static double pairs(const cli_problem *problem) {
     const clattn_attention_desc *d = &problem->attention;
-    if (d->window_left < 0 && d->window_right < 0 && !problem->blocks)
-        return (problem->causal && d->query_len > 1 ? 0.5 : 1.0) * (double)d->query_len * (double)d->kv_len;
+    if (!problem->causal && d->window_left < 0 && d->window_right < 0 && !problem->blocks)
+        return (double)d->query_len * (double)d->kv_len;
     double sum = 0;
     for (int64_t i = 0; i < d->query_len; i++) {
         int64_t first, last;
@@ -182,8 +182,8 @@ static double pairs(const cli_problem *problem) {
 double cli_problem_flops(const cli_problem *problem) {
     if (problem->layer) {
         const clattn_mha_desc *d = &problem->mha;
-        double rows = (double)d->batch * (double)d->query_len, width = (double)d->embed_dim;
-        return 8 * rows * width * width + (problem->causal ? 2 : 4) * rows * (double)d->kv_len * width;
+        double rows = (double)d->batch * (double)d->query_len, width = (double)d->embed_dim, keys = (double)d->kv_len;
+        return 8 * rows * width * width + 4 * rows * (problem->causal ? (keys + 1) / 2 : keys) * width;
     }
     const clattn_attention_desc *d = &problem->attention;
     return 4 * (double)d->batch * (double)d->query_heads * pairs(problem) * (double)d->head_dim;

@@ -47,8 +47,8 @@ bool cli_problem_layer(cli_problem *problem, const char *text);
 void cli_problem_keys(const cli_problem *problem, int64_t i, int64_t *first, int64_t *last);
 
 /* The usual count, which other benchmarks use too: 4 B Hq Sq Skv D for the two products of attention, and 8 B L E E
- * more for a layer's four projections; causal counts half of the score work, unless there is a single query. With a
- * window or blocks, only allowed pairs of query and key are counted. */
+ * more for a layer's four projections. Of causal order, a window or blocks only allowed pairs of query and key are
+ * counted. */
 double cli_problem_flops(const cli_problem *problem);
 
 /* What a layer needs when only its sizes are known; zeroed until made. */

@@ -75,6 +75,16 @@ def test_words():
     must(all(abs(p - e) < 0.01 for p, e in zip(pairs, expected)), "pairs counted:", pairs, "expected", expected)
 
 
+def test_causal_work():
+    """Causal order counts the pairs that it allows, also where there are more keys than queries."""
+    report = must_run("bench", *ONCE, "--json", "--attention", "1,2,1,30,300,8,causal", "--attention",
+                      "1,2,1,300,30,8,causal", "--layer", "1,40,16,2,causal").out
+    flops = [row["gflops"] * row["median_ms"] * 1e6 for row in json.loads(report)["rows"]]
+    expected = [4 * 2 * 8 * sum(i + 271 for i in range(30)), 4 * 2 * 8 * sum(range(1, 31)),
+                8 * 40 * 16 * 16 + 4 * 16 * sum(range(1, 41))]
+    must(all(abs(f - e) < 1e-3 * e for f, e in zip(flops, expected)), flops, "expected", expected)
+
+
 def test_precision():
     """Every kind of work hands it on: what is built for strict arithmetic says so; and a wrong word is told."""
     for case in (("--attention", "1,2,2,9,9,8"), ("--layer", "1,9,16,2"), ("--decode", "1,2,2,17,8"),
@@ -154,6 +164,12 @@ def startup():
     must([r["op"] for r in got] == ["first_run", "warm_start"] * 2 + ["attention"], got)
     must(got[0]["shape"] == "attention:1x8x8x1024x1024x64" and got[0]["gflops"] == got[0]["max_error"] == "", got)
     must(all(float(r["min_ms"]) > 0 for r in got), got)
+
+def test_startup_options():
+    """What shapes the work is handed on to the processes that are timed."""
+    r = must_fail(NOT_SUPPORTED, 'kernel "nope" cannot serve this', "bench", "--startup", "--kernel=nope", "--no-cache")
+    for shape in ("--attention 1,8,8,1024,1024,64", "--layer 4,128,384,12"):
+        must("bench --once %s failed" % shape in r.err, shape, r.err)
 
 
 def test_once():

@@ -6,160 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block_cases.h"
 #include "clattn/interop.h"
-#include "clattn/layers.h"
 #include "harness.h"
 #include "planted.h"
 
 static clattn_context *context;
 
-typedef struct stack_case {
-    const char *name;
-    int64_t batch, rows, memory_rows, features, heads, feed_forward, encoder_blocks, decoder_blocks;
-    clattn_norm_order order;
-    clattn_activation activation;
-    clattn_causal causal;
-    clattn_mask_type mask, memory_mask;
-    bool padding, memory_padding, positions_given, input_norm, last_norm, hidden, no_bias;
-    clattn_positions_kind positions;
-} stack_case;
-
-static const stack_case CASES[] = {
-    {.name = "encoder block",
-     .batch = 2,
-     .rows = 10,
-     .features = 32,
-     .heads = 4,
-     .feed_forward = 64,
-     .encoder_blocks = 1},
-    {.name = "encoder block, pre-norm, gelu, padding",
-     .batch = 3,
-     .rows = 9,
-     .features = 24,
-     .heads = 3,
-     .feed_forward = 41,
-     .encoder_blocks = 1,
-     .order = CLATTN_PRE_NORM,
-     .activation = CLATTN_ACTIVATION_GELU,
-     .padding = true},
-    {.name = "decoder block",
-     .batch = 2,
-     .rows = 7,
-     .memory_rows = 11,
-     .features = 32,
-     .heads = 4,
-     .feed_forward = 64,
-     .decoder_blocks = 1,
-     .causal = CLATTN_CAUSAL_TOP_LEFT},
-    {.name = "decoder block, pre-norm, gelu, both paddings",
-     .batch = 2,
-     .rows = 8,
-     .memory_rows = 5,
-     .features = 20,
-     .heads = 2,
-     .feed_forward = 33,
-     .decoder_blocks = 1,
-     .order = CLATTN_PRE_NORM,
-     .activation = CLATTN_ACTIVATION_GELU,
-     .causal = CLATTN_CAUSAL_TOP_LEFT,
-     .padding = true,
-     .memory_padding = true},
-    {.name = "encoder of 3 like BERT",
-     .batch = 3,
-     .rows = 13,
-     .features = 48,
-     .heads = 6,
-     .feed_forward = 96,
-     .encoder_blocks = 3,
-     .activation = CLATTN_ACTIVATION_GELU,
-     .padding = true,
-     .input_norm = true,
-     .hidden = true,
-     .positions = CLATTN_POSITIONS_LEARNED},
-    {.name = "causal stack of 2 like GPT",
-     .batch = 1,
-     .rows = 17,
-     .features = 36,
-     .heads = 4,
-     .feed_forward = 70,
-     .encoder_blocks = 2,
-     .order = CLATTN_PRE_NORM,
-     .activation = CLATTN_ACTIVATION_GELU,
-     .causal = CLATTN_CAUSAL_TOP_LEFT,
-     .positions_given = true,
-     .last_norm = true,
-     .hidden = true,
-     .positions = CLATTN_POSITIONS_LEARNED},
-    {.name = "encoder-decoder, post-norm",
-     .batch = 2,
-     .rows = 6,
-     .memory_rows = 9,
-     .features = 32,
-     .heads = 4,
-     .feed_forward = 64,
-     .encoder_blocks = 2,
-     .decoder_blocks = 2,
-     .causal = CLATTN_CAUSAL_TOP_LEFT,
-     .memory_padding = true,
-     .hidden = true,
-     .positions = CLATTN_POSITIONS_SINUSOIDAL},
-    {.name = "encoder-decoder, pre-norm, last norms",
-     .batch = 2,
-     .rows = 10,
-     .memory_rows = 4,
-     .features = 24,
-     .heads = 4,
-     .feed_forward = 50,
-     .encoder_blocks = 1,
-     .decoder_blocks = 2,
-     .order = CLATTN_PRE_NORM,
-     .causal = CLATTN_CAUSAL_TOP_LEFT,
-     .last_norm = true,
-     .no_bias = true,
-     .positions_given = true,
-     .positions = CLATTN_POSITIONS_SINUSOIDAL},
-    {.name = "decoder of 2 with masks",
-     .batch = 2,
-     .rows = 6,
-     .memory_rows = 9,
-     .features = 16,
-     .heads = 2,
-     .feed_forward = 32,
-     .decoder_blocks = 2,
-     .mask = CLATTN_MASK_BOOL,
-     .memory_mask = CLATTN_MASK_FLOAT},
-    {.name = "nothing in the batch", .rows = 4, .features = 8, .heads = 2, .feed_forward = 8, .encoder_blocks = 2},
-    {.name = "no rows", .batch = 2, .features = 8, .heads = 2, .feed_forward = 8, .encoder_blocks = 1},
-    {.name = "no memory",
-     .batch = 2,
-     .rows = 3,
-     .features = 8,
-     .heads = 2,
-     .feed_forward = 8,
-     .encoder_blocks = 1,
-     .decoder_blocks = 1},
-    {.name = "long enough for chains, post-norm, gelu",
-     .batch = 2,
-     .rows = 67,
-     .features = 36,
-     .heads = 3,
-     .feed_forward = 70,
-     .encoder_blocks = 3,
-     .activation = CLATTN_ACTIVATION_GELU,
-     .input_norm = true,
-     .positions = CLATTN_POSITIONS_SINUSOIDAL},
-    {.name = "long enough for chains, pre-norm, relu",
-     .batch = 1,
-     .rows = 131,
-     .features = 32,
-     .heads = 2,
-     .feed_forward = 65,
-     .encoder_blocks = 2,
-     .order = CLATTN_PRE_NORM,
-     .no_bias = true,
-     .last_norm = true},
-};
-enum { CASE_COUNT = sizeof CASES / sizeof *CASES, MOST_BLOCKS = 3, TABLE_ROWS = 40 };
+enum { MOST_BLOCKS = 3, TABLE_ROWS = 40 };
 
 typedef struct stage {
     clattn_stack_desc desc;
@@ -444,6 +298,45 @@ static void one_arena(void) {
     check_arena(&CASES[CASE_COUNT - 2], false);
 }
 
+/* Parts of the batch one after the other, then fewer rows at a time: the arena fits, and the result is the same. */
+static void memory_limits(void) {
+    static const int some[] = {4, 6, CASE_COUNT - 3, CASE_COUNT - 2, CASE_COUNT - 1};
+    int in_parts = 0, in_rows = 0;
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+        stage s;
+        if (make(&s, &CASES[some[i]])) {
+            clattn_stack_desc d = s.desc;
+            clattn_layer *layer = NULL;
+            clattn_plan_info whole = {0};
+            CHECK(clattn_stack_create(&layer, context, &d, &s.weights) == CLATTN_OK &&
+                      clattn_layer_info(layer, &whole) == CLATTN_OK,
+                  "%s", clattn_last_error());
+            clattn_layer_destroy(&layer);
+            d.memory_limit = 1;
+            CHECK(clattn_stack_create(&layer, context, &d, &s.weights) == CLATTN_MEMORY_LIMIT && !layer,
+                  "a limit of one byte was accepted");
+            const char *least = strstr(clattn_last_error(), "least that works is ");
+            REQUIRE(least != NULL, "error was: %s", clattn_last_error());
+            const size_t bytes = (size_t)strtoull(least + strlen("least that works is "), NULL, 10);
+            d.memory_limit = bytes - 1;
+            CHECK(clattn_stack_create(&layer, context, &d, &s.weights) == CLATTN_MEMORY_LIMIT, "less than the least");
+            for (int times = 1; times <= 2; times++) {
+                clattn_plan_info info = {0};
+                d.memory_limit = bytes * (size_t)times;
+                run(&s, &d, CASES[some[i]].name);
+                CHECK(clattn_stack_create(&layer, context, &d, &s.weights) == CLATTN_OK &&
+                          clattn_layer_info(layer, &info) == CLATTN_OK && info.arena_bytes <= d.memory_limit,
+                      "%s: %zu of %zu bytes", CASES[some[i]].name, info.arena_bytes, d.memory_limit);
+                in_parts += strstr(clattn_layer_explain(layer), "parts, one after the other, of") != NULL;
+                in_rows += info.steps > whole.steps;
+                clattn_layer_destroy(&layer);
+            }
+        }
+        drop(&s);
+    }
+    CHECK(in_parts > 0 && in_rows > 0, "%d divided by batch entries, %d by rows", in_parts, in_rows);
+}
+
 /* On CPUs, what needs nothing of other rows is one launch, from the projection behind attention to the next block's;
  * buffers that such a launch uses at any step lie apart. */
 static void steps_in_one_launch(void) {
@@ -583,6 +476,7 @@ int main(int argc, char **argv) {
     static const clattn_test tests[] = {{"every_case", every_case},
                                         {"tolerances_are_tight", tolerances_are_tight},
                                         {"other_kernels", other_kernels},
+                                        {"memory_limits", memory_limits},
                                         {"stack_is_its_blocks", stack_is_its_blocks},
                                         {"one_arena", one_arena},
                                         {"steps_in_one_launch", steps_in_one_launch},

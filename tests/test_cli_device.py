@@ -27,6 +27,8 @@ def test_devices():
          seen)
     must(seen["index"] == real["index"] and seen["driver"] == real["driver"] and others == same_others, seen, real)
     must("Arc Test" in must_run("devices", "--pretend", "name=Arc Test").out, "not in the table")
+    for engine, brand in (("nv:80", "tensor cores"), ("mfma32", "MFMA"), ("dpas16", "XMX")):
+        must(listed("--pretend", "type=gpu,matrix=" + engine)[0]["matrix_engine"] == brand, engine)
     must_fail(USAGE, "there is no key \"nmae\"", "devices", "--pretend", "nmae=x")
     if real["compute_units"] > 1 and real["type"] == "cpu":
         must(listed("--compute-units", 1)[0]["compute_units"] == 1, "not a part of it")

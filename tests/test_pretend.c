@@ -206,6 +206,38 @@ static void launches_are_short(void) {
     }
 }
 
+/* Rows of a batch norm go in parts, whose statistics are united. */
+static int count_norm_launches(const char *pretend) {
+    enum { B = 3, L = 170, E = 5 };
+    static float x[B * L * E], out[B * L * E], want[B * L * E], tolerance[B * L * E];
+    for (int i = 0; i < B * L * E; i++) x[i] = (float)(i * 7 % 31) / 31 + (float)(i % E) + (float)i / (B * L);
+    clattn_context *context = open_as(pretend, NULL);
+    if (!CHECK(context, "%s: no context", pretend)) return 0;
+    clattn_layer *norm = NULL;
+    clattn_norm_desc d;
+    clattn_norm_desc_init(&d);
+    d.kind = CLATTN_NORM_BATCH, d.batch = B, d.rows = L, d.features = E;
+    clattn_layer_io io = {.input = clattn_host(x, CLATTN_F32, 3, B, L, E, 0),
+                          .output = clattn_host(want, CLATTN_F32, 3, B, L, E, 0)};
+    CHECK(clattn_reference_norm(&d, NULL, &io, tolerance) == CLATTN_OK, "%s", clattn_last_error());
+    io.output.data = out;
+    CHECK(clattn_norm_create(&norm, context, &d, NULL) == CLATTN_OK, "%s: %s", pretend, clattn_last_error());
+    (void)clattn_test_launches();
+    CHECK(norm && clattn_layer_run(norm, &io) == CLATTN_OK, "%s", clattn_last_error());
+    const int count = clattn_test_launches();
+    clattn_check_close(out, want, tolerance, 0, B * L * E, pretend);
+    clattn_layer_destroy(&norm);
+    clattn_context_destroy(&context);
+    return count;
+}
+
+static void norm_launches_are_short(void) { /* the last launch normalises */
+    const int fast = count_norm_launches("type=gpu,compute_units=40,clock_mhz=2000");
+    const int slow = count_norm_launches("type=gpu,compute_units=1,clock_mhz=1"); /* 200 rows of 510 in 200 ms */
+    CHECK(fast == 1 + 1, "%d launches on a fast device", fast);
+    CHECK(slow == 3 + 1, "%d launches on a slow device", slow);
+}
+
 /* Tiles of a plan on a driver that says of so many kernels that they spill; "" when there is none. */
 static void tiles_when_spilling(clattn_context *context, int kernels, size_t bytes, char *tiles, size_t capacity) {
     clattn_attention *plan = NULL;
@@ -292,9 +324,8 @@ static void bad_listings(void) {
     clattn_context *context = open_as(NULL, "/");
     REQUIRE(context, "no context");
     CHECK(clattn_kernel_sources(context, NULL, NULL) == CLATTN_INVALID_ARGUMENT, "report NULL");
-    CHECK(clattn_kernel_sources(context, see, &s) == CLATTN_FILE_FAILED &&
-              strstr(clattn_last_error(), "\"//"),
-          "%s", clattn_last_error());
+    CHECK(clattn_kernel_sources(context, see, &s) == CLATTN_FILE_FAILED && strstr(clattn_last_error(), "\"//"), "%s",
+          clattn_last_error());
     clattn_context_destroy(&context);
 }
 
@@ -305,6 +336,7 @@ int main(int argc, char **argv) {
                                         {"subgroup_widths", subgroup_widths},
                                         {"few_queries", few_queries},
                                         {"launches_are_short", launches_are_short},
+                                        {"norm_launches_are_short", norm_launches_are_short},
                                         {"registers", registers},
                                         {"every_kernel_is_listed", every_kernel_is_listed},
                                         {"bad_listings", bad_listings},

@@ -13,7 +13,7 @@ typedef struct clattn_norm_args {
 } clattn_norm_args;
 
 enum clattn_layer_norm_slot { NORM_ARGS = 0, NORM_X, NORM_RESIDUAL, NORM_WEIGHT, NORM_BIAS, NORM_SUM, NORM_Y };
-enum clattn_batch_statistics_slot { BATCH_ARGS = 0, BATCH_X, BATCH_STATISTICS };
+enum clattn_batch_statistics_slot { BATCH_ARGS = 0, BATCH_X, BATCH_STATISTICS, BATCH_FIRST, BATCH_COUNT };
 enum clattn_batch_apply_slot { APPLY_ARGS = 0, APPLY_X, APPLY_STATISTICS, APPLY_WEIGHT, APPLY_BIAS, APPLY_Y };
 
 /* elementwise.cl: y = act(x + addend) */

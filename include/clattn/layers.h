@@ -214,6 +214,8 @@ typedef struct clattn_stack_desc {
     clattn_dtype dtype; /* of input, memory, output, hidden and every intermediate buffer: default CLATTN_F32, or
                               CLATTN_F16, CLATTN_BF16 */
     clattn_precision precision; /* of attention and products: default CLATTN_PRECISION_DEFAULT */
+    size_t memory_limit;        /* as in clattn_mha_desc; parts of the batch go through all blocks one after the other,
+                              and within a single sequence each block works on fewer rows or heads at a time */
 } clattn_stack_desc;
 CLATTN_API void clattn_stack_desc_init_sized(clattn_stack_desc *desc, size_t caller_size);
 #define clattn_stack_desc_init(d) clattn_stack_desc_init_sized((d), sizeof *(d))

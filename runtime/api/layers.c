@@ -34,15 +34,15 @@ static clattn_status start(clattn_layer **layer, clattn_context *context, const 
     return (*layer)->positions ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
 }
 
-/* Ends a creation whose steps were added with `status`. */
-static clattn_status finish(clattn_layer **out, clattn_layer *layer, clattn_status status) {
-    if (status == CLATTN_OK) {
-        layer->plan.scope[0] = 0;
-        status = clattn__plan_finish(&layer->plan);
-    }
+static clattn_status end(clattn_layer **out, clattn_layer *layer, clattn_status status) {
     if (status != CLATTN_OK) clattn_layer_destroy(&layer);
     *out = layer;
     return status;
+}
+
+/* Ends a creation whose steps were added with `status`. */
+static clattn_status finish(clattn_layer **out, clattn_layer *layer, clattn_status status) {
+    return end(out, layer, status == CLATTN_OK ? clattn__plan_finish(&layer->plan) : status);
 }
 
 clattn_status clattn_linear_create(clattn_layer **out, clattn_context *context, const clattn_linear_desc *desc,
@@ -120,10 +120,10 @@ clattn_status clattn_stack_create(clattn_layer **out, clattn_context *context, c
     CLATTN__TRY(check_create(out, context));
     clattn_status status = clattn__check_stack(desc, weights, &stack, &copies, &rules);
     if (status == CLATTN_OK) status = start(&layer, context, "stack of Transformer blocks", &rules);
-    if (status == CLATTN_OK) status = clattn__add_stack(&layer->plan, &stack);
+    if (status == CLATTN_OK) status = clattn__plan_stack(&layer->plan, context, &stack);
     clattn__stack_clear(&stack);
     clattn__widened_clear(&copies);
-    return finish(out, layer, status);
+    return end(out, layer, status);
 }
 
 void clattn_layer_destroy(clattn_layer **layer) {

@@ -90,7 +90,8 @@ clattn_status clattn__device_select(const clattn__device *devices, int count, co
 
 /* matrix.c: replaces the device's engine by what the context's option asks for; NULL leaves it as it is. */
 clattn_status clattn__matrix_override(clattn__caps *caps, const char *wanted);
-int clattn__matrix_named(const char *name); /* "nv", "wmma11", ...: an engine of cl/shared/matrix.h, or MATRIX_NONE */
+int clattn__matrix_named(const char *name);   /* "nv", "wmma11", ...: an engine of cl/shared/matrix.h, or MATRIX_NONE */
+const char *clattn__matrix_brand(int engine); /* what its maker calls it; "" for MATRIX_NONE */
 
 /* quirks.c: the table, applied to caps->quirks; reasons go to the log at debug level. */
 uint32_t clattn__quirks_of(const clattn__caps *caps);

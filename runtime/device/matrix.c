@@ -1,4 +1,4 @@
-/* The context's wish about the matrix engine: none, or one emulated in OpenCL C 1.2 on any device. */
+/* Names of matrix engines, and the context's wish about them: none, or one emulated in OpenCL C 1.2 on any device. */
 #include "../../cl/shared/matrix.h"
 #include "device/device.h"
 
@@ -6,17 +6,23 @@
 #include <string.h>
 
 static const struct {
-    const char *name;
+    const char *name, *brand;
     int engine;
 } engines[] = {
-    {"nv", MATRIX_NV},         {"wmma11", MATRIX_WMMA11}, {"wmma12", MATRIX_WMMA12},
-    {"mfma32", MATRIX_MFMA32}, {"dpas8", MATRIX_DPAS8},   {"dpas16", MATRIX_DPAS16},
+    {"nv", "tensor cores", MATRIX_NV}, {"wmma11", "WMMA", MATRIX_WMMA11}, {"wmma12", "WMMA", MATRIX_WMMA12},
+    {"mfma32", "MFMA", MATRIX_MFMA32}, {"dpas8", "XMX", MATRIX_DPAS8},    {"dpas16", "XMX", MATRIX_DPAS16},
 };
 
 int clattn__matrix_named(const char *name) {
     for (size_t i = 0; i < CLATTN__COUNT(engines); i++)
         if (strcmp(name, engines[i].name) == 0) return engines[i].engine;
     return MATRIX_NONE;
+}
+
+const char *clattn__matrix_brand(int engine) {
+    for (size_t i = 0; i < CLATTN__COUNT(engines); i++)
+        if (engines[i].engine == engine) return engines[i].brand;
+    return "";
 }
 
 static clattn_status unknown(const char *wanted) {

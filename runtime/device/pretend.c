@@ -52,6 +52,7 @@ static clattn_status set_matrix(clattn__caps *caps, const char *value) {
     if (matrix.engine == MATRIX_NONE || (matrix.engine == MATRIX_NV && matrix.arch < 75))
         return refuse("matrix", value, "nv:ARCH (75 at least), wmma11, wmma12, mfma32, dpas8 or dpas16");
     caps->matrix = matrix;
+    caps->matrix_engine = clattn__matrix_brand(matrix.engine);
     return CLATTN_OK;
 }
 

@@ -87,6 +87,14 @@ clattn_status clattn__layer_norm_create(clattn__op *op, clattn__programs *progra
 
 /* ---- batch norm -------------------------------------------------------------------------------------------------- */
 
+/* So many rows at a time that launches stay short. A unit goes through a row of 64 features in some thousand clocks, as
+ * each waits for two loads; with fewer features than 64 for each unit some have nothing to do. */
+static int64_t rows_at_once(const clattn__caps *caps, int64_t features) {
+    enum { ITEMS = 64, CLOCKS = 1000 };
+    const int64_t busy = (int64_t)ITEMS * caps->compute_units;
+    return clattn__launch_units(caps, (double)(features > busy ? features : busy), (double)ITEMS / CLOCKS);
+}
+
 static clattn_status enqueue_statistics(clattn__op *op, const clattn__op_call *call) {
     const clattn_norm_args args = clattn__norm_args(call);
     const cl_mem mems[] = {[BATCH_X - 1] = call->mem[CLATTN__NORM_X],
@@ -95,7 +103,15 @@ static clattn_status enqueue_statistics(clattn__op *op, const clattn__op_call *c
     if (status != CLATTN_OK) return status;
     clattn__env *env = op->programs->env;
     const clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.features, 1);
-    return clattn__launch_enqueue(env, &launch);
+    const int rows = args.batch * args.rows;
+    const int64_t most = rows_at_once(&env->device.caps, args.features);
+    for (int first = 0, count; first < rows && status == CLATTN_OK; first += count) {
+        count = most < rows - first ? (int)most : rows - first;
+        status = clattn__arg(env, op->kernel, BATCH_FIRST, sizeof first, &first);
+        if (status == CLATTN_OK) status = clattn__arg(env, op->kernel, BATCH_COUNT, sizeof count, &count);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
+    }
+    return status;
 }
 
 clattn_status clattn__batch_statistics_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype) {

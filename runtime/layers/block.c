@@ -15,9 +15,9 @@ typedef struct builder {
     const clattn__port *y;
 } builder;
 
-static clattn_status new_port(const builder *b, const char *name, int64_t features, clattn__port *port) {
+static clattn_status new_port(const builder *b, const char *name, int64_t rows, int64_t features, clattn__port *port) {
     size_t bytes;
-    const int64_t extents[3] = {b->batch, b->rows, features};
+    const int64_t extents[3] = {b->batch, rows, features};
     const clattn_dtype dtype = b->block->desc->dtype;
     if (!clattn__volume(extents, 3, clattn_dtype_size(dtype), &bytes))
         return clattn__fail(CLATTN_INVALID_SHAPE,
@@ -25,8 +25,12 @@ static clattn_status new_port(const builder *b, const char *name, int64_t featur
                             (long long)extents[0], (long long)extents[1], (long long)extents[2]);
     const int buffer = clattn__plan_add_buffer(b->plan, dtype, bytes / clattn_dtype_size(dtype), "%s", name);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
-    *port = clattn__arena_port(buffer, b->rows, features);
+    *port = clattn__arena_port(buffer, rows, features);
     return CLATTN_OK;
+}
+
+static clattn_status new_stream(const builder *b, const char *name, clattn__port *port) {
+    return new_port(b, name, b->rows, b->features, port);
 }
 
 /* y = norm(x + residual), or of x alone where residual is NULL; sum (NULL: not wanted) receives x + residual. */
@@ -63,38 +67,58 @@ static clattn_status add_cross(const builder *b, const clattn__port *x, const cl
     return clattn__add_mha(b->plan, b->block->cross, &b->block->weights->cross_attention, 0, &ports);
 }
 
+/* Under a memory limit a single sequence goes through in chunks. */
+static int64_t feed_forward_rows(const builder *b) {
+    const clattn_stack_desc *d = b->block->desc;
+    enum { LEAST_ROWS = 16 }; /* fewer at a time would only be slow */
+    if (b->block->memory_limit == 0 || b->batch > 1) return b->rows;
+    const size_t row_bytes = (size_t)d->feed_forward * clattn_dtype_size(d->dtype);
+    const size_t rows = b->block->memory_limit / row_bytes;
+    return rows >= (size_t)b->rows ? b->rows : rows > LEAST_ROWS ? (int64_t)rows : LEAST_ROWS;
+}
+
 static clattn_status add_feed_forward(const builder *b, const clattn__port *x, const clattn__port *y) {
     const clattn_stack_desc *d = b->block->desc;
-    clattn__port wide;
-    clattn_status status = new_port(b, "feed-forward", d->feed_forward, &wide);
-    const clattn_linear_desc expand = {.batch = b->batch,
-                                       .rows = b->rows,
-                                       .in_features = b->features,
-                                       .out_features = d->feed_forward,
-                                       .activation = d->activation,
-                                       .gemm_kernel = d->gemm_kernel,
-                                       .dtype = d->dtype,
-                                       .precision = d->precision};
-    const clattn_linear_desc contract = {.batch = b->batch,
-                                         .rows = b->rows,
-                                         .in_features = d->feed_forward,
-                                         .out_features = b->features,
-                                         .gemm_kernel = d->gemm_kernel,
-                                         .dtype = d->dtype,
-                                         .precision = d->precision};
-    if (status == CLATTN_OK) status = clattn__add_linear(b->plan, &expand, &b->block->weights->expand, x, &wide);
-    if (status == CLATTN_OK) status = clattn__add_linear(b->plan, &contract, &b->block->weights->contract, &wide, y);
+    const int64_t chunk = feed_forward_rows(b);
+    if (b->batch == 0 || b->rows == 0) return CLATTN_OK;
+    clattn__port wide, from = *x, to = *y;
+    clattn_status status = new_port(b, "feed-forward", chunk, d->feed_forward, &wide);
+    clattn_linear_desc expand = {.batch = b->batch,
+                                 .rows = chunk,
+                                 .in_features = b->features,
+                                 .out_features = d->feed_forward,
+                                 .activation = d->activation,
+                                 .gemm_kernel = d->gemm_kernel,
+                                 .dtype = d->dtype,
+                                 .precision = d->precision};
+    clattn_linear_desc contract = {.batch = b->batch,
+                                   .rows = chunk,
+                                   .in_features = d->feed_forward,
+                                   .out_features = b->features,
+                                   .gemm_kernel = d->gemm_kernel,
+                                   .dtype = d->dtype,
+                                   .precision = d->precision};
+    int expands = 0, contracts = 0; /* products of the plan */
+    if (status == CLATTN_OK) status = clattn__choose_linear(b->plan, &expand, &b->block->weights->expand, &expands);
+    if (status == CLATTN_OK)
+        status = clattn__choose_linear(b->plan, &contract, &b->block->weights->contract, &contracts);
+    for (int64_t row = 0; row < b->rows && status == CLATTN_OK; row += chunk) {
+        expand.rows = contract.rows = chunk < b->rows - row ? chunk : b->rows - row;
+        from.row = to.row = row;
+        status = clattn__add_linear_step(b->plan, &expand, expands, &from, &wide);
+        if (status == CLATTN_OK) status = clattn__add_linear_step(b->plan, &contract, contracts, &wide, &to);
+    }
     return status;
 }
 
 static clattn_status add_post_norm(const builder *b, const clattn__port *x) {
     const clattn_block_weights *w = b->block->weights;
     clattn__port stream, after; /* the sublayer's result and, normalised in place, x1 and x2 */
-    clattn_status status = new_port(b, "attention", b->features, &stream);
+    clattn_status status = new_stream(b, "attention", &stream);
     if (status == CLATTN_OK) status = add_self(b, x, &stream);
     if (status == CLATTN_OK) status = add_norm(b, &w->self_norm, &stream, x, NULL, &stream);
     if (b->block->cross) {
-        if (status == CLATTN_OK) status = new_port(b, "cross-attention", b->features, &after);
+        if (status == CLATTN_OK) status = new_stream(b, "cross-attention", &after);
         if (status == CLATTN_OK) status = add_cross(b, &stream, &after);
         if (status == CLATTN_OK) status = add_norm(b, &w->cross_norm, &after, &stream, NULL, &after);
         if (status == CLATTN_OK) stream = after;
@@ -106,15 +130,15 @@ static clattn_status add_post_norm(const builder *b, const clattn__port *x) {
 static clattn_status add_pre_norm(const builder *b, const clattn__port *x) {
     const clattn_block_weights *w = b->block->weights;
     clattn__port normed, result, stream, after;
-    clattn_status status = new_port(b, "normed", b->features, &normed);
-    if (status == CLATTN_OK) status = new_port(b, "attention", b->features, &result);
-    if (status == CLATTN_OK) status = new_port(b, "stream", b->features, &stream);
+    clattn_status status = new_stream(b, "normed", &normed);
+    if (status == CLATTN_OK) status = new_stream(b, "attention", &result);
+    if (status == CLATTN_OK) status = new_stream(b, "stream", &stream);
     if (status == CLATTN_OK) status = add_norm(b, &w->self_norm, x, NULL, NULL, &normed);
     if (status == CLATTN_OK) status = add_self(b, &normed, &result);
     if (status == CLATTN_OK)
         status = add_norm(b, b->block->cross ? &w->cross_norm : &w->feed_forward_norm, &result, x, &stream, &normed);
     if (b->block->cross) {
-        if (status == CLATTN_OK) status = new_port(b, "cross stream", b->features, &after);
+        if (status == CLATTN_OK) status = new_stream(b, "cross stream", &after);
         if (status == CLATTN_OK) status = add_cross(b, &normed, &result);
         if (status == CLATTN_OK) status = add_norm(b, &w->feed_forward_norm, &result, &stream, &after, &normed);
         if (status == CLATTN_OK) stream = after;

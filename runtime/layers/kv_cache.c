@@ -73,8 +73,8 @@ static clattn_status add_buffer(clattn__plan *plan, const clattn__kv_desc *d, co
         return clattn__fail(CLATTN_OUT_OF_MEMORY, "the %s of this cache is larger than the address space", name);
     const int buffer = clattn__plan_add_buffer(plan, dtype, bytes / clattn_dtype_size(dtype), "%s", name);
     if (buffer < 0) return CLATTN_OUT_OF_MEMORY;
-    *port = (clattn__port){CLATTN__ROLE_COUNT + buffer,
-                           {.batch = heads * rows * width, .head = rows * width, .row = width}};
+    *port = (clattn__port){.id = CLATTN__ROLE_COUNT + buffer,
+                           .place = {.batch = heads * rows * width, .head = rows * width, .row = width}};
     return CLATTN_OK;
 }
 

@@ -11,6 +11,7 @@
 typedef struct clattn__port {
     int id;
     clattn_place place;
+    int64_t row; /* of linear layers: the first one */
 } clattn__port;
 
 typedef struct clattn__mha_ports {
@@ -33,7 +34,12 @@ clattn_status clattn__plan_mha(clattn__plan *plan, clattn_context *context, cons
 clattn__port clattn__arena_port(int buffer, int64_t rows, int64_t features);
 clattn__port clattn__role_port(int role); /* strides come from the run */
 
-/* linear.c: y = act(x W^T + b) */
+/* linear.c: y = act(x W^T + b), prepared for the description's rows: *gemm is the product's place in the plan; and as
+ * steps for as many or fewer rows. Then both at once. */
+clattn_status clattn__choose_linear(clattn__plan *plan, const clattn_linear_desc *desc,
+                                    const clattn_linear_weights *weights, int *gemm);
+clattn_status clattn__add_linear_step(clattn__plan *plan, const clattn_linear_desc *desc, int gemm,
+                                      const clattn__port *x, const clattn__port *y);
 clattn_status clattn__add_linear(clattn__plan *plan, const clattn_linear_desc *desc,
                                  const clattn_linear_weights *weights, const clattn__port *x, const clattn__port *y);
 
@@ -63,6 +69,7 @@ typedef struct clattn__block {
     const clattn_block_weights *weights;
     int mask, padding;   /* roles of the self-attention */
     clattn__port memory; /* (B, S, E), of cross */
+    size_t memory_limit; /* of the feed-forward part's own buffer; 0: none */
 } clattn__block;
 clattn_status clattn__add_block(clattn__plan *plan, const clattn__block *block, const clattn__port *x,
                                 const clattn__port *y);
@@ -76,7 +83,8 @@ typedef struct clattn__stack {
     clattn_norm_weights input_norm, encoder_norm, decoder_norm;
     bool has_input_norm, has_encoder_norm, has_decoder_norm;
 } clattn__stack;
-clattn_status clattn__add_stack(clattn__plan *plan, const clattn__stack *stack);
+/* Finished; plan is zeroed by the caller, who clears it on failure too. */
+clattn_status clattn__plan_stack(clattn__plan *plan, clattn_context *context, const clattn__stack *stack);
 
 /* ---- kv_cache.c
  * ------------------------------------------------------------------------------------------------------ */

@@ -2,7 +2,10 @@
  *
  *   encoder          input  -> encoder blocks -> output
  *   decoder          input  -> decoder blocks (memory from outside) -> output
- *   encoder-decoder  memory -> encoder blocks -> arena;  input -> decoder blocks (memory from the arena) -> output */
+ *   encoder-decoder  memory -> encoder blocks -> arena;  input -> decoder blocks (memory from the arena) -> output
+ *
+ * Under a memory limit parts of the batch go through all of it one after the other; and where one sequence is too much,
+ * attention and the feed-forward part of each block get a limit of their own. */
 #include <stdio.h>
 
 #include "layers/layers.h"
@@ -97,7 +100,7 @@ static clattn_status add_stream(clattn__plan *plan, stream *s, clattn__port *res
     return add_norm(plan, s, s->last_norm, &x, result);
 }
 
-clattn_status clattn__add_stack(clattn__plan *plan, const clattn__stack *stack) {
+static clattn_status add_stack(clattn__plan *plan, const clattn__stack *stack, size_t block_limit) {
     const clattn_stack_desc *d = &stack->desc;
     const bool both = d->encoder_blocks > 0 && d->decoder_blocks > 0;
     clattn__port memory = clattn__role_port(CLATTN__ROLE_MEMORY), output;
@@ -115,6 +118,7 @@ clattn_status clattn__add_stack(clattn__plan *plan, const clattn__stack *stack) 
         encoder.block = (clattn__block){.desc = d,
                                         .rows = encoder.rows,
                                         .self = &stack->encoder_self,
+                                        .memory_limit = block_limit,
                                         .mask = CLATTN__ROLE_MASK,
                                         .padding = both ? CLATTN__ROLE_MEMORY_PADDING : CLATTN__ROLE_PADDING};
         status = add_stream(plan, &encoder, both ? &memory : &output);
@@ -134,8 +138,61 @@ clattn_status clattn__add_stack(clattn__plan *plan, const clattn__stack *stack) 
                                         .cross = &stack->cross,
                                         .mask = CLATTN__ROLE_MASK,
                                         .padding = CLATTN__ROLE_PADDING,
+                                        .memory_limit = block_limit,
                                         .memory = memory};
         status = add_stream(plan, &decoder, &output);
     }
     return status;
+}
+
+/* ---- the memory limit -------------------------------------------------------------------------------------------- */
+
+/* How the work is divided: the batch into so many equal parts; what a block may use beside the streams, 0: anything. */
+typedef struct division {
+    int64_t parts;
+    size_t block_limit;
+} division;
+
+static clattn_status plan_divided(clattn__plan *plan, const clattn__stack *stack, const division *by) {
+    clattn__stack part = *stack;
+    const int64_t batch = stack->desc.batch / by->parts;
+    part.desc.batch = part.encoder_self.batch = part.decoder_self.batch = part.cross.batch = batch;
+    part.encoder_self.memory_limit = part.decoder_self.memory_limit = part.cross.memory_limit = by->block_limit;
+    plan->parts = by->parts;
+    plan->part_batch = batch;
+    plan->memory_limit = stack->desc.memory_limit;
+    clattn_status status = add_stack(plan, &part, by->block_limit);
+    plan->flops *= (double)by->parts;
+    plan->scope[0] = 0;
+    return status == CLATTN_OK ? clattn__plan_finish(plan) : status;
+}
+
+/* The next finer division, from one that took so many bytes. */
+static void divide(division *by, int64_t batch, size_t bytes, size_t limit) {
+    if (by->parts >= batch) {
+        by->block_limit = (by->block_limit ? by->block_limit : bytes) / 2;
+        return;
+    }
+    const double wanted = (double)by->parts * (double)bytes / (double)limit; /* bytes go with the entries at a time */
+    do by->parts++;
+    while (by->parts < batch && (batch % by->parts != 0 || (double)by->parts < wanted));
+}
+
+clattn_status clattn__plan_stack(clattn__plan *plan, clattn_context *context, const clattn__stack *stack) {
+    const char *what = plan->what;
+    const size_t limit = stack->desc.memory_limit;
+    division by = {.parts = 1};
+    size_t least = SIZE_MAX;
+    for (;;) {
+        plan->context = context;
+        plan->what = what;
+        const clattn_status status = plan_divided(plan, stack, &by);
+        if (status != CLATTN_MEMORY_LIMIT) return status;
+        const size_t bytes = plan->arena_bytes; /* 0: attention cannot do with its part of the limit */
+        clattn__plan_clear(plan);
+        if (bytes == 0) break;
+        if (bytes < least) least = bytes;
+        divide(&by, stack->desc.batch, bytes, limit);
+    }
+    return clattn__fail(CLATTN_MEMORY_LIMIT, "memory_limit is %zu bytes; the least that works is %zu", limit, least);
 }

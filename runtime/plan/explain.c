@@ -154,6 +154,9 @@ void clattn__plan_explain(clattn__plan *plan) {
     if (plan->notes.data) clattn__text_add(out, "%s", plan->notes.data);
     clattn__text_add(out, "work: %.6g FLOP in %d step%s\n", plan->flops, plan->step_count,
                      plan->step_count == 1 ? "" : "s");
+    if (plan->parts > 1)
+        clattn__text_add(out, "in %lld parts, one after the other, of %lld batch entries each\n",
+                         (long long)plan->parts, (long long)plan->part_batch);
     for (int s = 0; s < plan->step_count && s < EXPLAIN_ROWS; s++) explain_step(plan, s);
     if (plan->step_count > EXPLAIN_ROWS)
         clattn__text_add(out, "  ... and %d more steps\n", plan->step_count - EXPLAIN_ROWS);

@@ -104,6 +104,9 @@ clattn_status clattn__plan_finish(clattn__plan *plan) {
     if (!clattn__arena_layout(plan->buffers, plan->buffer_count, alignment, &plan->arena_bytes))
         return clattn__fail(CLATTN_OUT_OF_MEMORY,
                             "the intermediate buffers of this plan are larger than the address space");
+    if (plan->memory_limit && plan->arena_bytes > plan->memory_limit)
+        return clattn__fail(CLATTN_MEMORY_LIMIT, "memory_limit is %zu bytes; the intermediate buffers take %zu",
+                            plan->memory_limit, plan->arena_bytes);
     plan->unshared_bytes = 0;
     for (int i = 0; i < plan->buffer_count; i++)
         plan->unshared_bytes += (plan->buffers[i].bytes + alignment - 1) & ~(alignment - 1);

@@ -138,7 +138,10 @@ typedef struct clattn__plan {
     clattn__text explain; /* made by clattn__plan_finish */
     clattn__text kernels, tiles;
     const char *what; /* first line of explain; owned by the caller's object */
-    char scope[32];   /* goes before the names of buffers that are added: the block they belong to */
+    /* The steps serve part_batch entries, and run for so many parts of the batch, one after the other; 0: for all. */
+    int64_t parts, part_batch;
+    size_t memory_limit; /* of the arena; 0: none */
+    char scope[32];      /* goes before the names of buffers that are added: the block they belong to */
 } clattn__plan;
 
 /* Building: each returns an index >= 0, or -1 after recording OUT_OF_MEMORY. */
@@ -152,7 +155,7 @@ clattn__attn_kernel *clattn__plan_add_attention(clattn__plan *plan);
 clattn__gemm_kernel *clattn__plan_add_gemm(clattn__plan *plan);
 clattn__op *clattn__plan_add_op(clattn__plan *plan);
 void clattn__plan_operand(clattn__step *step, int slot, int id, int64_t batch, int64_t head, int64_t row);
-/* Lifetimes from the steps, arena layout and allocation, explain text. */
+/* Lifetimes from the steps, arena layout and allocation, explain text. MEMORY_LIMIT: arena_bytes is what it takes. */
 clattn_status clattn__plan_finish(clattn__plan *plan);
 void clattn__plan_clear(clattn__plan *plan); /* accepts half-built ones */
 

@@ -265,7 +265,7 @@ static clattn_status enqueue_chain(clattn__plan *plan, clattn__plan_chain *chain
     return clattn__chain_enqueue(&chain->chain, calls);
 }
 
-static clattn_status enqueue_steps(clattn__plan *plan) {
+static clattn_status enqueue_once(clattn__plan *plan) {
     clattn_status status = CLATTN_OK;
     for (int s = 0, c = 0; s < plan->step_count && status == CLATTN_OK;) {
         if (c < plan->chain_count && plan->chains[c].first == s) {
@@ -274,6 +274,18 @@ static clattn_status enqueue_steps(clattn__plan *plan) {
         } else {
             status = enqueue_step(plan, &plan->steps[s++]);
         }
+    }
+    return status;
+}
+
+static clattn_status enqueue_steps(clattn__plan *plan) {
+    clattn_status status = enqueue_once(plan);
+    for (int64_t part = 1; part < plan->parts && status == CLATTN_OK; part++) {
+        for (int role = 0; role < CLATTN__ROLE_COUNT; role++) { /* outside tensors move on to the next entries */
+            clattn_place *place = &plan->bound[role].place;
+            place->offset += plan->part_batch * (role == CLATTN__ROLE_HIDDEN ? place->head : place->batch);
+        }
+        status = enqueue_once(plan);
     }
     return status;
 }
