@@ -46,6 +46,8 @@ void clattn_test_note(const char *format, ...) CLATTN_TEST_PRINTF(1, 2);
 int clattn_test_launches(void);
 /* Bytes that commands copied between host and device since the last call (transfers.c). */
 size_t clattn_test_transferred(void);
+/* Bytes of the widest pattern that a buffer was filled with since the last call (transfers.c). */
+size_t clattn_test_widest_fill(void);
 /* spills.c: from now on the driver says that it is a GPU's, and that so many kernels it is asked about keep so many
  * bytes of each work-item in memory; -1 kernels: it speaks for itself again. */
 void clattn_test_spills(int kernels, size_t bytes);

@@ -329,6 +329,40 @@ static void bad_listings(void) {
     clattn_context_destroy(&context);
 }
 
+/* pocl on NVIDIA's cards ends the process when asked to fill with more than 4 bytes at once; elsewhere fewer commands
+ * are better. */
+static void narrow_fills(void) {
+    static const struct {
+        const char *pretend;
+        size_t widest;
+    } rows[] = {{"type=gpu,vendor=NVIDIA,platform=Portable Computing Language", 4},
+                {"type=gpu,vendor=NVIDIA,platform=NVIDIA CUDA", CLATTN__PUT_BYTES}};
+    enum { BYTES = 3 * CLATTN__PUT_BYTES };
+    unsigned char data[BYTES], got[BYTES];
+    for (int i = 0; i < BYTES; i++) data[i] = (unsigned char)(i * 7 + 1);
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
+        clattn_context_options options;
+        clattn_context_options_init(&options);
+        options.selector = getenv("CLATTN_DEVICE");
+        options.pretend = rows[i].pretend;
+        options.cache_dir = "";
+        clattn__env env;
+        REQUIRE(clattn__env_create(&env, &options) == CLATTN_OK, "%s", clattn_last_error());
+        clattn__buffer buffer;
+        memset(got, 0, sizeof got);
+        clattn_test_widest_fill();
+        CHECK(clattn__buffer_create(&env, BYTES, &buffer) == CLATTN_OK &&
+                  clattn__buffer_put(&env, buffer.mem, 0, BYTES, data) == CLATTN_OK &&
+                  clattn__buffer_read(&env, buffer.mem, 0, BYTES, got) == CLATTN_OK,
+              "%s", clattn_last_error());
+        CHECK(memcmp(got, data, BYTES) == 0, "\"%s\": other bytes arrived", rows[i].pretend);
+        const size_t widest = clattn_test_widest_fill();
+        CHECK(widest == rows[i].widest, "\"%s\": filled with %zu bytes at once", rows[i].pretend, widest);
+        clattn__buffer_clear(&env, &buffer);
+        clattn__env_clear(&env);
+    }
+}
+
 int main(int argc, char **argv) {
     static const clattn_test tests[] = {{"words", words},
                                         {"bad_words", bad_words},
@@ -340,6 +374,7 @@ int main(int argc, char **argv) {
                                         {"registers", registers},
                                         {"every_kernel_is_listed", every_kernel_is_listed},
                                         {"bad_listings", bad_listings},
+                                        {"narrow_fills", narrow_fills},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"pretend", tests}, {NULL, NULL}};
     return clattn_test_main(suites, argc, argv);

@@ -1,12 +1,12 @@
-/* Counts the bytes that commands copy between host and device. A program that asks for the number gets this file's
- * clEnqueueWriteBuffer and clEnqueueReadBuffer in place of the loader's. */
+/* Counts the bytes that commands copy between host and device, and those of the widest pattern that a buffer is filled
+ * with. A program that asks for a number gets this file's functions in place of the loader's. */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "harness.h"
 #include "ocl/ocl.h"
 
 #include <dlfcn.h>
 
-static size_t transferred;
+static size_t transferred, widest_fill;
 
 size_t clattn_test_transferred(void) {
     const size_t bytes = transferred;
@@ -36,4 +36,22 @@ cl_int clEnqueueReadBuffer(cl_command_queue queue, cl_mem mem, cl_bool blocking,
     } real = {dlsym(RTLD_NEXT, "clEnqueueReadBuffer")};
     transferred += bytes;
     return real.function(queue, mem, blocking, offset, bytes, data, waits, wait_list, event);
+}
+
+size_t clattn_test_widest_fill(void) {
+    const size_t bytes = widest_fill;
+    widest_fill = 0;
+    return bytes;
+}
+
+cl_int clEnqueueFillBuffer(cl_command_queue queue, cl_mem mem, const void *pattern, size_t pattern_bytes, size_t offset,
+                           size_t bytes, cl_uint waits, const cl_event *wait_list, cl_event *event) {
+    typedef cl_int (*fill_fn)(cl_command_queue, cl_mem, const void *, size_t, size_t, size_t, cl_uint, const cl_event *,
+                              cl_event *);
+    union {
+        void *object;
+        fill_fn function;
+    } real = {dlsym(RTLD_NEXT, "clEnqueueFillBuffer")};
+    if (pattern_bytes > widest_fill) widest_fill = pattern_bytes;
+    return real.function(queue, mem, pattern, pattern_bytes, offset, bytes, waits, wait_list, event);
 }

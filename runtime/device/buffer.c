@@ -50,9 +50,10 @@ clattn_status clattn__buffer_read(clattn__env *env, cl_mem mem, size_t offset, s
 }
 
 clattn_status clattn__buffer_put(clattn__env *env, cl_mem mem, size_t offset, size_t bytes, const void *data) {
-    for (size_t at = 0; at < bytes; at += CLATTN__PUT_BYTES) {
-        cl_int code = clEnqueueFillBuffer(env->queue, mem, (const char *)data + at, CLATTN__PUT_BYTES, offset + at,
-                                          CLATTN__PUT_BYTES, 0, NULL, NULL);
+    const size_t step = env->device.caps.quirks & CLATTN__QUIRK_NARROW_FILLS ? 4 : CLATTN__PUT_BYTES;
+    for (size_t at = 0; at < bytes; at += step) {
+        cl_int code =
+            clEnqueueFillBuffer(env->queue, mem, (const char *)data + at, step, offset + at, step, 0, NULL, NULL);
         if (code != CL_SUCCESS) return clattn__cl_fail(code, "clEnqueueFillBuffer", env->device.caps.name);
     }
     return CLATTN_OK;

@@ -35,7 +35,8 @@ typedef enum clattn__quirk {
     CLATTN__QUIRK_CACHES_ITSELF = 1 << 5,   /* the driver keeps compiled kernels on disk: program/cache.c keeps none */
     CLATTN__QUIRK_GROUP_LIMIT_WRONG = 1 << 6, /* a built kernel's greatest work-group is not what the driver says */
     CLATTN__QUIRK_SLOW_VECTORS = 1 << 7, /* the compiler takes minutes for kernels of wide vectors: attn_cpu refuses */
-    CLATTN__QUIRK_LATE_RELEASE = 1 << 8  /* a finished queue is still worked on for a moment: env.c naps */
+    CLATTN__QUIRK_LATE_RELEASE = 1 << 8, /* a finished queue is still worked on for a moment: env.c naps */
+    CLATTN__QUIRK_NARROW_FILLS = 1 << 9  /* buffers can be filled with 4 bytes at most: buffer.c repeats them */
 } clattn__quirk;
 
 /* What cl/attn_matrix.cl has to know of a matrix engine. */

@@ -44,8 +44,9 @@ static clattn_status skip_platform(clattn_device_list *list, cl_platform_id plat
     clattn__text_add(&reason, "platform \"%s\": clGetDeviceIDs gave %s (%d)", name, clattn__cl_error_name(code),
                      (int)code);
     if (strstr(name, "Portable Computing Language"))
-        clattn__text_add(&reason,
-                         "; pocl needs a folder to write to: set POCL_CACHE_DIR to one, or make HOME writable");
+        clattn__text_add(
+            &reason, "; pocl needs a folder to write to: set POCL_CACHE_DIR to one, or make HOME writable; built for "
+                     "GPUs alone, it needs one of those");
     return skip(list, &reason);
 }
 

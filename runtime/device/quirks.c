@@ -98,6 +98,13 @@ static const quirk_row rows[] = {
             "meanwhile, that thread reads what was freed, and crashes",
      .source = "seen with pocl 3.1, 2026-11-22: one of five cold runs of the test, none of those with a nap",
      .test = "test_clblast override, too large"},
+    {.effect = CLATTN__QUIRK_NARROW_FILLS,
+     .runtime = CLATTN__RUNTIME_POCL,
+     .vendor = CLATTN__VENDOR_NVIDIA,
+     .type = CLATTN_DEVICE_GPU,
+     .why = "clEnqueueFillBuffer with a pattern of more than 4 bytes ends the process",
+     .source = "pocl 6.0's and 7.2's sources, pocl_cuda_submit_memfill",
+     .test = "test_pretend pretend/narrow_fills"},
 };
 
 /* Compares the numbers of a driver's text ("3.1+debian") with a limit ("3.1"), part by part as far as the limit goes.
