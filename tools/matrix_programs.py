@@ -86,7 +86,7 @@ def is_wanted(target, program, full=False):
 
 # Conditions of vendor.clh on compilers, and what compiles or runs that side of them.
 BRANCHES = {
-    "__NV_CL_C_VERSION": "nvidia", "__AMDGCN__": "amd",
+    "__NV_CL_C_VERSION": "nvidia", "__NVPTX__": "nvidia", "__AMDGCN__": "amd",
     "__x86_64__": "pocl and Intel's CPU runtime, in every test", "__aarch64__": "as on x86-64, but for the words",
     "__FMA__": "pocl, in every test",
     "__gfx90a__": "gfx90a", "__gfx940__": "as on gfx942", "__gfx942__": "gfx942", "__gfx950__": "as on gfx942",
