@@ -66,9 +66,13 @@ with tempfile.TemporaryDirectory(prefix="clattn-field-") as folder:
                   "test_hangs: FAILED: not done within 2 s", "test_skips: skipped"):
         check(words in text, words, "is missing in:", text)
 
-    # No device, no option of that name, a folder that is not ours.
+    # No device, although pocl for NVIDIA's cards was found; no option of that name, a folder that is not ours.
+    os.makedirs(pack + "/pocl-cuda/lib")
+    with open(pack + "/pocl-cuda/lib/libpocl.so.2", "w", encoding="utf-8") as file:
+        file.write("no library\n")
     code, text, last = run_pack(pack, "--device", "platform=none", "--out", folder + "/none")
     check(code == 1 and last == "0 passed, 1 failed, 0 skipped" and "no device" in text, text)
+    check(f"{pack}/pocl-cuda/lib/libpocl.so.2" in text, "the driver beside run.sh is not in:", text)
     code, text, _ = run_pack(pack, "--gallop")
     check(code == 2 and "--gallop" in text, text)
     done = subprocess.run(["sh", ROOT + "/tools/field_pack.sh", folder], stdout=subprocess.PIPE,

@@ -61,6 +61,11 @@ find_drivers() {
             cat "$out"/icd/*.icd 2>/dev/null | grep -qF "$name" || echo "$folder/$name" >"$out/icd/found-$name.icd"
         done
     done
+    # What tools/pocl_cuda.sh built; it links the driver's library, which containers keep where no linker looks.
+    if [ -e "$here/pocl-cuda/lib/libpocl.so.2" ]; then
+        echo "$here/pocl-cuda/lib/libpocl.so.2" >"$out/icd/pocl-cuda.icd"
+        LD_LIBRARY_PATH="$LD_LIBRARY_PATH:/usr/local/nvidia/lib64:/usr/lib/wsl/lib"
+    fi
     export OCL_ICD_VENDORS="$out/icd"
 }
 

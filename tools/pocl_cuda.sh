@@ -1,0 +1,140 @@
+#!/bin/sh
+# Builds pocl with its CUDA back end, which is OpenCL for NVIDIA cards without NVIDIA's own: pocl_cuda.sh FOLDER
+# FOLDER then holds pocl (lib/libpocl.so.2), LLVM and what else it links, about 250 MB; what it needs of the machine it
+# runs on is the driver's libcuda.so.1, and a C library no older than this one's. It may be moved: as `pocl-cuda` in the
+# folder of tools/field_pack.sh it is found by run.sh there. Elsewhere OCL_ICD_VENDORS=FOLDER/icd makes it the only
+# OpenCL platform, until FOLDER is moved. Nothing else on the system changes; no root rights are needed but to renew
+# missing package lists. For Debian 12 on x86-64 with build-essential, cmake, ninja-build, pkg-config, python3-pip and
+# ocl-icd-opencl-dev. 180 MB to fetch, some minutes and 1.5 GB to build. Does nothing when FOLDER is ready.
+#
+#   pocl 6.0             Debian's source package; open source
+#   LLVM and clang 16    Debian; open source
+#   libdevice, headers   NVIDIA's mathematics and CUDA's headers, from PyPI; proprietary, never a part of clattn
+set -eu
+case "${1:-}" in
+    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    '' | -*) echo "usage: pocl_cuda.sh FOLDER" >&2; exit 2 ;;
+esac
+fail() { echo "pocl_cuda.sh: $*" >&2; exit 1; }
+mkdir -p "$1"
+dir=$(cd "$1" && pwd)
+contents=1 # renewed with every change of what is built
+[ "$(cat "$dir/ready" 2>/dev/null || true)" != "$contents $dir" ] || exit 0
+[ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "for Linux on x86-64; this is $(uname -s) on $(uname -m)"
+for program in apt-get cmake ninja c++ pkg-config patch python3; do
+    command -v "$program" >/dev/null || fail "$program is needed"
+done
+pkg-config --exists OpenCL || fail "OpenCL's loader is needed: ocl-icd-opencl-dev"
+
+echo "Fetching the sources of pocl, and LLVM. Two packages are proprietary; by using them you accept their licence:"
+echo "    NVIDIA Software License Agreement and CUDA Supplement  (nvidia-cuda-runtime-cu12, nvidia-cuda-nvcc-cu12)"
+part="$dir/part"
+rm -rf "$part"
+mkdir -p "$part/debs/partial" "$part/llvm" "$part/stub"
+trap 'rm -rf "$part"' EXIT
+trap 'exit 1' HUP INT TERM
+log="$dir/build.log"
+
+# The source package belongs to Debian 13; only what it was made from is fetched.
+/usr/lib/apt/apt-helper -q download-file http://deb.debian.org/debian/pool/main/p/pocl/pocl_6.0.orig.tar.gz \
+    "$part/pocl.tar.gz" SHA256:de9710223fc1855f833dbbf42ea2681e06aa8ec0464f0201104dc80a74dfd1f2 >"$log" 2>&1 ||
+    { tail -3 "$log"; fail "the source of pocl could not be fetched"; }
+tar -xzf "$part/pocl.tar.gz" -C "$part"
+# Without package lists apt-get knows no package; renewing them is the one step that needs root rights.
+apt-cache show llvm-16-dev >/dev/null 2>&1 || apt-get -q update >"$log" 2>&1 || sudo -n apt-get -q update \
+    >"$log" 2>&1 || { tail -3 "$log"; fail "the package lists are missing and could not be fetched"; }
+apt-get install -q -y --download-only --no-install-recommends -o Debug::NoLocking=1 \
+    -o Dir::Cache::archives="$part/debs" clang-16 llvm-16-dev libclang-16-dev libclang-cpp16-dev >"$log" 2>&1 ||
+    { tail -3 "$log"; fail "apt-get could not fetch LLVM"; }
+for deb in "$part"/debs/*.deb; do dpkg -x "$deb" "$part/llvm"; done
+python3 -m pip download --quiet --no-input --no-deps --require-hashes --dest "$part" --requirement /dev/stdin <<'END' ||
+nvidia-cuda-runtime-cu12==12.9.79 --hash=sha256:25bba2dfb01d48a9b59ca474a1ac43c6ebf7011f1b0b8cc44f54eb6ac48a96c3
+nvidia-cuda-nvcc-cu12==12.9.86 --hash=sha256:5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0
+END
+    fail "the download of CUDA's headers failed (see above): is the network reachable?"
+for wheel in "$part"/*.whl; do python3 -m zipfile -e "$wheel" "$part/wheel"; done
+cuda="$part/wheel/nvidia/cuda_runtime"
+cp -R "$part/wheel/nvidia/cuda_nvcc/include/." "$cuda/include/"
+
+# What pocl 6.0 makes of newer cards: it generates code for compute capability 7.5 at most and PTX 6.3, which has no
+# mma.m16n8k16 and no cp.async. PTX 7.8 is what LLVM 16 knows; drivers from 11.8 on take it for every newer card too.
+# The size of work-groups is told to the assembler, and libdevice looked for beside pocl's own files.
+patch -s -p1 -d "$part/pocl-6.0" <<'END'
+--- a/lib/CL/devices/cuda/pocl-cuda.c
++++ b/lib/CL/devices/cuda/pocl-cuda.c
+@@ -251,3 +251,3 @@
+      minor CUDA versions are (mostly) skipped for now. */
+-  { 12000, 80 }, { 11000, 70 }, { 10000, 63 }, { 9000, 60 }, { 8000, 50 },
++  { 11080, 78 }, { 11000, 70 }, { 10000, 63 }, { 9000, 60 }, { 8000, 50 },
+   { 7000, 42 },  { 6000, 40 },  { 5000, 31 },  { 4010, 30 }, { 4000, 23 },
+@@ -350,3 +350,3 @@
+          variant of warp operations. */
+-      selected_sm = min (selected_sm, 75);
++      selected_sm = min (selected_sm, 90);
+     }
+@@ -367,3 +367,3 @@
+      kernel/cuda/subgroup_ballot.cl. */
+-  for (unsigned i = 60; i < 64; i++)
++  for (unsigned i = 60; i < 64 && selected_sm < 75; i++)
+     if (i >= min_ptx && i <= max_ptx)
+--- a/lib/CL/devices/cuda/pocl-ptx-gen.cc
++++ b/lib/CL/devices/cuda/pocl-ptx-gen.cc
+@@ -33 +33,2 @@
+-#include "pocl_runtime_config.h"
++#include "pocl_runtime_config.h"
++#include "pocl_util.h"
+@@ -241,2 +242,8 @@
+     Annotations->addOperand(Node);
++    // The required group size bounds the registers that a work-item gets.
++    if (auto *Size = Function->getMetadata("reqd_work_group_size"))
++      for (unsigned I = 0; I < 3; I++)
++        Annotations->addOperand(llvm::MDNode::get(
++            Context, {FuncMD, llvm::MDString::get(Context, std::string("reqntid") + "xyz"[I]),
++                      Size->getOperand(I)}));
+   }
+@@ -575,2 +582,4 @@
+-  const char *BasePath[] = {
+-    pocl_get_string_option("POCL_CUDA_TOOLKIT_PATH", CUDA_TOOLKIT_ROOT_DIR),
++  char DataDir[POCL_MAX_PATHNAME_LENGTH];
++  pocl_get_private_datadir(DataDir);
++  const char *BasePath[] = {
++    pocl_get_string_option("POCL_CUDA_TOOLKIT_PATH", DataDir),
+END
+
+# The driver's library is linked by its name alone; its functions are found when pocl is loaded.
+cc -shared -Wl,-soname,libcuda.so.1 -o "$part/stub/libcuda.so" -x c /dev/null
+echo "Building pocl; $log tells how it goes."
+build() {
+    cmake -G Ninja -S "$part/pocl-6.0" -B "$part/build" -DCMAKE_BUILD_TYPE=Release \
+        -DCMAKE_INSTALL_PREFIX="$part/installed" -DCMAKE_INSTALL_LIBDIR=lib \
+        -DWITH_LLVM_CONFIG="$part/llvm/usr/bin/llvm-config-16" -DENABLE_CUDA=ON -DENABLE_ICD=ON \
+        -DENABLE_HOST_CPU_DEVICES=OFF -DENABLE_LOADABLE_DRIVERS=OFF -DENABLE_HWLOC=OFF -DENABLE_SPIRV=OFF \
+        -DENABLE_TESTS=OFF -DENABLE_EXAMPLES=OFF -DENABLE_POCLCC=OFF \
+        -DCUDA_TOOLKIT_ROOT_DIR="$cuda" -DCUDA_TOOLKIT_INCLUDE="$cuda/include" -DCUDA_VERSION=12.9 \
+        -DCUDA_NVCC_EXECUTABLE=nvcc-is-not-used -DCUDA_cudart_static_LIBRARY="$cuda/lib/libcudart_static.a" \
+        -DCMAKE_SHARED_LINKER_FLAGS="-L$part/stub -Wl,--no-as-needed -Wl,--disable-new-dtags" \
+        -DCMAKE_INSTALL_RPATH='$ORIGIN' &&
+        ninja -C "$part/build" -j "$(nproc)" install
+}
+LD_LIBRARY_PATH="$part/llvm/usr/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export LD_LIBRARY_PATH
+build >"$log" 2>&1 || { grep -E 'error|Error|FAILED' "$log" | head -5; tail -3 "$log"; fail "pocl was not built; see $log"; }
+
+# Everything it links but the C library and its dynamic linker, which belong together, and the driver's libcuda.
+installed="$part/installed"
+mkdir -p "$installed/share/pocl/libdevice"
+cp "$part/wheel/nvidia/cuda_nvcc/nvvm/libdevice/libdevice.10.bc" "$installed/share/pocl/libdevice/"
+ldd "$installed/lib/libpocl.so.2" | sed -n 's/.* => \(\/[^ ]*\) (.*/\1/p' | while read -r library; do
+    case "$library" in
+        */libc.so.* | */libm.so.* | */libdl.so.* | */libpthread.so.* | */librt.so.* | */libcuda.so.*) ;;
+        *) cp -L "$library" "$installed/lib/" ;;
+    esac
+done
+strip "$installed"/lib/*.so.*
+rm -rf "${dir:?}/lib" "$dir/share" "$dir/icd"
+mv "$installed/lib" "$installed/share" "$dir/"
+rm -rf "$dir/lib/pkgconfig"
+mkdir "$dir/icd"
+echo "$dir/lib/libpocl.so.2" >"$dir/icd/pocl-cuda.icd"
+echo "$contents $dir" >"$dir/ready"
+echo "pocl for NVIDIA cards is ready, $(du -sh "$dir/lib" | cut -f1): OCL_ICD_VENDORS=$dir/icd"
