@@ -14,7 +14,6 @@ import subprocess
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
 START_WANTED = {"first_run": 2000.0, "warm_start": 120.0, "attention": 0.060}  # ms
 TITLES = {"full": "attention, full", "causal": "attention, causal", "short": "attention, short",
           "ragged": "ragged lengths", "head_dim": "head widths", "features": "options", "window": "sliding window",
@@ -193,6 +192,16 @@ plot "{data}" using 0:($2 < {most:.3f} ? $2 : {most:.3f}):xtic(1) with boxes lc 
     os.remove(data)
 
 
+def renew(docs, name, text):
+    """Puts text into performance.md, between the lines <!-- name --> and <!-- end of name -->."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    path = os.path.join(docs, "performance.md")
+    with open(path, encoding="utf-8") as file:
+        before, rest = file.read().split(begin)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(before + begin + "\n" + text + "\n" + end + rest.split(end)[1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
@@ -208,12 +217,7 @@ def main():
         file.write(text)
     draw(rows, args.docs or args.out)
     if args.docs:
-        path = os.path.join(args.docs, "performance.md")
-        with open(path, encoding="utf-8") as file:
-            page = file.read()
-        before, rest = page.split(BEGIN)
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(before + BEGIN + "\n" + text + "\n" + END + rest.split(END)[1])
+        renew(args.docs, "results", text)
     print(text)
 
 

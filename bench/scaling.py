@@ -1,10 +1,11 @@
 """Time and extra memory of attention against the length S, for clattn and its peers, until each gives up.
 
-usage: scaling.py CLATTN OUT_DIR [--causal] [--longest S] [--patience SECONDS] [--memory GIB]
+usage: scaling.py CLATTN OUT_DIR [--causal] [--longest S] [--patience SECONDS] [--memory GIB] [--docs DOCS_DIR]
 
 Writes scaling.csv, scaling.png and scaling.svg. Shape: 1 x 8 heads x S x S x 64. Extra memory: the most that a process
-holds while it runs, beyond what it held with the inputs there. A library that needs more than the memory allowed (half
-of the machine's by default) or has no result within the time allowed is marked there and left out from there on.
+holds during its first run, beyond what it held with the inputs there: the output, and whatever else it takes. A library
+that needs more than the memory allowed (half of the machine's by default) or has no result within the time allowed is
+marked there and left out from there on. With --docs the pictures go to DOCS_DIR, and a table into its performance.md.
 """
 import argparse
 import csv
@@ -18,6 +19,7 @@ import sys
 
 import peers
 from compare import timed
+from report import renew
 
 SHORTEST, HEADS, WIDTH = 256, 8, 64
 ENDS = ("out of memory", "out of time", "failed")
@@ -72,24 +74,13 @@ def measure_peer(make, args):
     return answer
 
 
-# A process in between: what this one holds, libraries and all, would count as the child's greatest memory.
-GREATEST = """import resource, subprocess, sys
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"""
-
-
-def once(args, length):
-    """Greatest memory of a process that runs the shape once, with its kernels compiled already."""
-    command = [args.clattn, "bench", "--device", args.device, "--once", "--attention", shape_of(length, args.causal)]
-    done = subprocess.run([sys.executable, "-c", GREATEST, *command], stdout=subprocess.PIPE, check=True)
-    return int(done.stdout) * 1024
-
-
 def measure_clattn(args, length):
+    shape = ["bench", "--device", args.device, "--attention", shape_of(length, args.causal)]
     try:
-        done = subprocess.run([args.clattn, "bench", "--device", args.device, "--json", "--seconds", str(args.seconds),
-                               "--attention", shape_of(length, args.causal)], capture_output=True, text=True,
-                              timeout=3 * args.patience, check=False)  # it also proves its output, which takes longer
+        # Compiles what is not in the driver's cache yet, which would count as memory of the run.
+        subprocess.run([args.clattn, *shape, "--once"], capture_output=True, timeout=args.patience, check=False)
+        done = subprocess.run([args.clattn, *shape, "--json", "--seconds", str(args.seconds)], capture_output=True,
+                              text=True, timeout=3 * args.patience, check=False)  # it also proves its output
     except subprocess.TimeoutExpired:
         return "out of time"
     if done.returncode != 0:
@@ -100,10 +91,8 @@ def measure_clattn(args, length):
     row = json.loads(done.stdout)["rows"][0]
     if (WARM_UP + row["runs"]) * row["median_ms"] > args.patience * 1000:
         return "out of time"  # without the proof: what the libraries are held to
-    once(args, 16)  # compiles what is not in the driver's cache yet, which takes more memory than the run
-    small, large = once(args, 16), once(args, length)
-    inputs = 3 * HEADS * (length - 16) * WIDTH * 4
-    return row["median_ms"], max(0, large - small - inputs)
+    output = HEADS * length * WIDTH * 4  # the libraries make theirs, clattn writes into its caller's
+    return row["median_ms"], row["seen_bytes"] + output
 
 
 def measure(args):
@@ -126,6 +115,25 @@ def measure(args):
                   flush=True)
         length *= 2
     return rows
+
+
+def text_of(rows, args):
+    """The measurement as a table: a line per length, time and extra memory per library."""
+    names = list(dict.fromkeys(row["peer"] for row in rows))
+    cells = {(row["peer"], row["S"]): row for row in rows}
+
+    def cell(name, length):
+        row = cells.get((name, length))
+        if not row:
+            return ""
+        return row["ends"] or f"{float(row['ms']):.3g} ms, {row['extra_bytes'] / 2 ** 20:.1f} MiB"
+
+    lines = [f"{HEADS} heads of {WIDTH}, float32{', causal' if args.causal else ''}, {peers.THREADS} threads; at most "
+             f"{args.memory} GiB and {args.patience:.0f} s for each length.", "",
+             "| S | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
+    for length in sorted({row["S"] for row in rows}):
+        lines.append(f"| {length} | " + " | ".join(cell(name, length) for name in names) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(rows, args):
@@ -165,7 +173,7 @@ unset multiplot
 """
     for terminal, name in (("pngcairo size 1200,560 font 'Sans,11'", "scaling.png"),
                            ("svg size 1200,560 font 'Sans,11' background 'white'", "scaling.svg")):
-        commands = f"set terminal {terminal}\nset output '{os.path.join(args.out, name)}'\n{script}"
+        commands = f"set terminal {terminal}\nset output '{os.path.join(args.docs or args.out, name)}'\n{script}"
         subprocess.run(["gnuplot", "-d"], input=commands, text=True, check=True)
 
 
@@ -174,6 +182,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clattn")
     parser.add_argument("out")
+    parser.add_argument("--docs")
     parser.add_argument("--causal", action="store_true")
     parser.add_argument("--longest", type=int, default=16384)
     parser.add_argument("--patience", type=float, default=60, help="seconds that all runs of one length may take")
@@ -189,6 +198,8 @@ def main():
         writer.writeheader()
         writer.writerows(rows)
     draw(rows, args)
+    if args.docs:
+        renew(args.docs, "scaling", text_of(rows, args))
 
 
 if __name__ == "__main__":

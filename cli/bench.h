@@ -21,7 +21,8 @@ typedef struct bench_result {
     double max_error;           /* greatest absolute difference from the scalar reference */
     double error_fraction;      /* greatest difference as a fraction of the tolerance at its place; NaN stays NaN */
     int64_t rows_checked, rows; /* of the output */
-    size_t extra_bytes;         /* intermediate buffers and partial results */
+    size_t extra_bytes;         /* intermediate buffers and partial results, by the plan */
+    int64_t seen_bytes;         /* what the first run added to the process's memory; negative: not known */
     char kernels[160];
 } bench_result;
 
@@ -120,6 +121,13 @@ typedef struct bench_load {
 } bench_load;
 bench_load bench_load_now(void);
 double bench_load_others(const bench_load *start);
+
+/* bench_memory.c -------------------------------------------------------------------------------------------------- */
+
+/* Bytes of memory that the process holds; from here on the greatest of it is kept. Negative when the system does not
+ * say. What bench_memory_since returns is how far it rose above that meanwhile. */
+int64_t bench_memory_now(void);
+int64_t bench_memory_since(int64_t before);
 
 /* bench_report.c -------------------------------------------------------------------------------------------------- */
 

@@ -68,7 +68,9 @@ int bench_run(bench_case *c, clattn_context *context, const bench_settings *sett
     if (status == CLATTN_OK) {
         snprintf(result->kernels, sizeof result->kernels, "%s", info.kernels);
         result->extra_bytes = info.arena_bytes + info.partial_bytes;
+        int64_t before = bench_memory_now();
         status = c->kind->run(c);
+        result->seen_bytes = bench_memory_since(before);
     }
     if (status == CLATTN_OK && !bench_fetch(c)) {
         code = cli_fail(EXIT_USAGE, "%s: its tensors cannot be read back from the device", c->shape);

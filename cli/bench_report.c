@@ -13,9 +13,9 @@ static double fraction(const bench_report *report, const bench_case *c) {
 void bench_print_table(const bench_report *report) {
     static const char *const titles[] = {"operation", "shape",    "causal",  "min ms",  "median ms",
                                          "spread",    "runs",     "GFLOP/s", "of peak", "extra memory",
-                                         "error",     "of bound", "rows",    "kernels"};
+                                         "seen",      "error",    "of bound", "rows",   "kernels"};
     cli_table table;
-    cli_table_start(&table, titles, "lllrrrrrrrrrrl");
+    cli_table_start(&table, titles, "lllrrrrrrrrrrrl");
     for (int i = 0; i < report->count; i++) {
         const bench_case *c = &report->cases[i];
         const bench_result *r = &c->result;
@@ -29,12 +29,13 @@ void bench_print_table(const bench_report *report) {
         cli_table_add(&table, "%.1f %%", 100 * r->spread);
         cli_table_add(&table, "%d", r->runs);
         if (!c->flops) {
-            for (int column = 0; column < 7; column++) cli_table_add(&table, "%s", "");
+            for (int column = 0; column < 8; column++) cli_table_add(&table, "%s", "");
             continue;
         }
         cli_table_add(&table, "%.1f", bench_gflops(c));
         cli_table_add(&table, "%.3f%s", fraction(report, c), c->read_bytes > 0 ? " read" : "");
         cli_table_add(&table, "%s", cli_bytes_text(r->extra_bytes, bytes));
+        cli_table_add(&table, "%s", r->seen_bytes < 0 ? "-" : cli_bytes_text((uint64_t)r->seen_bytes, bytes));
         cli_table_add(&table, "%.2e", r->max_error);
         cli_table_add(&table, "%.3f", r->error_fraction);
         cli_table_add(&table, "%lld/%lld", (long long)r->rows_checked, (long long)r->rows);
@@ -64,6 +65,7 @@ static void add_row(cJSON *rows, const bench_report *report, const bench_case *c
     cli_json_number(item, "fraction_of_peak", fraction(report, c));
     cJSON_AddStringToObject(item, "limit", c->read_bytes > 0 ? "read" : "multiply-add");
     cJSON_AddNumberToObject(item, "extra_bytes", (double)r->extra_bytes);
+    if (r->seen_bytes >= 0) cJSON_AddNumberToObject(item, "seen_bytes", (double)r->seen_bytes);
     cli_json_number(item, "max_error", r->max_error);
     cli_json_number(item, "error_fraction", r->error_fraction);
     cJSON_AddNumberToObject(item, "rows_checked", (double)r->rows_checked);

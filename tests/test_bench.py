@@ -152,6 +152,17 @@ def test_memory():
     must(0 < decoding and decoding_of_more <= 4 * decoding, report)
 
 
+def test_memory_seen():
+    """What the system saw a run take: a layer's intermediate results, and nothing near a matrix of scores."""
+    shapes = ("--layer", "1,1024,512,8", "--attention", "1,8,8,2048,2048,64,causal")
+    must_run("bench", "--once", *shapes)  # compiles
+    layer, attention = json.loads(must_run("bench", *ONCE, "--json", *shapes).out)["rows"]
+    if "seen_bytes" not in layer:
+        raise test_cli.Skip("the system does not say what a process holds")
+    must(layer["seen_bytes"] >= layer["extra_bytes"] / 2 > 0, layer)
+    must(attention["seen_bytes"] < 2048 * 2048 * 4, attention)
+
+
 def test_engine():
     """Weights that a matrix engine rounds are no wrong result."""
     got = rows("--pretend", "type=gpu", "--matrix-engine", "emulated:nv", "--attention", "1,2,1,70,90,32,float16",
