@@ -136,6 +136,7 @@ static int run_model(embed_job *job, clattn_context *context, clattn_layer **lay
     return EXIT_GOOD;
 }
 
+/* NaN is as far off as can be, and stays so whatever comes after it. */
 static void compare(embed_job *job) {
     const int64_t B = job->embedding.shape[0], E = job->embedding.shape[1];
     const float *got = job->embedding.data, *want = job->expect.data;
@@ -144,13 +145,13 @@ static void compare(embed_job *job) {
         double dot = 0, a = 0, w = 0;
         for (int64_t e = 0; e < E; e++) {
             const double difference = fabs((double)got[e] - (double)want[e]);
-            if (!(difference <= job->difference)) job->difference = difference; /* NaN counts as the greatest */
+            if (!(difference <= job->difference)) job->difference = isnan(difference) ? INFINITY : difference;
             dot += (double)got[e] * (double)want[e];
             a += (double)got[e] * (double)got[e];
             w += (double)want[e] * (double)want[e];
         }
         const double cosine = a == 0 && w == 0 ? 1 : dot / sqrt(a * w);
-        if (!(cosine >= job->cosine)) job->cosine = cosine;
+        if (!(cosine >= job->cosine)) job->cosine = isnan(cosine) ? -1 : cosine;
     }
     job->differs = !(job->cosine >= LEAST_COSINE && job->difference <= GREATEST_DIFFERENCE);
 }

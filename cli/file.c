@@ -3,6 +3,7 @@
 #include "file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +22,14 @@ bool cli_why(char *why, size_t size, const char *format, ...) {
 
 bool cli_file_open(const char *path, FILE **file, int64_t *size, char why[512]) {
     struct stat info;
-    *file = fopen(path, "rb");
-    if (!*file) return cli_why(why, 512, "%s: cannot be opened: %s", path, strerror(errno));
+    /* Non-blocking: a pipe that nobody writes to would be waited for before it is refused. */
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    *file = descriptor < 0 ? NULL : fdopen(descriptor, "rb");
+    if (!*file) {
+        cli_why(why, 512, "%s: cannot be opened: %s", path, strerror(errno));
+        if (descriptor >= 0) close(descriptor);
+        return false;
+    }
     if (fstat(fileno(*file), &info) != 0 || !S_ISREG(info.st_mode)) {
         fclose(*file);
         *file = NULL;

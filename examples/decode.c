@@ -70,9 +70,13 @@ static void recompute(clattn_context *context, clattn_attention_desc desc, clatt
     clattn_attention_destroy(&plan);
 }
 
+/* Infinite when a number is none. */
 static float greatest_difference(const float *a, const float *b) {
     float most = 0;
-    for (int i = 0; i < HEADS * TOKENS * WIDTH; i++) most = fmaxf(most, fabsf(a[i] - b[i]));
+    for (int i = 0; i < HEADS * TOKENS * WIDTH; i++) {
+        const float difference = fabsf(a[i] - b[i]);
+        if (!(difference <= most)) most = isnan(difference) ? INFINITY : difference;
+    }
     return most;
 }
 

@@ -99,7 +99,7 @@ void lesson_compare(const char *what, const float *got, const float *want, int64
         const double g = (double)got[i], w = (double)want[i], error = fabs(g - w);
         if (g == w) continue;
         right = right && error <= atol + rtol * fabs(w);
-        if (!(error <= worst)) worst = error; /* a NaN stays */
+        if (!isnan(worst) && !(error <= worst)) worst = error; /* a NaN stays */
     }
     judge(right);
     printf("%s: %s, greatest difference %.2g of %lld\n", what, right ? "right" : "WRONG", worst, (long long)count);

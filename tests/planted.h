@@ -41,4 +41,17 @@ static bool planted_copies(const char *folder, const char *first, const char *in
     return true;
 }
 
+/* Replaces `right`, which must be there, in one file of the folder. */
+static inline bool planted_replace(const char *folder, const char *name, const char *right, const char *wrong) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    size_t count;
+    char *text = clattn__os_read_file(path, 1 << 24, &count), *at = text ? strstr(text, right) : NULL;
+    FILE *file = at ? fopen(path, "wb") : NULL;
+    bool good = file && fprintf(file, "%.*s%s%s", (int)(at - text), text, wrong, at + strlen(right)) >= 0;
+    if (file) good = fclose(file) == 0 && good;
+    clattn__free(text);
+    return good;
+}
+
 #endif

@@ -199,6 +199,7 @@ def bad_inputs():
     yield "missing file", "absent.npy: cannot be opened: No such file", q + ("absent.npy",)
     yield "missing weights file", "absent.safetensors: cannot be opened", w("absent.safetensors")
     yield "folder", "is not a regular file", q + ("folder.npy",)
+    yield "pipe", "pipe.npy: is not a regular file", q + ("pipe.npy",)  # nobody writes to it
     yield "extension", "must end in .npy or .safetensors", q + ("x.txt",)
     yield "rank 1", "rank1.npy: has rank 1", q + ("rank1.npy",)
     yield "rank 4", "rank4.npy: has rank 4", q + ("rank4.npy",)
@@ -258,6 +259,7 @@ def bad_inputs():
 
 def test_bad_inputs():
     os.makedirs("folder.npy", exist_ok=True)
+    os.mkfifo("pipe.npy")
     seen = {}
     for name, message, args in bad_inputs():
         try:

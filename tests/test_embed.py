@@ -86,6 +86,10 @@ def test_differs():
     must(r.returncode == WRONG and "DIFFERS" in r.out, r.returncode, r.out, r.err)
     npy("nan.npy", read_npy(WANT)[0], [float("nan")] * len(values))
     must(test_cli.run(*embed(), "--expect", "nan.npy").returncode == WRONG, "NaN passed")
+    values = list(read_npy(WANT)[1])
+    values[1] = float("nan")  # in the first sentence only
+    npy("one-nan.npy", read_npy(WANT)[0], values)
+    must(test_cli.run(*embed(), "--expect", "one-nan.npy").returncode == WRONG, "one NaN passed")
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------

@@ -214,6 +214,11 @@ static const mistake mistakes[] = {
     {"nv", "inc/mma_nv.clh", "    mma_wait(x);\n", "", MATRIX_PROBE_COPIES},
     {"dpas8", "inc/mma_rows.clh", "block + matrix_weight_at(MATRIX_ENGINE, MMA_N * n, 16 * step, HEAD_DIM)",
      "block + (MMA_N * n * HEAD_DIM + 16 * step)", MATRIX_PROBE_WEIGHTS},
+    {"nv", "inc/mma_nv.clh", "d < width && attn_exists(head, k0 + row)", "d < width", MATRIX_PROBE_COPIES},
+    {"wmma12", "inc/mma_rows.clh", "#define mma_eight_at(x, i) (8 * mma_upper(x))", "#define mma_eight_at(x, i) 0",
+     MATRIX_PROBE_PRODUCT},
+    {"mfma32", "inc/mma_rows.clh", "j & 1 ? c[j >> 1].x.hi : c[j >> 1].x.lo", "j & 1 ? c[j >> 1].x.lo : c[j >> 1].x.hi",
+     MATRIX_PROBE_SUMS},
     /* engines that are not as the back end believes */
     {"wmma11", "inc/mma_rows_emulated.clh", "(2 * (i) + (l) / 16)", "(8 * ((l) / 16) + (i))", MATRIX_PROBE_INSTRUCTION},
     {"nv", "inc/mma_nv_emulated.clh", "(x)->tiles)[at]", "(x)->tiles)[(at) + 1]", MATRIX_PROBE_ADDRESSES},
@@ -223,6 +228,7 @@ static const mistake mistakes[] = {
     {"wmma12", "attn_matrix.cl", "mma_exp2(rows->top[t][slot] - base[slot])",
      "mma_exp2(base[slot] - rows->top[t][slot])", UNSEEN},
     {"wmma12", "attn_matrix.cl", "!any ? 0.0f : sum == sum", "sum == sum", UNSEEN},
+    {"nv", "attn_matrix.cl", "rows->total[t][slot] *= rescale;", "", UNSEEN},
     {"nv", "attn_matrix.cl", "if (!odd) break;", "break;", UNSEEN},
     {"nv", "attn_matrix.cl", "a.scale < 0.0f ? 0x80008000u : 0u", "0u", UNSEEN},
 };

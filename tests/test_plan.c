@@ -79,6 +79,8 @@ static void allowed_pairs(void) {
                                 return;
                             }
                         }
+    CHECK(clattn__allowed_pairs(9, 9, false, 3, INT64_MAX, INT64_MAX) == 81, "a window without end");
+    CHECK(clattn__allowed_pairs(9, 9, true, -9, INT64_MAX, INT64_MAX) == 0, "a window without end, rows without keys");
 }
 
 int main(int argc, char **argv) {

@@ -117,6 +117,37 @@ static void wrong_kernel_is_stepped_over(void) {
     }
 }
 
+/* What several tiles of keys sum up has to be brought to one maximum, also for rows in causal order. */
+static void badly_joined_tiles_are_found(void) {
+    static const struct {
+        const char *kernel, *file, *right, *wrong;
+        int query_len;
+        bool cpu; /* the file is for CPUs alone */
+    } rows[] = {{"attn_decode", "inc/decode.clh", "sums->l * factors->x", "sums->l", 4, false},
+                {"attn_decode", "attn_decode.cl", "VEC_AT(to + j) * factors.x", "VEC_AT(to + j)", 4, true},
+                {"attn_cpu", "attn_cpu.cl", "l[j] * factor", "l[j]", 64, true}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        REQUIRE(plant("", "") && planted_replace(kernels, rows[i].file, rows[i].right, rows[i].wrong),
+                "\"%s\" is not in %s", rows[i].right, rows[i].file);
+        clattn_context *context = open_context(kernels, "");
+        REQUIRE(context != NULL, "no context");
+        clattn_attention *plan = NULL;
+        clattn_attention_desc desc;
+        describe(&desc);
+        desc.query_len = rows[i].query_len;
+        desc.kv_len = 1000;
+        desc.causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
+        desc.kernel = rows[i].kernel;
+        if (!rows[i].cpu || context->env.device.caps.type == CLATTN_DEVICE_CPU)
+            CHECK(clattn_attention_create(&plan, context, &desc) == CLATTN_UNSUPPORTED &&
+                      (strstr(clattn_last_error(), "the reference says") ||
+                       strstr(clattn_last_error(), "two runs on the same input differ")),
+                  "%s instead of %s: %s", rows[i].wrong, rows[i].right, plan ? "not noticed" : clattn_last_error());
+        clattn_attention_destroy(&plan);
+        clattn_context_destroy(&context);
+    }
+}
+
 static void verdicts_are_remembered(void) {
     char kernel[64] = "";
     int verified = 0, quarantined = 0;
@@ -483,6 +514,7 @@ int main(int argc, char **argv) {
     snprintf(cache, sizeof cache, "%s/cache", folder);
     static const clattn_test trust[] = {
         {"wrong_kernel_is_stepped_over", wrong_kernel_is_stepped_over},
+        {"badly_joined_tiles_are_found", badly_joined_tiles_are_found},
         {"verdicts_are_remembered", verdicts_are_remembered},
         {"damaged_records_are_ignored", damaged_records_are_ignored},
         {"wrong_reader_of_pages_gets_them_gathered", wrong_reader_of_pages_gets_them_gathered},

@@ -8,6 +8,12 @@
 # $CLATTN_VENDOR_TOOLS the folder with the compilers (default: build/vendor-tools, else those on the system).
 set -eu
 cd "$(dirname "$0")/.."
+case " $* " in
+*" -h "* | *" --help "*)
+    sed -n '2,8s/^# \{0,1\}//p' tools/compile_matrix.sh
+    exec python3 tools/compile_matrix.py --help
+    ;;
+esac
 # shellcheck source=tools/find_program.sh
 . tools/find_program.sh
 tools=${CLATTN_VENDOR_TOOLS:-build/vendor-tools}

@@ -8,6 +8,12 @@
 # $CLATTN_INTEL_RUNTIME and $CLATTN_RUSTICL_RUNTIME other folders.
 set -eu
 cd "$(dirname "$0")/.."
+case " $* " in
+*" -h "* | *" --help "*)
+    sed -n '2,8s/^# \{0,1\}//p' tools/run_matrix.sh
+    exec python3 tools/run_matrix.py --help
+    ;;
+esac
 # shellcheck source=tools/find_program.sh
 . tools/find_program.sh
 if [ "${1:-}" = --fetch ]; then

@@ -314,7 +314,8 @@ static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_cal
     d.splits = (int)wanted_splits(kernel, lines, d.rows, chunks);
     d.chunks = (int)chunks;
     /* a call beyond the sizes that the kernel was made for goes without splitting, and gives the same bits */
-    if ((double)lines * d.rows * (double)chunks * (double)part > (double)kernel->scratch.bytes || d.splits < 1)
+    if ((double)lines * d.rows * (double)chunks * (double)part > (double)kernel->scratch.bytes || d.splits < 1 ||
+        call->unshared)
         d.splits = 1;
     clattn_status status = clattn__attn_set_args(kernel, call);
     if (status == CLATTN_OK) status = clattn__arg_mem(env, kernel->kernel, DECODE_PARTIALS, kernel->scratch.mem);

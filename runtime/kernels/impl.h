@@ -97,6 +97,7 @@ typedef struct clattn__attn_problem {
 typedef struct clattn__attn_call {
     clattn_attn_args args;
     cl_mem mem[ATTN_SLOTS]; /* by clattn_attn_slot; NULL when absent */
+    bool unshared; /* each work-group walks all keys of its rows, where several would share them; the same bits */
 } clattn__attn_call;
 
 typedef struct clattn__attn_impl clattn__attn_impl;

@@ -79,8 +79,8 @@ double clattn__allowed_pairs(int64_t query_len, int64_t kv_len, bool causal, int
     for (int64_t i = 0; i < query_len; i++) {
         int64_t position = i + offset, low = 0, high = kv_len - 1;
         if (causal && position < high) high = position;
-        if (window_right >= 0 && position + window_right < high) high = position + window_right;
-        if (window_left >= 0 && position - window_left > low) low = position - window_left;
+        if (window_right >= 0 && window_right < high - position) high = position + window_right;
+        if (window_left >= 0 && window_left < position - low) low = position - window_left;
         if (high >= low) pairs += (double)(high - low + 1);
     }
     return pairs;

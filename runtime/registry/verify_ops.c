@@ -537,7 +537,7 @@ clattn_status clattn__op_verify(clattn_context *context, const char *name, const
         if (program) *program = b.op.program;
         own.cases += status != CLATTN_UNSUPPORTED; /* then nothing ran */
         own.failures += status != CLATTN_OK && status != CLATTN_UNSUPPORTED;
-        if (!(b.worst <= own.worst)) own.worst = b.worst;
+        if (!isnan(own.worst) && !(b.worst <= own.worst)) own.worst = b.worst;
         clattn__bench_clear(&b);
     }
     if (stats) *stats = own;
