@@ -40,7 +40,7 @@ CALL cuDeviceGetName(char *name, int bytes, int device) {
 }
 CALL cuDeviceGetAttribute(int *value, int attribute, int device) {
     static const int known[][2] = {{1, 1024},     {2, 1024}, {3, 1024}, {4, 64}, {8, 49152}, {9, 65536}, {10, 32},
-                                   {13, 1980000}, {14, 512}, {16, 132}, {41, 1},    {83, 1},    {113, 1}};
+                                   {13, 1980000}, {14, 512}, {16, 132}, {41, 1}, {83, 1},    {113, 1}};
     const int arch = number_of("STAND_IN_ARCH", 80);
     *value = attribute == 75 ? arch / 10 : attribute == 76 ? arch % 10 : 0;
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
@@ -149,7 +149,7 @@ CALL cuMemsetD32Async(place to, unsigned value, size_t count, handle stream) { r
 CALL cuModuleLoad(handle *module, const char *path) {
     const char *assembler = getenv("STAND_IN_PTXAS");
     char command[8192];
-    if (!assembler || snprintf(command, sizeof command, "'%s' -arch=sm_%d '%s' -o /dev/null >&2", assembler,
+    if (!assembler || snprintf(command, sizeof command, "'%s' -v -arch=sm_%d '%s' -o /dev/null >&2", assembler,
                                number_of("STAND_IN_ARCH", 80), path) >= (int)sizeof command)
         return INVALID_VALUE;
     fflush(NULL);
@@ -187,7 +187,6 @@ CALL cuModuleGetGlobal_v2(place *at, size_t *bytes, handle module, const char *n
 }
 CALL cuLaunchKernel(handle function, unsigned gx, unsigned gy, unsigned gz, unsigned x, unsigned y, unsigned z,
                     unsigned local_bytes, handle stream, void **arguments, void **extra) {
-    (void)extra;
     const int fits =
         gx && gy && gz && gy < 65536 && gz < 65536 && x && y && z && x * y * z <= 1024 && local_bytes <= 49152;
     return function && fits ? OK : INVALID_VALUE;

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Builds pocl with its CUDA back end, which is OpenCL for NVIDIA cards without NVIDIA's own: pocl_cuda.sh FOLDER
 # FOLDER then holds pocl (lib/libpocl.so.2), LLVM and what else it links, about 250 MB; what it needs of the machine it
-# runs on is the driver's libcuda.so.1, and a C library no older than this one's. It may be moved: as `pocl-cuda` in the
-# folder of tools/field_pack.sh it is found by run.sh there. Elsewhere OCL_ICD_VENDORS=FOLDER/icd makes it the only
-# OpenCL platform, until FOLDER is moved. Nothing else on the system changes; no root rights are needed but to renew
-# missing package lists. For Debian 12 on x86-64 with build-essential, cmake, ninja-build, pkg-config, python3-pip and
-# ocl-icd-opencl-dev. 180 MB to fetch, some minutes and 1.5 GB to build. Does nothing when FOLDER is ready.
+# runs on is the driver's libcuda.so.1, and a C library no older than this one's. As `pocl-cuda` in the folder of
+# tools/field_pack.sh it is found by run.sh there. Elsewhere OCL_ICD_VENDORS=FOLDER/icd makes it the only OpenCL platform
+# (moved, FOLDER needs this script once more, which then only writes the .icd file). Nothing else on the system changes;
+# no root rights are needed but to renew missing package lists. For Debian 12 on x86-64 with build-essential, cmake,
+# ninja-build, pkg-config, python3-pip and ocl-icd-opencl-dev. 175 MB to fetch, some minutes and 1.5 GB to build.
 #
 #   pocl 6.0             Debian's source package; open source
 #   LLVM and clang 16    Debian; open source
@@ -19,7 +19,11 @@ fail() { echo "pocl_cuda.sh: $*" >&2; exit 1; }
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 contents=1 # renewed with every change of what is built
-[ "$(cat "$dir/ready" 2>/dev/null || true)" != "$contents $dir" ] || exit 0
+write_icd() {
+    mkdir -p "$dir/icd"
+    echo "$dir/lib/libpocl.so.2" >"$dir/icd/pocl-cuda.icd"
+}
+[ "$(cat "$dir/ready" 2>/dev/null || true)" != "$contents" ] || { write_icd; exit 0; }
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "for Linux on x86-64; this is $(uname -s) on $(uname -m)"
 for program in apt-get cmake ninja c++ pkg-config patch python3; do
     command -v "$program" >/dev/null || fail "$program is needed"
@@ -58,7 +62,8 @@ cp -R "$part/wheel/nvidia/cuda_nvcc/include/." "$cuda/include/"
 
 # What pocl 6.0 makes of newer cards: it generates code for compute capability 7.5 at most and PTX 6.3, which has no
 # mma.m16n8k16 and no cp.async. PTX 7.8 is what LLVM 16 knows; drivers from 11.8 on take it for every newer card too.
-# The size of work-groups is told to the assembler, and libdevice looked for beside pocl's own files.
+# The size of work-groups is told to the assembler, libdevice looked for beside pocl's own files, and the offsets of
+# launches, which nothing defines and clattn's and CLBlast's do not have, are 0.
 patch -s -p1 -d "$part/pocl-6.0" <<'END'
 --- a/lib/CL/devices/cuda/pocl-cuda.c
 +++ b/lib/CL/devices/cuda/pocl-cuda.c
@@ -83,7 +88,16 @@ patch -s -p1 -d "$part/pocl-6.0" <<'END'
 -#include "pocl_runtime_config.h"
 +#include "pocl_runtime_config.h"
 +#include "pocl_util.h"
-@@ -241,2 +242,8 @@
+@@ -132 +133,7 @@
+-  handleGetWorkDim(Module);
++  handleGetWorkDim(Module);
++  for (auto Name : {"_global_offset_x", "_global_offset_y", "_global_offset_z"})
++    if (auto *Offset = Module->getGlobalVariable(Name)) {
++      Offset->setInitializer(llvm::Constant::getNullValue(Offset->getValueType()));
++      Offset->setConstant(true);
++      Offset->setLinkage(llvm::GlobalValue::InternalLinkage);
++    }
+@@ -241,2 +248,8 @@
      Annotations->addOperand(Node);
 +    // The required group size bounds the registers that a work-item gets.
 +    if (auto *Size = Function->getMetadata("reqd_work_group_size"))
@@ -92,7 +106,7 @@ patch -s -p1 -d "$part/pocl-6.0" <<'END'
 +            Context, {FuncMD, llvm::MDString::get(Context, std::string("reqntid") + "xyz"[I]),
 +                      Size->getOperand(I)}));
    }
-@@ -575,2 +582,4 @@
+@@ -575,2 +588,4 @@
 -  const char *BasePath[] = {
 -    pocl_get_string_option("POCL_CUDA_TOOLKIT_PATH", CUDA_TOOLKIT_ROOT_DIR),
 +  char DataDir[POCL_MAX_PATHNAME_LENGTH];
@@ -113,7 +127,7 @@ build() {
         -DCUDA_TOOLKIT_ROOT_DIR="$cuda" -DCUDA_TOOLKIT_INCLUDE="$cuda/include" -DCUDA_VERSION=12.9 \
         -DCUDA_NVCC_EXECUTABLE=nvcc-is-not-used -DCUDA_cudart_static_LIBRARY="$cuda/lib/libcudart_static.a" \
         -DCMAKE_SHARED_LINKER_FLAGS="-L$part/stub -Wl,--no-as-needed -Wl,--disable-new-dtags" \
-        -DCMAKE_INSTALL_RPATH='$ORIGIN' &&
+        -DCMAKE_INSTALL_RPATH="\$ORIGIN" &&
         ninja -C "$part/build" -j "$(nproc)" install
 }
 LD_LIBRARY_PATH="$part/llvm/usr/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
@@ -131,10 +145,8 @@ ldd "$installed/lib/libpocl.so.2" | sed -n 's/.* => \(\/[^ ]*\) (.*/\1/p' | whil
     esac
 done
 strip "$installed"/lib/*.so.*
-rm -rf "${dir:?}/lib" "$dir/share" "$dir/icd"
+rm -rf "${dir:?}/lib" "$dir/share" "$installed/lib/pkgconfig"
 mv "$installed/lib" "$installed/share" "$dir/"
-rm -rf "$dir/lib/pkgconfig"
-mkdir "$dir/icd"
-echo "$dir/lib/libpocl.so.2" >"$dir/icd/pocl-cuda.icd"
-echo "$contents $dir" >"$dir/ready"
+write_icd
+echo "$contents" >"$dir/ready"
 echo "pocl for NVIDIA cards is ready, $(du -sh "$dir/lib" | cut -f1): OCL_ICD_VENDORS=$dir/icd"

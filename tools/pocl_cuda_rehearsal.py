@@ -14,8 +14,8 @@ usage: pocl_cuda_rehearsal.py CLATTN FOLDER [--tools DIR] [--arch N]... [--bread
 
 A stand-in for NVIDIA's driver (tests/cuda_stand_in.c) has one such card: it assembles the modules that pocl loads, and
 launches do nothing. So this shows which device clattn sees, which kernels it would choose, and that each compiles; not
-that one computes anything. Without the driver's library, and with a driver but no card, pocl must have no device and
-clattn must say so. The last line is `P passed, F failed, S skipped`.
+that one computes anything: clattn must find that none does. Without the driver's library, and with a driver but no
+card, pocl must have no device and clattn must say so. The last line is `P passed, F failed, S skipped`.
 """
 import argparse
 import concurrent.futures
@@ -93,9 +93,13 @@ class Rehearsal:
         return code == 0 and "stand-in: assembled" in output, output
 
     def card(self, arch):
-        arguments = [self.args.clattn, "devices", "--device", "gpu", "--verbose"]
         code, output = self.run([self.args.clattn, "devices", "--device", "gpu"], STAND_IN_ARCH=str(arch))
         self.note(code == 0 and f"for sm_{arch}" in output and "tensor cores" in output, f"sm_{arch}: device", output)
+        # Launches that do nothing are found out, and the host computes in their place.
+        code, output = self.run([self.args.clattn, "explain", "--attention", "1,2,2,512,512,64,float16", "--device",
+                                 "gpu"], STAND_IN_ARCH=str(arch))
+        self.note(code == 0 and "kernels: attn_host" in output and "attn_matrix is passed over: mma_probe" in output,
+                  f"sm_{arch}: explain", output)
         folder = f"{self.scratch}/sm_{arch}"
         code, output = self.run([self.args.clattn, "kernels", "--sources", folder, "--device", "gpu"],
                                 STAND_IN_ARCH=str(arch))
@@ -111,6 +115,9 @@ class Rehearsal:
             for program, (good, output) in zip(programs.values(),
                                                pool.map(lambda p: self.build(arch, p), programs.values())):
                 self.note(good, f"sm_{arch}: {program.title()} with {' '.join(program.options)}", output)
+                spilled = sum(int(found) for found in re.findall(r"(\d+) bytes spill stores", output))
+                if spilled:
+                    print(f"sm_{arch}: {program.title()} spills {spilled} bytes")
         print(f"sm_{arch}: {len(programs)} programs")
 
 
