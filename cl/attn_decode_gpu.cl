@@ -272,7 +272,7 @@ attn_decode(ATTN_ALL_PARAMETERS(a), const clattn_decode_args d, __global float4 
     __local decode_shared s[1];
     decode_tile tile;
     attn_head head;
-    const clattn_i64 unit = d.first + (clattn_i64)get_group_id(1);
+    const clattn_i64 unit = d.first + (clattn_i64)get_global_id(1);
     const int item = (int)get_local_id(0), split = (int)(unit % d.splits), line = (int)(unit / d.splits);
     const int b = line / a.kv_heads, kv_head = line % a.kv_heads;
     POISON(s, item, GROUP);
@@ -335,7 +335,7 @@ __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) PIN_SUBGROUP void
 attn_decode_merge(const clattn_attn_args a, __global storage *output, const __global int *lengths,
                   const __global float *alibi, const __global float *sinks, __global float *lse,
                   const clattn_decode_args d, const __global float4 *partials) {
-    const int at = (int)get_global_id(0), line = (int)get_group_id(1), index = at / VALUE_FOURS;
+    const int at = (int)get_global_id(0), line = (int)get_global_id(1), index = at / VALUE_FOURS;
     const int b = line / a.kv_heads, kv_head = line % a.kv_heads, four = at % VALUE_FOURS;
     float4 values = (float4)(0.0f);
     decode_sums joined = {-INFINITY, 0.0f};

@@ -13,7 +13,7 @@ layer_norm(const clattn_norm_args a,         /* grid: (ITEMS, batch * rows)     
     __local float parts[ITEMS];
     const int item = (int)get_local_id(0);
     POISON(parts, item, ITEMS);
-    normalise_row(&a, (int)get_group_id(1), item, x, residual, weight, bias, sum, y, parts);
+    normalise_row(&a, (int)get_global_id(1), item, x, residual, weight, bias, sum, y, parts);
 }
 
 /* Mean and 1 / sqrt(variance + eps) of each feature over all batch * rows. One work-item per feature: neighbours read

@@ -329,6 +329,59 @@ static void bad_listings(void) {
     clattn_context_destroy(&context);
 }
 
+/* More rows than groups fit into the second dimension of NVIDIA's grids. Norms and rotations find theirs in two ways. */
+static void short_grids(void) {
+    static const struct {
+        const char *pretend;
+        int launches;
+    } rows[] = {{"type=gpu,vendor=NVIDIA,platform=NVIDIA CUDA", 2}, {"type=gpu,vendor=AMD,platform=AMD", 1}};
+    enum { ROWS = 66001, WIDTH = 2, COUNT = ROWS * WIDTH };
+    clattn_random random = {7};
+    float *x = clattn_guard_alloc(COUNT * sizeof *x), *y = clattn_guard_alloc(COUNT * sizeof *y);
+    float *want = clattn_guard_alloc(COUNT * sizeof *want), *tolerance = clattn_guard_alloc(COUNT * sizeof *tolerance);
+    clattn_fill_normal(&random, x, COUNT, 1);
+    clattn_norm_desc norm;
+    clattn_norm_desc_init(&norm);
+    norm.batch = 1, norm.rows = ROWS, norm.features = WIDTH;
+    clattn_rope_desc rotation;
+    clattn_rope_desc_init(&rotation);
+    rotation.batch = rotation.heads = 1, rotation.rows = ROWS, rotation.head_dim = WIDTH;
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
+        clattn_context *context = open_as(rows[i].pretend, NULL);
+        clattn_layer *layer = NULL;
+        clattn_rope *rope = NULL;
+        clattn_layer_io io = {.input = clattn_host(x, CLATTN_F32, 3, 1, ROWS, WIDTH, 0),
+                              .output = clattn_host(want, CLATTN_F32, 3, 1, ROWS, WIDTH, 0)};
+        clattn_rope_io turned = {.input = clattn_host(x, CLATTN_F32, 4, 1, 1, ROWS, WIDTH),
+                                 .output = clattn_host(want, CLATTN_F32, 4, 1, 1, ROWS, WIDTH)};
+        REQUIRE(clattn_norm_create(&layer, context, &norm, NULL) == CLATTN_OK &&
+                    clattn_rope_create(&rope, context, &rotation) == CLATTN_OK,
+                "%s", clattn_last_error());
+        CHECK(clattn_reference_norm(&norm, NULL, &io, tolerance) == CLATTN_OK, "%s", clattn_last_error());
+        io.output.data = turned.output.data = y;
+        clattn_test_launches();
+        CHECK(clattn_layer_run(layer, &io) == CLATTN_OK, "%s", clattn_last_error());
+        int launches = clattn_test_launches();
+        CHECK(launches == rows[i].launches, "\"%s\": %d launches of the norm", rows[i].pretend, launches);
+        clattn_check_close(y, want, tolerance, 0, COUNT, rows[i].pretend);
+        turned.output.data = want;
+        CHECK(clattn_reference_rope(&rotation, &turned, tolerance) == CLATTN_OK, "%s", clattn_last_error());
+        turned.output.data = y;
+        clattn_test_launches();
+        CHECK(clattn_rope_run(rope, &turned) == CLATTN_OK, "%s", clattn_last_error());
+        launches = clattn_test_launches();
+        CHECK(launches == rows[i].launches, "\"%s\": %d launches of the rotation", rows[i].pretend, launches);
+        clattn_check_close(y, want, tolerance, 0, COUNT, rows[i].pretend);
+        clattn_rope_destroy(&rope);
+        clattn_layer_destroy(&layer);
+        clattn_context_destroy(&context);
+    }
+    clattn_guard_free(x);
+    clattn_guard_free(y);
+    clattn_guard_free(want);
+    clattn_guard_free(tolerance);
+}
+
 /* pocl on NVIDIA's cards ends the process when asked to fill with more than 4 bytes at once; elsewhere fewer commands
  * are better. */
 static void narrow_fills(void) {
@@ -375,6 +428,7 @@ int main(int argc, char **argv) {
                                         {"every_kernel_is_listed", every_kernel_is_listed},
                                         {"bad_listings", bad_listings},
                                         {"narrow_fills", narrow_fills},
+                                        {"short_grids", short_grids},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"pretend", tests}, {NULL, NULL}};
     return clattn_test_main(suites, argc, argv);

@@ -105,6 +105,21 @@ static const quirk_row rows[] = {
      .why = "clEnqueueFillBuffer with a pattern of more than 4 bytes ends the process",
      .source = "pocl 6.0's and 7.2's sources, pocl_cuda_submit_memfill",
      .test = "test_pretend pretend/narrow_fills"},
+    {.effect = CLATTN__QUIRK_SHORT_GRIDS,
+     .runtime = CLATTN__RUNTIME_POCL,
+     .vendor = CLATTN__VENDOR_NVIDIA,
+     .type = CLATTN_DEVICE_GPU,
+     .why = "a launch of more than 65535 work-groups in the second or third dimension ends the process",
+     .source = "pocl 6.0's and 7.2's sources, pocl_cuda_submit_kernel; CUDA's limits of grids",
+     .test = "test_pretend pretend/short_grids"},
+    {.effect = CLATTN__QUIRK_SHORT_GRIDS,
+     .runtime = CLATTN__RUNTIME_NATIVE,
+     .vendor = CLATTN__VENDOR_NVIDIA,
+     .type = CLATTN_DEVICE_GPU,
+     .why = "the hardware's grids hold 65535 work-groups in the second and third dimension; how this driver takes more "
+            "is not documented",
+     .source = "CUDA C++ programming guide, technical specifications per compute capability",
+     .test = "test_pretend pretend/short_grids"},
 };
 
 /* Compares the numbers of a driver's text ("3.1+debian") with a limit ("3.1"), part by part as far as the limit goes.

@@ -74,7 +74,8 @@ size_t clattn__kernel_spilled(const clattn__programs *programs, cl_kernel kernel
 typedef struct clattn__launch {
     cl_kernel kernel;
     cl_uint dims;
-    size_t global[3]; /* work-items; 0 in any dimension launches nothing and succeeds */
+    size_t global[3]; /* work-items; 0 in any dimension launches nothing and succeeds. Grids may be cut up but in the
+                         first dimension, so that kernels of GPUs ask for their global number there */
     size_t local[3];
 } clattn__launch;
 clattn_status clattn__arg(clattn__env *env, cl_kernel kernel, cl_uint slot, size_t bytes, const void *value);
