@@ -60,58 +60,60 @@ for wheel in "$part"/*.whl; do python3 -m zipfile -e "$wheel" "$part/wheel"; don
 cuda="$part/wheel/nvidia/cuda_runtime"
 cp -R "$part/wheel/nvidia/cuda_nvcc/include/." "$cuda/include/"
 
-# What pocl 6.0 makes of newer cards: it generates code for compute capability 7.5 at most and PTX 6.3, which has no
-# mma.m16n8k16 and no cp.async. PTX 7.8 is what LLVM 16 knows; drivers from 11.8 on take it for every newer card too.
-# The size of work-groups is told to the assembler, libdevice looked for beside pocl's own files, and the offsets of
-# launches, which nothing defines and clattn's and CLBlast's do not have, are 0.
+# pocl 6.0 generates code for compute capability 7.5 at most and PTX 6.3, which has no mma.m16n8k16 and no cp.async; PTX
+# 7.8 is what LLVM 16 knows, and drivers from 11.8 on take it for every newer card too. The size of work-groups is told
+# to the assembler, the offsets of launches are set (pocl 7.1 does), and libdevice is looked for beside pocl's own files.
 patch -s -p1 -d "$part/pocl-6.0" <<'END'
 --- a/lib/CL/devices/cuda/pocl-cuda.c
 +++ b/lib/CL/devices/cuda/pocl-cuda.c
-@@ -251,3 +251,3 @@
-      minor CUDA versions are (mostly) skipped for now. */
+@@ -143,0 +144 @@
++  size_t offset[3];
+@@ -252 +253 @@
 -  { 12000, 80 }, { 11000, 70 }, { 10000, 63 }, { 9000, 60 }, { 8000, 50 },
 +  { 11080, 78 }, { 11000, 70 }, { 10000, 63 }, { 9000, 60 }, { 8000, 50 },
-   { 7000, 42 },  { 6000, 40 },  { 5000, 31 },  { 4010, 30 }, { 4000, 23 },
-@@ -350,3 +350,3 @@
-          variant of warp operations. */
+@@ -351 +352 @@
 -      selected_sm = min (selected_sm, 75);
 +      selected_sm = min (selected_sm, 90);
-     }
-@@ -367,3 +367,3 @@
-      kernel/cuda/subgroup_ballot.cl. */
+@@ -368 +369 @@
 -  for (unsigned i = 60; i < 64; i++)
 +  for (unsigned i = 60; i < 64 && selected_sm < 75; i++)
-     if (i >= min_ptx && i <= max_ptx)
+@@ -2133,0 +2135,16 @@
++    }
++
++  /* Offsets of launches are variables of the module. */
++  static const char *const offsets[]
++      = { "_global_offset_x", "_global_offset_y", "_global_offset_z" };
++  pocl_cuda_program_data_t *owner = prog->data[cmd->program_device_i];
++  for (i = 0; i < 3; i++)
++    {
++      CUdeviceptr at;
++      size_t bytes;
++      if (owner->offset[i] == pc.global_offset[i]
++          || cuModuleGetGlobal (&at, &bytes, module, offsets[i]) != CUDA_SUCCESS)
++        continue;
++      result = cuMemsetD32Async (at, pc.global_offset[i], 1, stream);
++      CUDA_CHECK_ABORT (result, "cuMemsetD32Async");
++      owner->offset[i] = pc.global_offset[i];
 --- a/lib/CL/devices/cuda/pocl-ptx-gen.cc
 +++ b/lib/CL/devices/cuda/pocl-ptx-gen.cc
-@@ -33 +33,2 @@
--#include "pocl_runtime_config.h"
-+#include "pocl_runtime_config.h"
+@@ -33,0 +34 @@
 +#include "pocl_util.h"
-@@ -132 +133,7 @@
--  handleGetWorkDim(Module);
-+  handleGetWorkDim(Module);
+@@ -145,0 +147,3 @@
 +  for (auto Name : {"_global_offset_x", "_global_offset_y", "_global_offset_z"})
-+    if (auto *Offset = Module->getGlobalVariable(Name)) {
++    if (auto *Offset = Module->getGlobalVariable(Name))
 +      Offset->setInitializer(llvm::Constant::getNullValue(Offset->getValueType()));
-+      Offset->setConstant(true);
-+      Offset->setLinkage(llvm::GlobalValue::InternalLinkage);
-+    }
-@@ -241,2 +248,8 @@
-     Annotations->addOperand(Node);
+@@ -241,0 +246,6 @@
 +    // The required group size bounds the registers that a work-item gets.
 +    if (auto *Size = Function->getMetadata("reqd_work_group_size"))
 +      for (unsigned I = 0; I < 3; I++)
 +        Annotations->addOperand(llvm::MDNode::get(
 +            Context, {FuncMD, llvm::MDString::get(Context, std::string("reqntid") + "xyz"[I]),
 +                      Size->getOperand(I)}));
-   }
-@@ -575,2 +588,4 @@
--  const char *BasePath[] = {
--    pocl_get_string_option("POCL_CUDA_TOOLKIT_PATH", CUDA_TOOLKIT_ROOT_DIR),
+@@ -574,0 +585,2 @@
 +  char DataDir[POCL_MAX_PATHNAME_LENGTH];
 +  pocl_get_private_datadir(DataDir);
-+  const char *BasePath[] = {
+@@ -576 +588 @@
+-    pocl_get_string_option("POCL_CUDA_TOOLKIT_PATH", CUDA_TOOLKIT_ROOT_DIR),
 +    pocl_get_string_option("POCL_CUDA_TOOLKIT_PATH", DataDir),
 END
 
