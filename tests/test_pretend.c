@@ -329,7 +329,7 @@ static void bad_listings(void) {
     clattn_context_destroy(&context);
 }
 
-/* More rows than groups fit into the second dimension of NVIDIA's grids. Norms and rotations find theirs in two ways. */
+/* More rows than NVIDIA's grids hold groups in their second dimension. Norms and rotations find theirs in two ways. */
 static void short_grids(void) {
     static const struct {
         const char *pretend;
