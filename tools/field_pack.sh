@@ -3,10 +3,13 @@
 # FOLDER then holds the program, the tests, their data and every shared library but the C library's, about 60 MB. Copy it
 # to the other machine (same architecture, a C library no older than this one's) and start FOLDER/run.sh there: it finds
 # the drivers, verifies every kernel, runs the tests and measures beside torch where python3 has it.
-#   CLATTN_BUILD  build folder with the tests (default build/field, built here)
+# Where clang and libclc are (tools/vendor_tools.sh fetches them), it also packs the kernels as PTX, for an NVIDIA card
+# whose machine has CUDA's driver but no OpenCL: card/ holds a driver of clattn's own (tools/card/) and what it runs.
+#   CLATTN_BUILD         build folder with the tests (default build/field, built here)
+#   CLATTN_VENDOR_TOOLS  folder with those compilers (default build/vendor-tools, else those on the system)
 set -eu
 case "${1:-}" in
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     '' | -*) echo "usage: field_pack.sh FOLDER" >&2; exit 2 ;;
 esac
 mkdir -p "$1"
@@ -22,7 +25,7 @@ fi
 # The tests that work on a device; the others are about this machine's files and processes.
 suites='attention block copies decode features gemm kv_cache layers matrix mha packed past pretend random random_cache
     registry rope softmax storage'
-rm -rf "${folder:?}/bin" "${folder:?}/lib" "${folder:?}/golden"
+rm -rf "${folder:?}/bin" "${folder:?}/lib" "${folder:?}/golden" "${folder:?}/card"
 mkdir "$folder/bin" "$folder/lib"
 cp "$build/clattn" "$folder/bin/"
 for suite in $suites; do
@@ -36,6 +39,13 @@ ldd "$folder"/bin/* | sed -n 's/.* => \(\/[^ ]*\) (.*/\1/p' | sort -u | while re
         *) cp -L "$library" "$folder/lib/" ;;
     esac
 done
+mkdir "$folder/card"
+strip -o "$folder/card/libclattn_card.so" "$build/tools/card/libclattn_card.so"
+tools=${CLATTN_VENDOR_TOOLS:-build/vendor-tools}
+[ -d "$tools" ] && set -- --tools "$tools" || set --
+# shellcheck disable=SC2086 # words
+python3 tools/card_ptx.py "$build/clattn" "$folder/card/ptx" ${CLATTN_CARD_ONLY:+--only "$CLATTN_CARD_ONLY"} "$@" || true
+[ ! -d "$folder/card/ptx" ] || { (cd "$folder/card" && tar czf ptx.tar.gz ptx) && rm -rf "$folder/card/ptx"; }
 cp -R tests/golden "$folder/golden"
 cp tools/field_run.sh "$folder/run.sh"
 cp bench/field_rows.txt bench/field_torch.py "$folder/"
