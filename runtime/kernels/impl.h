@@ -382,7 +382,9 @@ bool clattn__matrix_serves(clattn_dtype dtype, const clattn__caps *caps, clattn_
 enum { CLATTN__PROBE_QUERY = 0, CLATTN__PROBE_KEY, CLATTN__PROBE_VALUE, CLATTN__PROBE_OUT };
 clattn_status clattn__mma_probe_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype);
 
-/* limits.c: what clattn_context_limits gives. */
+/* limits.c: what clattn_context_limits gives, and the programs for it: one for each width, 0 behind the last. */
+extern const int clattn__limits_lanes[];
+clattn_status clattn__limits_program(clattn__programs *programs, int lanes, clattn__program **program);
 clattn_status clattn__limits_measure(clattn__programs *programs, clattn_limits *limits);
 
 #endif

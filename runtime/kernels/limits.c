@@ -32,6 +32,15 @@ static void job_clear(limits_job *job) {
     clattn__free(job->host);
 }
 
+const int clattn__limits_lanes[] = {16, 8, 4, 0};
+
+clattn_status clattn__limits_program(clattn__programs *programs, int lanes, clattn__program **program) {
+    clattn__options options;
+    clattn__options_start(&options);
+    clattn__options_int(&options, "LANES", lanes);
+    return clattn__program_get(programs, "limits.cl", &options, program);
+}
+
 static clattn_status job_start(limits_job *job, clattn__programs *programs, int lanes) {
     clattn__env *env = programs->env;
     const clattn__caps *caps = &env->device.caps;
@@ -40,13 +49,10 @@ static clattn_status job_start(limits_job *job, clattn__programs *programs, int 
     if (!cpu && caps->max_work_group >= GPU_GROUP && caps->max_item_sizes[0] >= GPU_GROUP) job->group = GPU_GROUP;
     if (!cpu) job->items *= GPU_ITEMS;
     const size_t count = job->items * (size_t)lanes;
-    clattn__options options;
-    clattn__options_start(&options);
-    clattn__options_int(&options, "LANES", lanes);
     job->host = clattn__alloc(count, sizeof *job->host);
     clattn_status status = job->host ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
     if (status == CLATTN_OK) status = clattn__buffer_create(env, count * sizeof(float), &job->sums);
-    if (status == CLATTN_OK) status = clattn__program_get(programs, "limits.cl", &options, &job->program);
+    if (status == CLATTN_OK) status = clattn__limits_program(programs, lanes, &job->program);
     return status;
 }
 
@@ -150,12 +156,11 @@ static clattn_status read_memory(limits_job *job, double *gbps) {
 }
 
 clattn_status clattn__limits_measure(clattn__programs *programs, clattn_limits *limits) {
-    const int widths[] = {16, 8, 4};
     clattn_status status = CLATTN_OK;
     *limits = (clattn_limits){0};
-    for (size_t i = 0; i < CLATTN__COUNT(widths) && status == CLATTN_OK; i++) {
+    for (int i = 0; clattn__limits_lanes[i] && status == CLATTN_OK; i++) {
         limits_job job;
-        status = job_start(&job, programs, widths[i]);
+        status = job_start(&job, programs, clattn__limits_lanes[i]);
         if (status == CLATTN_OK) status = multiply_adds(&job, &limits->multiply_add_gflops);
         if (status == CLATTN_OK && i == 0) status = read_memory(&job, &limits->read_gbps);
         job_clear(&job);

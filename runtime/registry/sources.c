@@ -143,11 +143,24 @@ static void list_op(void *user, const char *name, const clattn__op_variant *vari
     clattn__programs_clear(&l->programs);
 }
 
+/* No kernel of the registry, but a device is given it too. */
+static void list_limits(listing *l) {
+    l->kernel = "limits";
+    for (const int *lanes = clattn__limits_lanes; *lanes; lanes++) {
+        clattn__program *program;
+        snprintf(l->variant, sizeof l->variant, "vectors of %d", *lanes);
+        if (!start_variant(l)) return;
+        keep(l, clattn__limits_program(&l->programs, *lanes, &program));
+        clattn__programs_clear(&l->programs);
+    }
+}
+
 clattn_status clattn__kernel_sources(clattn_context *context, clattn_source_fn report, void *user) {
     listing l = {.context = context, .report = report, .user = user};
     const clattn__recorder recorder = {.program = report_program, .user = &l};
     l.recorder = &recorder;
     clattn__variants_walk(&(clattn__variants){
         .attention = list_attention, .gemm = list_gemm, .op = list_op, .user = &l, .all_tiles = true});
+    list_limits(&l);
     return l.status;
 }

@@ -30,10 +30,7 @@ struct CUfunc_st {
     cl_kernel kernel;
     int most_items;
     int count;
-    struct param {
-        size_t bytes;
-        bool buffer;
-    } params[MOST_PARAMS];
+    size_t params[MOST_PARAMS]; /* bytes */
 };
 struct CUstream_st {
     cl_command_queue queue;
@@ -188,7 +185,7 @@ CUresult cuModuleUnload(CUmodule module) {
     return 0;
 }
 
-/* Line by line, as compilers write them: `.param .align 8 .b8 NAME_param_0[472],`, `.param .u64 .ptr .global ...`. */
+/* Line by line, as compilers write them: `.param .align 8 .b8 NAME_param_0[472],`, `.param .u64 NAME_param_1`. */
 static void read_entry(CUfunction function, const char *text) {
     char line[256], name[128];
     for (; sscanf(text, "%255[^\n]", line) == 1 && strchr(line, '{') == NULL; text = strchr(text, '\n') + 1) {
@@ -196,11 +193,9 @@ static void read_entry(CUfunction function, const char *text) {
         unsigned count = 1, bits = 0;
         if (strstr(line, ".maxntid")) sscanf(line, ".maxntid %d", &function->most_items);
         if (!strstr(line, ".param") || function->count == MOST_PARAMS) continue;
-        struct param *param = &function->params[function->count++];
-        param->buffer = strstr(line, ".ptr") != NULL;
-        param->bytes = sizeof(CUdeviceptr);
-        if (!param->buffer && sscanf(type, ".%*c%u %127[^][,][%u]", &bits, name, &count) >= 2)
-            param->bytes = (size_t)bits / 8 * count;
+        if (sscanf(type, ".%*c%u %127[^][,][%u]", &bits, name, &count) >= 2)
+            function->params[function->count] = (size_t)bits / 8 * count;
+        function->count++;
     }
 }
 
@@ -292,13 +287,10 @@ CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes, CU
 /* ---- launches ---------------------------------------------------------------------------------------------------- */
 
 static CUresult set_argument(CUfunction function, int slot, const void *value) {
-    const struct param *param = &function->params[slot];
-    if (!param->buffer) return result_of(clSetKernelArg(function->kernel, (cl_uint)slot, param->bytes, value));
-    const CUdeviceptr memory = *(const CUdeviceptr *)value;
-    const struct buffer *buffer = memory ? buffer_at(memory) : NULL;
-    if (memory && (!buffer || buffer->start != memory)) return CUDA_ILLEGAL_ADDRESS;
-    const cl_mem mem = buffer ? buffer->mem : NULL;
-    return result_of(clSetKernelArg(function->kernel, (cl_uint)slot, sizeof mem, &mem));
+    const size_t bytes = function->params[slot];
+    const struct buffer *buffer = bytes == sizeof(CUdeviceptr) ? buffer_at(*(const CUdeviceptr *)value) : NULL;
+    return result_of(
+        clSetKernelArg(function->kernel, (cl_uint)slot, bytes, buffer ? (const void *)&buffer->mem : value));
 }
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned x, unsigned y,

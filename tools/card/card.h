@@ -57,6 +57,7 @@ struct _cl_mem {
     size_t bytes;
     CUdeviceptr memory;
     card_mapping *mappings;
+    cl_mem next; /* of all that there are */
 };
 struct _cl_program {
     CARD_OBJECT;
@@ -69,7 +70,7 @@ struct _cl_program {
 };
 typedef struct card_param {
     size_t bytes, offset; /* in _cl_kernel.values */
-    bool buffer, set;
+    bool set;
 } card_param;
 struct _cl_kernel {
     CARD_OBJECT;
@@ -104,6 +105,7 @@ cl_int card_result(CUresult result, const char *call);
 /* Answers a query. */
 cl_int card_reply(const void *from, size_t bytes, size_t room, void *to, size_t *got);
 #define CARD_REPLY(type, value) card_reply(&(type){(value)}, sizeof(type), room, to, got)
+bool card_is_buffer(const void *handle);
 cl_int card_set(cl_int *to, cl_int code); /* to may be NULL; gives the code */
 /* Waits on the queue for the events of a list; makes the event of what was enqueued, if it is wanted. */
 cl_int card_wait(cl_command_queue queue, cl_uint count, const cl_event *events);

@@ -19,8 +19,7 @@ static const char *entry_of(const char *ptx, const char *name) {
     return NULL;
 }
 
-/* One of `.param .u64 .ptr .global .align 4 NAME`, `.param .align 8 .b8 NAME[472]`, `.param .u32 NAME`; false: a kind
- * of parameter that no kernel of clattn has, such as local memory. */
+/* One of `.param .u64 NAME`, `.param .align 8 .b8 NAME[472]`, `.param .f32 NAME`. */
 static bool read_param(const char *text, size_t length, card_param *param) {
     char line[256];
     size_t unit = 0;
@@ -30,9 +29,8 @@ static bool read_param(const char *text, size_t length, card_param *param) {
     for (const char *dot = strchr(line, '.'); dot; dot = strchr(dot + 1, '.')) /* .u32 .s64 .f32 .b8 */
         if (strchr("usfb", dot[1]) && dot[1] && isdigit((unsigned char)dot[2])) unit = (size_t)atoi(dot + 2) / 8;
     const char *bracket = strchr(line, '[');
-    param->buffer = strstr(line, ".ptr .global") || strstr(line, ".ptr .const");
     param->bytes = unit * (bracket ? (size_t)atoi(bracket + 1) : 1);
-    return param->bytes > 0 && (param->buffer || !strstr(line, ".ptr"));
+    return param->bytes > 0;
 }
 
 static bool read_params(cl_kernel kernel, const char *text) {
@@ -83,14 +81,14 @@ cl_int card_ReleaseKernel(cl_kernel kernel) {
 cl_int card_SetKernelArg(cl_kernel kernel, cl_uint slot, size_t bytes, const void *value) {
     if (slot >= kernel->count) return CL_INVALID_ARG_INDEX;
     card_param *param = &kernel->params[slot];
-    if (bytes != (param->buffer ? sizeof(cl_mem) : param->bytes)) return CL_INVALID_ARG_SIZE;
-    if (param->buffer) {
-        const cl_mem mem = value ? *(const cl_mem *)value : NULL;
-        const CUdeviceptr memory = mem ? mem->memory : 0;
-        memcpy(kernel->values + param->offset, &memory, sizeof memory);
-    } else {
-        if (!value) return CL_INVALID_ARG_VALUE;
-        memcpy(kernel->values + param->offset, value, bytes);
+    if (bytes != param->bytes) return CL_INVALID_ARG_SIZE;
+    if (!value) return CL_INVALID_ARG_VALUE; /* local memory: no kernel of clattn has it as an argument */
+    memcpy(kernel->values + param->offset, value, bytes);
+    /* PTX does not tell buffers from integers; what is a buffer's handle is taken for one. */
+    cl_mem mem;
+    if (bytes == sizeof mem) {
+        memcpy(&mem, value, sizeof mem);
+        if (card_is_buffer(mem)) memcpy(kernel->values + param->offset, &mem->memory, sizeof mem->memory);
     }
     param->set = true;
     return CL_SUCCESS;

@@ -1,7 +1,34 @@
 /* Buffers and copies. */
 #include "card.h"
 
+#include <pthread.h>
 #include <stdlib.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static cl_mem buffers;
+
+static void add(cl_mem mem) {
+    pthread_mutex_lock(&lock);
+    mem->next = buffers;
+    buffers = mem;
+    pthread_mutex_unlock(&lock);
+}
+
+static void take_out(cl_mem mem) {
+    pthread_mutex_lock(&lock);
+    cl_mem *link = &buffers;
+    while (*link && *link != mem) link = &(*link)->next;
+    if (*link) *link = mem->next;
+    pthread_mutex_unlock(&lock);
+}
+
+bool card_is_buffer(const void *handle) {
+    pthread_mutex_lock(&lock);
+    cl_mem mem = buffers;
+    while (mem && mem != handle) mem = mem->next;
+    pthread_mutex_unlock(&lock);
+    return mem != NULL;
+}
 
 cl_mem card_CreateBuffer(cl_context context, cl_mem_flags flags, size_t bytes, void *host, cl_int *code) {
     if (bytes == 0) return card_set(code, CL_INVALID_BUFFER_SIZE), NULL;
@@ -16,6 +43,7 @@ cl_mem card_CreateBuffer(cl_context context, cl_mem_flags flags, size_t bytes, v
     mem->bytes = bytes;
     mem->context = context;
     CARD_RETAIN(context);
+    add(mem);
     if (!(flags & CL_MEM_COPY_HOST_PTR)) return mem;
     CUresult result = cuda.copy_in(mem->memory, host, bytes, NULL);
     if (result == 0) result = cuda.stream_synchronize(NULL);
@@ -29,6 +57,7 @@ cl_int card_RetainMemObject(cl_mem mem) { return CARD_RETAIN(mem); }
 /* Freeing waits for the launches that may still use the memory. */
 cl_int card_ReleaseMemObject(cl_mem mem) {
     if (!CARD_LAST(mem)) return CL_SUCCESS;
+    take_out(mem);
     card_enter();
     while (mem->mappings) {
         card_mapping *next = mem->mappings->next;
