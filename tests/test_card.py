@@ -19,7 +19,7 @@ import tempfile
 sys.dont_write_bytecode = True
 ROOT, BUILD, CLATTN, CC = sys.argv[1:5]
 sys.path.insert(0, ROOT + "/tools")
-from card_ptx import bounded, missed
+from card_ptx import bounded, listed, missed
 from vendor_compilers import FAMILIES, Tools, make_ptx
 
 TOOLS = Tools(os.environ.get("CLATTN_VENDOR_TOOLS")) if "--compiled" in sys.argv else None
@@ -74,11 +74,17 @@ def declared(program, sizes):
 # ---- running ----
 
 
+def tiles_of(program):
+    """The options of a program without the features of attention and the activation of a product."""
+    return re.sub(r".*-DCELLS=0 |-DACTIVATION=\d ", "", " ".join(program.options))
+
+
 class Card:
     """A folder with what a machine with a card has: the driver, the PTX, and where missing sources go."""
 
     def __init__(self, folder):
         self.folder, self.sizes = folder, struct_sizes(folder)
+        self.listed = listed(CLATTN, folder, "")
         for name in ("icd", "ptx", "missing"):
             os.mkdir(f"{folder}/{name}")
         vendors = os.environ.get("OCL_ICD_VENDORS", "/etc/OpenCL/vendors")
@@ -105,15 +111,21 @@ class Card:
         most = "3" if kernel == "gemm_matrix" else "1"  # the first two are float32, which it refuses
         return self.run("verify", "--device", "gpu", "--brief", "--most", most, "--kernel", kernel, **how)
 
+    def make(self, program):
+        text, items = make_ptx(TOOLS, program) if TOOLS else declared(program, self.sizes)
+        options = " ".join(["//options -cl-std=CL1.2", *program.options]).replace(*EMULATED)
+        source = "".join(f"//|{line}\n" for line in open(program.path).read().split("\n"))
+        with open(f"{self.folder}/ptx/{program.key}.ptx", "w", encoding="utf-8") as file:
+            file.write(f"{options}\n{source}{bounded(text, items)}")
+
     def collect(self):
-        """Makes the programs that were missing; gives how many."""
+        """Makes the programs that were missing; gives how many. Their tiles are those listed for a card at hand, though
+        short verification has sets of features of its own."""
         programs = missed(self.folder + "/missing")
+        tiles = {tiles_of(program) for program in self.listed.values()}
         for program in programs.values():
-            text, items = make_ptx(TOOLS, program) if TOOLS else declared(program, self.sizes)
-            lines = open(program.path).read().split("\n")
-            options, source = lines[0].replace(*EMULATED) + "\n", "".join(f"//|{line}\n" for line in lines[1:])
-            with open(f"{self.folder}/ptx/{program.key}.ptx", "w", encoding="utf-8") as file:
-                file.write(options + source + bounded(text, items))
+            check(tiles_of(program) in tiles, "card_ptx.py lists no such tiles:", program.options)
+            self.make(program)
             os.remove(program.path)
         return len(programs)
 
@@ -129,11 +141,11 @@ def rehearse(card):
             card.verify(kernel)
         code, text = card.verify(kernel)
         check(code == 0 and " 0 agree" not in text and " 0 wrong" in text, kernel + ":", text)
-    bench = ("bench", "--device", "gpu", "--resident", "--seconds", "0.01", "--attention", "1,2,2,64,64,16")
-    card.run(*bench)
-    while card.collect():
-        card.run(*bench)
-    code, text = card.run(*bench)
+    for program in card.listed.values():
+        if program.name == "limits":
+            card.make(program)
+    code, text = card.run("bench", "--device", "gpu", "--resident", "--seconds", "0.01", "--attention",
+                          "1,2,2,64,64,64,float16,causal")
     check(code == 0, "bench:", text)
     # The binary that clattn kept of the first run is the PTX.
     kept = card.verify("rope", keep=True)

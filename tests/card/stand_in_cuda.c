@@ -1,8 +1,10 @@
 /* A libcuda.so.1 without a card, for rehearsals: what tools/card/ calls of the driver API, on a CPU's OpenCL. A module
- * is PTX whose comments hold the OpenCL source that it stands for: a line `//options OPTIONS`, then its lines, each behind
- * `//|`. Kernels take their arguments by the PTX's own list of parameters, groups are held to its .maxntid.
- * $STAND_IN_CUDA plants: "no card", "bad module", "no function", "launch N" (the Nth fails), "lose N" (the Nth is
- * not run), "unwritten" (what the host copies in arrives as zeros). $STAND_IN_ARCH is the compute capability, 90 without. */
+ * is PTX whose comments hold the OpenCL source that it stands for: a line `//options OPTIONS`, then its lines, each
+ * behind `//|`; launches of one without do nothing. Kernels take their arguments by the PTX's own list of parameters,
+ * groups are held to its .maxntid.
+ *   $STAND_IN_CUDA  plants a fault: "no card", "bad module", "no function", "launch N" (the Nth fails), "lose N" (the
+ *                   Nth is not run), "unwritten" (what the host copies in arrives as zeros)
+ *   $STAND_IN_ARCH  the compute capability, 90 without */
 #define _POSIX_C_SOURCE 200809L /* strdup */
 #define CL_TARGET_OPENCL_VERSION 120
 #define CL_USE_DEPRECATED_OPENCL_1_2_APIS
@@ -23,7 +25,7 @@ CARD_CUDA_FUNCTIONS(CHECK_SIGNATURE)
 #undef CHECK_SIGNATURE
 
 struct CUmod_st {
-    cl_program program;
+    cl_program program; /* NULL: nothing is run */
     char *ptx;
 };
 struct CUfunc_st {
@@ -146,6 +148,7 @@ static char *lines_behind(const char *text, const char *words) {
 }
 
 static CUresult build(CUmodule module, char *log, size_t room) {
+    if (!strstr(module->ptx, "\n//|")) return 0;
     char *source = lines_behind(module->ptx, "//|"), *options = lines_behind(module->ptx, "//options ");
     cl_int code = CL_OUT_OF_HOST_MEMORY;
     if (options) options[strcspn(options, "\n")] = '\0';
@@ -201,13 +204,13 @@ static void read_entry(CUfunction function, const char *text) {
 
 CUresult cuModuleGetFunction(CUfunction *made, CUmodule module, const char *name) {
     char words[128];
-    cl_int code;
+    cl_int code = CL_SUCCESS;
     snprintf(words, sizeof words, ".entry %s(\n", name);
     const char *entry = strstr(module->ptx, words);
     if (planted("no function") == 0 || !entry) return CUDA_NOT_FOUND;
     CUfunction function = calloc(1, sizeof *function); /* as in CUDA it goes with its module, whenever that is */
     if (!function) return CUDA_OUT_OF_MEMORY;
-    function->kernel = clCreateKernel(module->program, name, &code);
+    if (module->program) function->kernel = clCreateKernel(module->program, name, &code);
     function->most_items = 1024;
     read_entry(function, entry + strlen(words));
     *made = function;
@@ -303,7 +306,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
     const int number = ++launches;
     pthread_mutex_unlock(&lock);
     if (planted("launch ") == number) return CUDA_LAUNCH_FAILED;
-    if (planted("lose ") == number) return 0;
+    if (planted("lose ") == number || !function->kernel) return 0;
     for (int i = 0; i < function->count && result == 0; i++) result = set_argument(function, i, arguments[i]);
     if (result != 0) return result;
     return result_of(
