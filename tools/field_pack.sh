@@ -7,9 +7,10 @@
 # whose machine has CUDA's driver but no OpenCL: card/ holds a driver of clattn's own (tools/card/) and what it runs.
 #   CLATTN_BUILD         build folder with the tests (default build/field, built here)
 #   CLATTN_VENDOR_TOOLS  folder with those compilers (default build/vendor-tools, else those on the system)
+#   CLATTN_CARD_ONLY     a regular expression: pack the PTX of kernels whose name it is found in (default: all)
 set -eu
 case "${1:-}" in
-    -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
     '' | -*) echo "usage: field_pack.sh FOLDER" >&2; exit 2 ;;
 esac
 mkdir -p "$1"
@@ -43,9 +44,13 @@ mkdir "$folder/card"
 strip -o "$folder/card/libclattn_card.so" "$build/tools/card/libclattn_card.so"
 tools=${CLATTN_VENDOR_TOOLS:-build/vendor-tools}
 [ -d "$tools" ] && set -- --tools "$tools" || set --
-# shellcheck disable=SC2086 # words
-python3 tools/card_ptx.py "$build/clattn" "$folder/card/ptx" ${CLATTN_CARD_ONLY:+--only "$CLATTN_CARD_ONLY"} "$@" || true
-[ ! -d "$folder/card/ptx" ] || { (cd "$folder/card" && tar czf ptx.tar.gz ptx) && rm -rf "$folder/card/ptx"; }
+status=0
+python3 tools/card_ptx.py "$build/clattn" "$folder/card/ptx" --only "${CLATTN_CARD_ONLY:-}" "$@" || status=$?
+[ "$status" -eq 0 ] || [ "$status" -eq 77 ] || exit 1
+if [ -d "$folder/card/ptx" ]; then
+    tar -C "$folder/card" -czf "$folder/card/ptx.tar.gz" ptx
+    rm -rf "${folder:?}/card/ptx"
+fi
 cp -R tests/golden "$folder/golden"
 cp tools/field_run.sh "$folder/run.sh"
 cp bench/field_rows.txt bench/field_torch.py "$folder/"

@@ -81,19 +81,20 @@ find_drivers() {
 # clattn's own driver for a card that has CUDA's driver alone; programs that the pack lacks are kept for the next one.
 use_card() {
     export CLATTN_CARD_PTX="$out/ptx" CLATTN_CARD_MISSING="$out/missing"
-    [ -f "$here/card/ptx.tar.gz" ] || { echo "the pack has no PTX: field_pack.sh had no compiler for it" && return 1; }
+    [ -f "$here/card/ptx.tar.gz" ] || { echo "run.sh: the pack has no PTX: field_pack.sh found no compiler for it" >&2 && return 1; }
     rm -rf "${out:?}/ptx" "${out:?}/missing"
     mkdir "$out/missing"
     tar xzf "$here/card/ptx.tar.gz" -C "$out" || return 1
     echo "$here/card/libclattn_card.so" >"$out/icd/card.icd"
-    device="${device:-gpu}"
-    echo "no OpenCL asked: CUDA's driver runs $(find "$out/ptx" -name '*.ptx' | wc -l) programs that were compiled before"
+    device="gpu,platform=CUDA driver"
+    export CLATTN_DEVICE="$device"
+    echo "CUDA's driver alone: it runs $(find "$out/ptx" -name '*.ptx' | wc -l) programs that were compiled before"
 }
 find_drivers
 if [ -z "$card" ] && ! "$clattn" devices --device "$device" >/dev/null 2>&1; then
     case "$device" in gpu*) ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' && card=1 ;; esac
 fi
-[ -z "$card" ] || use_card
+[ -z "$card" ] || use_card || exit 2
 echo "drivers: $(cat "$out"/icd/*.icd 2>/dev/null | tr '\n' ' ')"
 "$clattn" devices --device "$device" 2>&1 | tee "$out/devices.log"
 if ! "$clattn" devices --device "$device" >/dev/null 2>&1; then
