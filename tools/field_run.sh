@@ -11,7 +11,7 @@
 # golden data, or the measurement. The logs say more.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-device=gpu out=$here/results limit=300 quick= card=
+device=gpu out=$here/results limit=300 quick='' card=''
 while [ $# -gt 0 ]; do
     case "$1" in
         --device) device=${2:?--device needs a selector} && shift ;;
@@ -64,10 +64,11 @@ find_drivers() {
             cat "$out"/icd/*.icd 2>/dev/null | grep -qF "$name" || echo "$folder/$name" >"$out/icd/found-$name.icd"
         done
     done
-    # What tools/pocl_cuda.sh built; it links the driver's library, which containers keep where no linker looks.
+    # Containers keep CUDA's driver where no linker looks.
+    LD_LIBRARY_PATH="$LD_LIBRARY_PATH:/usr/local/nvidia/lib64:/usr/lib/wsl/lib"
+    # What tools/pocl_cuda.sh built.
     if [ -e "$here/pocl-cuda/lib/libpocl.so.2" ]; then
         echo "$here/pocl-cuda/lib/libpocl.so.2" >"$out/icd/pocl-cuda.icd"
-        LD_LIBRARY_PATH="$LD_LIBRARY_PATH:/usr/local/nvidia/lib64:/usr/lib/wsl/lib"
     fi
     export OCL_ICD_VENDORS="$out/icd"
 }
@@ -78,6 +79,13 @@ find_drivers() {
     nvidia-smi 2>/dev/null || true
     grep -m1 'model name' /proc/cpuinfo
 } >"$out/machine.log" 2>&1
+has_cuda() {
+    for folder in $(echo "$LD_LIBRARY_PATH" | tr : ' ') /usr/lib64 /usr/lib/x86_64-linux-gnu /usr/lib/aarch64-linux-gnu; do
+        [ ! -e "$folder/libcuda.so.1" ] || return 0
+    done
+    return 1
+}
+
 # clattn's own driver for a card that has CUDA's driver alone; programs that the pack lacks are kept for the next one.
 use_card() {
     export CLATTN_CARD_PTX="$out/ptx" CLATTN_CARD_MISSING="$out/missing"
@@ -92,7 +100,7 @@ use_card() {
 }
 find_drivers
 if [ -z "$card" ] && ! "$clattn" devices --device "$device" >/dev/null 2>&1; then
-    case "$device" in gpu*) ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1' && card=1 ;; esac
+    case "$device" in gpu*) [ ! -f "$here/card/ptx.tar.gz" ] || ! has_cuda || card=1 ;; esac
 fi
 [ -z "$card" ] || use_card || exit 2
 echo "drivers: $(cat "$out"/icd/*.icd 2>/dev/null | tr '\n' ' ')"
