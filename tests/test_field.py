@@ -36,7 +36,8 @@ def write_rows(pack, *rows):
 with tempfile.TemporaryDirectory(prefix="clattn-field-") as folder:
     pack = folder + "/pack"
     done = subprocess.run(["sh", ROOT + "/tools/field_pack.sh", pack],
-                          env={**os.environ, "CLATTN_BUILD": BUILD, "CLATTN_CARD_ONLY": "^rope"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                          env={**os.environ, "CLATTN_BUILD": BUILD, "CLATTN_CARD_ONLY": "^rope"},
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     check(done.returncode == 0, "field_pack.sh:", done.stdout)
     shutil.rmtree(pack + "/golden")  # one case is enough here: all have tests of their own
     case = sorted(os.listdir(ROOT + "/tests/golden/seeds"))[0]
