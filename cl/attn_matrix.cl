@@ -20,7 +20,10 @@
  *   BLOCK_KV: keys per step, a multiple of 16 and of MMA_N: the engine's columns.
  *   STAGES: 2 when the next block travels into local memory meanwhile.
  *   PREFETCH: 1 when the next block travels through registers meanwhile.
- *   QUERY_LOCAL: 1 when Q rests in local memory, for engines with few registers. */
+ *   QUERY_LOCAL: how many of Q's operands per row tile rest in local memory, the last ones; the others rest in
+ *   registers.
+ * What follows from them:
+ *   KEY_STEPS: operands of Q per row tile.  QUERY_HELD: those in registers. */
 #include "inc/cells.clh"
 #include "inc/dropout.clh"
 #include "inc/local.clh"
@@ -46,13 +49,26 @@ typedef struct tile_rows {
     int attended[QT][MMA_SLOTS]; /* with masks: has this lane seen an allowed key? */
 } tile_rows;
 
-#if QUERY_LOCAL
-#define QUERY(t, step) queries[((x->wave * QT + (t)) * KEY_STEPS + (step)) * MMA_LANES + x->lane]
-typedef __local mma_a *query_tiles;
-#else
-#define QUERY(t, step) queries[t][step]
-typedef mma_a (*query_tiles)[KEY_STEPS];
+#if QUERY_LOCAL > KEY_STEPS
+#error "QUERY_LOCAL must be at most KEY_STEPS"
 #endif
+#define QUERY_HELD (KEY_STEPS - QUERY_LOCAL)
+typedef struct query_tiles {
+    mma_a held[QT][QUERY_HELD + !QUERY_HELD]; /* one at least, for C's sake */
+    __local mma_a *rest;                      /* of this lane: QT * QUERY_LOCAL operands, MMA_LANES apart */
+} query_tiles;
+
+static inline mma_a query_get(const query_tiles *q, int t, int step) {
+    if (step < QUERY_HELD) return q->held[t][step];
+    return q->rest[(t * QUERY_LOCAL + step - QUERY_HELD) * MMA_LANES];
+}
+
+static inline void query_put(query_tiles *q, int t, int step, mma_a part) {
+    if (step < QUERY_HELD)
+        q->held[t][step] = part;
+    else
+        q->rest[(t * QUERY_LOCAL + step - QUERY_HELD) * MMA_LANES] = part;
+}
 
 static inline void start_rows(const mma_context *x, tile_rows *rows, float sink) {
     MMA_UNROLL
@@ -69,7 +85,7 @@ static inline void start_rows(const mma_context *x, tile_rows *rows, float sink)
 }
 
 /* S = Q K^T */
-static inline void add_products(mma_context *x, mma_c s[QT][KEY_TILES], query_tiles queries, int stage) {
+static inline void add_products(mma_context *x, mma_c s[QT][KEY_TILES], const query_tiles *queries, int stage) {
     MMA_UNROLL
     for (int t = 0; t < QT; t++) {
         MMA_UNROLL
@@ -79,7 +95,7 @@ static inline void add_products(mma_context *x, mma_c s[QT][KEY_TILES], query_ti
     for (int step = 0; step < KEY_STEPS; step++) {
         mma_a q[QT];
         MMA_UNROLL
-        for (int t = 0; t < QT; t++) q[t] = QUERY(t, step);
+        for (int t = 0; t < QT; t++) q[t] = query_get(queries, t, step);
         MMA_UNROLL
         for (int n = 0; n < KEY_TILES; n++) {
             const mma_b k = mma_from_keys(x, stage, n, step);
@@ -129,19 +145,23 @@ static inline void change_scores(const mma_context *x, tile_rows *rows, mma_c s[
         }
         const key_bits bits = HAS_MASKS ? allowed_bits(x, head, run, row, k0) : 0;
         MMA_UNROLL
-        for (int n = 0; n < KEY_TILES; n++) {
+        for (int slot = 0; slot < MMA_SLOTS; slot++) { /* row by row: what is known of one holds registers */
             MMA_UNROLL
-            for (int i = 0; i < MMA_VALUES; i++) {
-                const int slot = mma_slot(i), j = k0 + n * MMA_N + mma_column(x, i);
-                const bool allowed = HAS_MASKS ? bits >> (n * MMA_VALUES + i) & 1
-                                               : !compare || attn_allowed(head, run[slot], row[slot], j);
-                float value = s[t][n].v[i];
-                if (HAS_TERMS) value = attn_softcap(head, scale * value);
-                if (HAS_TERMS && allowed) value = attn_terms(head, row[slot], j, value);
-                if (HAS_MASKS && allowed) rows->attended[t][slot] = 1;
-                s[t][n].v[i] = allowed ? value : -INFINITY;
+            for (int n = 0; n < KEY_TILES; n++) {
+                MMA_UNROLL
+                for (int i = 0; i < MMA_VALUES; i++) {
+                    if (mma_slot(i) != slot) continue;
+                    const int j = k0 + n * MMA_N + mma_column(x, i);
+                    const bool allowed = HAS_MASKS ? bits >> (n * MMA_VALUES + i) & 1
+                                                   : !compare || attn_allowed(head, run[slot], row[slot], j);
+                    float value = s[t][n].v[i];
+                    if (HAS_TERMS) value = attn_softcap(head, scale * value);
+                    if (HAS_TERMS && allowed) value = attn_terms(head, row[slot], j, value);
+                    if (HAS_MASKS && allowed) rows->attended[t][slot] = 1;
+                    s[t][n].v[i] = allowed ? value : -INFINITY;
+                }
+                mma_in_order();
             }
-            mma_in_order();
         }
     }
 }
@@ -295,11 +315,11 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
     const uint keep = flat ? 0u : 0xffffffffu, flip = a.scale < 0.0f ? 0x80008000u : 0u;
     const float scale = flat ? 1.0f : fabs(a.scale);
     const float to_log2 = HAS_TERMS ? heat : scale * heat;
+    query_tiles queries;
 #if QUERY_LOCAL
-    __local mma_a queries[WAVES * QT * KEY_STEPS * MMA_LANES];
-    POISON(queries, x->item, ITEMS);
-#else
-    mma_a queries[QT][KEY_STEPS];
+    __local mma_a query_area[WAVES * QT * QUERY_LOCAL * MMA_LANES];
+    POISON(query_area, x->item, ITEMS);
+    queries.rest = query_area + (x->wave * QT * QUERY_LOCAL * MMA_LANES + x->lane);
 #endif
     MMA_UNROLL
     for (int t = 0; t < QT; t++) {
@@ -307,7 +327,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
         for (int step = 0; step < KEY_STEPS; step++) {
             mma_a part = mma_from_query(x, q, a.query.row, row0 + t * MMA_M, a.query_len, step, wide_query);
             mma_change_sign(&part, keep, flip);
-            QUERY(t, step) = part;
+            query_put(&queries, t, step, part);
         }
     }
     if (x->item == 0) odd = 0;
@@ -327,7 +347,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
 
             mma_settle(x, &in_flight, &source, &head, k0, stage);
             if (next < stop) mma_fetch(x, &in_flight, &source, &head, next, (stage + 1) % MMA_STAGES);
-            add_products(x, s, queries, stage);
+            add_products(x, s, &queries, stage);
             if (HAS_TERMS || compare) change_scores(x, &rows, s, &head, row0, a.query_len, k0, scale, compare);
             mma_converge();
             soften(x, &rows, s, to_log2);

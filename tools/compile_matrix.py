@@ -34,7 +34,6 @@ from dataclasses import dataclass, field
 sys.dont_write_bytecode = True
 import matrix_report
 from matrix_chips import CHIPS, fewest_waves, waves
-from matrix_known import KNOWN, known_row
 from matrix_mix import mix_of
 from matrix_plants import PLANTS, good, planted
 from matrix_programs import ENGINES, SHAPES, forgotten, is_wanted, list_programs
@@ -59,7 +58,6 @@ class Outcome:
     program: object
     kernels: list = field(default_factory=list)
     findings: list = field(default_factory=list)
-    known: list = field(default_factory=list)  # findings that are on the list of those, as (row, finding)
 
 
 # ---- judging ----
@@ -94,17 +92,14 @@ def judge(target, program, kernel):
 def judged(target, program, made):
     outcome = Outcome(target, program)
     if isinstance(made, Refused):
-        found = [str(made)]
+        outcome.findings = [str(made)]
     else:
         outcome.kernels = made
-        found = [text for kernel in made for text in judge(target, program, kernel)] if made else \
+        outcome.findings = [text for kernel in made for text in judge(target, program, kernel)] if made else \
             ["the compiler made no kernel"]
     for kernel in outcome.kernels:
         if kernel.listing:
             kernel.mix, kernel.listing = mix_of(kernel.listing, target.family), ""
-    rows = [(known_row(target, program, text), text) for text in found]
-    outcome.known = [pair for pair in rows if pair[0]]
-    outcome.findings = [text for row, text in rows if not row]
     return outcome
 
 
@@ -172,18 +167,9 @@ def tell(outcomes):
         for finding in outcome.findings:
             shown = "\n    ".join(finding.splitlines()[:MESSAGE_LINES])
             print(f"FAIL {outcome.target.name}: {outcome.program.title()}: {shown}")
-        for row, finding in outcome.known:
-            print(f"skip {outcome.target.name}: {outcome.program.title()}: {finding.splitlines()[0]}; {row.reason}")
     for name, count in by_target.items():
         bad = sum(bool(o.findings) for o in outcomes if o.target.name == name)
         print(f"{'fail' if bad else 'ok  '} {name}: {count} programs, {bad} wrong")
-
-
-def stale(outcomes):
-    """Rows of the list of known findings that nothing matches, in words."""
-    seen = {row for outcome in outcomes for row, _ in outcome.known}
-    return [f"matrix_known.py: {row.target}: {row.kernel} ({row.variant}): {row.finding}: not found any more"
-            for row in KNOWN if row not in seen]
 
 
 def list_all(clattn, targets, folder):
@@ -196,15 +182,14 @@ def list_all(clattn, targets, folder):
 
 
 def test_forgotten(clattn, folder):
-    """What is taken out of the list of what is compiled, or found, must be missed: (what, right) of each trial."""
+    """What is taken out of the list of what is compiled must be missed: (what, right) of each trial."""
     listed = list_all(clattn, TARGETS, folder)
     work = [pair for pair in listed if is_wanted(*pair)]
     name, variant = next((p.name, p.variant) for t, p in work if p.name == "attn_tiled")
     trials = [("nothing", work, False), ("a kernel", [w for w in work if w[1].name != "gemm_tiled"], True),
               ("a variant", [w for w in work if (w[1].name, w[1].variant) != (name, variant)], True),
               ("an engine", [w for w in work if engine(w[0]) != "dpas16"], True)]
-    return [(what, bool(forgotten(clattn, ROOT, listed, rest)) == wanted) for what, rest, wanted in trials] + \
-        [("all that is known to be wrong", len(stale([])) == len(KNOWN))]
+    return [(what, bool(forgotten(clattn, ROOT, listed, rest)) == wanted) for what, rest, wanted in trials]
 
 
 def self_test(clattn, tools, folder, jobs):
@@ -242,10 +227,9 @@ def run_matrix(options, tools, folder):
     outcomes = compile_all(tools, options.jobs, work)
     tell(outcomes)
     failed = sum(bool(o.findings) for o in outcomes)
-    tolerated = sum(bool(o.known) and not o.findings for o in outcomes)
-    passed, skipped = len(outcomes) - failed - tolerated, skipped + tolerated
+    passed = len(outcomes) - failed
     if len(targets) == len(TARGETS):
-        missing = forgotten(options.clattn, ROOT, listed, work) + stale(outcomes)
+        missing = forgotten(options.clattn, ROOT, listed, work)
         for words in missing:
             print(f"FAIL {words}")
         passed, failed = passed + (not missing), failed + bool(missing)

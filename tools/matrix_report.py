@@ -114,18 +114,16 @@ def chip_table():
 
 
 def finding_table(outcomes):
-    """What is wrong, counted: target, kernel, finding without its numbers; and why it stays, where that is known."""
+    """What is wrong, counted: target, kernel, finding without its numbers."""
     counts = collections.Counter()
     for outcome in outcomes:
-        found = [(text, "") for text in outcome.findings] + [(text, row.reason) for row, text in outcome.known]
-        kinds = {(re.sub(r"\d+", "N", text.splitlines()[0])[:90].replace("|", "/"), reason) for text, reason in found}
-        for kind, reason in kinds:
-            counts[outcome.target.name, outcome.program.name, kind, reason] += 1
+        kinds = {re.sub(r"\d+", "N", text.splitlines()[0])[:90].replace("|", "/") for text in outcome.findings}
+        for kind in kinds:
+            counts[outcome.target.name, outcome.program.name, kind] += 1
     if not counts:
         return ["Nothing: every program passed."]
-    lines = ["| target | kernel | finding | programs | stays, because |", "|---|---|---|---|---|"]
-    return lines + [f"| {target} | {name} | {kind} | {n} | {reason} |"
-                    for (target, name, kind, reason), n in counts.items()]
+    lines = ["| target | kernel | finding | programs |", "|---|---|---|---|"]
+    return lines + [f"| {target} | {name} | {kind} | {n} |" for (target, name, kind), n in counts.items()]
 
 
 def versions(tools):

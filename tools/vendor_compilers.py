@@ -154,12 +154,14 @@ NVIDIA_FILES = ["usr/lib/clc/nvptx64--nvidiacl.bc"]
 # libclc's versions become calls that this back end cannot make; the driver's own are these instructions.
 NATIVE = r"""
 float __nvvm_ex2_approx_f(float); float __nvvm_lg2_approx_f(float); float __nvvm_rsqrt_approx_f(float);
+float __nvvm_rcp_approx_ftz_f(float);
 #define NATIVE float __attribute__((overloadable, always_inline))
 NATIVE native_exp2(float x) { return __nvvm_ex2_approx_f(x); }
 NATIVE native_log2(float x) { return __nvvm_lg2_approx_f(x); }
 NATIVE native_exp(float x) { return __nvvm_ex2_approx_f(x * 1.44269504f); }
 NATIVE native_log(float x) { return __nvvm_lg2_approx_f(x) * 0.69314718f; }
 NATIVE native_rsqrt(float x) { return __nvvm_rsqrt_approx_f(x); }
+NATIVE native_recip(float x) { return __nvvm_rcp_approx_ftz_f(x); }
 NATIVE exp2(float x) { /* results below 2^-126 by a detour */
     const float far = x < -126.0f ? 0.5f : 1.0f, y = __nvvm_ex2_approx_f(x * far);
     return x < -126.0f ? y * y : y;

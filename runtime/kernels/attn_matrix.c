@@ -5,6 +5,8 @@
 
 #include "kernels/matrix.h"
 
+#define ALL_STEPS 16 /* of 256 columns */
+
 /* Offsets within a key block are 32-bit. */
 #define MOST_ROW_STRIDE ((int64_t)1 << 22)
 
@@ -15,45 +17,50 @@ static const uint32_t heavy = CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__P
 /* Tile shapes by engine, best first: the first that fits the device is taken. Rows were chosen by what the vendors'
  * compilers make of them: no spills, no scratch memory, and as many waves per multiprocessor as registers allow.
  * NVIDIA's gives registers in steps by how many groups they leave room for, and rather spills a few than take the next
- * step: hence the odd numbers of waves. Intel's engines stop at 128 columns: more would be more sums than a thread has
- * registers. */
+ * step: hence the odd numbers of waves. At 256 columns its registers hold sums, Q and little else; before sm_80, where
+ * copies pass through them too, the terms of a score leave room for 14 of Q's 16 operands. Intel's engines stop at 128
+ * columns: more would be more sums than a thread has registers. */
 static const struct matrix_shape {
     int engine;
     int arch; /* 0: any */
     int most_head_dim;
     bool heavy; /* only for problems with heavy features */
     int waves, query_tiles, block_kv, stages;
-    bool prefetch, query_local;
+    bool prefetch;
+    int query_local; /* steps of 16 columns, as in cl/attn_matrix.cl; ALL_STEPS: all there are */
 } shapes[] = {
-    {MATRIX_NV, 0, 64, true, 6, 1, 32, 2, false, false},
-    {MATRIX_NV, 0, 32, false, 4, 1, 64, 2, false, false},
-    {MATRIX_NV, 0, 64, false, 6, 1, 64, 2, false, false},
-    {MATRIX_NV, 75, 80, false, 6, 1, 32, 2, false, false},
-    {MATRIX_NV, 0, 128, false, 8, 1, 32, 2, false, false},
-    {MATRIX_NV, 0, 256, false, 2, 1, 16, 1, false, true},
-    {MATRIX_WMMA11, 0, 64, true, 4, 1, 32, 1, true, false},
-    {MATRIX_WMMA11, 0, 64, false, 4, 1, 64, 1, true, false},
-    {MATRIX_WMMA11, 0, 128, true, 8, 1, 16, 1, false, false},
-    {MATRIX_WMMA11, 0, 128, false, 8, 1, 64, 1, false, false},
-    {MATRIX_WMMA11, 0, 256, false, 2, 1, 16, 1, false, true},
-    {MATRIX_WMMA12, 0, 64, true, 4, 1, 32, 1, true, false},
-    {MATRIX_WMMA12, 0, 64, false, 4, 1, 64, 1, false, false},
-    {MATRIX_WMMA12, 0, 128, true, 8, 1, 32, 1, false, false},
-    {MATRIX_WMMA12, 0, 128, false, 8, 1, 64, 1, false, false},
-    {MATRIX_WMMA12, 0, 256, false, 4, 1, 16, 1, false, true},
-    {MATRIX_MFMA32, 0, 64, false, 8, 1, 128, 1, false, false},
-    {MATRIX_MFMA32, 0, 64, false, 4, 1, 64, 1, false, false},
-    {MATRIX_MFMA32, 0, 128, true, 8, 1, 32, 1, false, false},
-    {MATRIX_MFMA32, 0, 128, false, 8, 1, 64, 1, false, false},
-    {MATRIX_MFMA32, 0, 256, false, 4, 1, 32, 1, false, false},
-    {MATRIX_DPAS8, 0, 64, true, 16, 1, 32, 1, false, true},
-    {MATRIX_DPAS8, 0, 64, false, 16, 1, 32, 1, false, false},
-    {MATRIX_DPAS8, 0, 128, true, 8, 1, 16, 1, false, true},
-    {MATRIX_DPAS8, 0, 128, false, 16, 1, 32, 1, false, true},
-    {MATRIX_DPAS16, 0, 64, true, 16, 1, 32, 1, false, true},
-    {MATRIX_DPAS16, 0, 64, false, 16, 1, 64, 1, false, false},
-    {MATRIX_DPAS16, 0, 128, true, 8, 1, 16, 1, false, true},
-    {MATRIX_DPAS16, 0, 128, false, 16, 1, 16, 1, false, false},
+    {MATRIX_NV, 0, 64, true, 6, 1, 32, 2, false, 0},
+    {MATRIX_NV, 0, 32, false, 4, 1, 64, 2, false, 0},
+    {MATRIX_NV, 0, 64, false, 6, 1, 64, 2, false, 0},
+    {MATRIX_NV, 75, 80, false, 6, 1, 32, 2, false, 0},
+    {MATRIX_NV, 0, 128, false, 8, 1, 32, 2, false, 0},
+    {MATRIX_NV, 75, 256, true, 4, 1, 16, 1, false, 2},
+    {MATRIX_NV, 75, 256, false, 4, 1, 16, 1, false, 0},
+    {MATRIX_NV, 0, 256, false, 4, 1, 16, 2, false, 0},
+    {MATRIX_NV, 0, 256, false, 2, 1, 16, 1, false, ALL_STEPS},
+    {MATRIX_WMMA11, 0, 64, true, 4, 1, 32, 1, true, 0},
+    {MATRIX_WMMA11, 0, 64, false, 4, 1, 64, 1, true, 0},
+    {MATRIX_WMMA11, 0, 128, true, 8, 1, 16, 1, false, 0},
+    {MATRIX_WMMA11, 0, 128, false, 8, 1, 64, 1, false, 0},
+    {MATRIX_WMMA11, 0, 256, false, 2, 1, 16, 1, false, ALL_STEPS},
+    {MATRIX_WMMA12, 0, 64, true, 4, 1, 32, 1, true, 0},
+    {MATRIX_WMMA12, 0, 64, false, 4, 1, 64, 1, false, 0},
+    {MATRIX_WMMA12, 0, 128, true, 8, 1, 32, 1, false, 0},
+    {MATRIX_WMMA12, 0, 128, false, 8, 1, 64, 1, false, 0},
+    {MATRIX_WMMA12, 0, 256, false, 4, 1, 16, 1, false, ALL_STEPS},
+    {MATRIX_MFMA32, 0, 64, false, 8, 1, 128, 1, false, 0},
+    {MATRIX_MFMA32, 0, 64, false, 4, 1, 64, 1, false, 0},
+    {MATRIX_MFMA32, 0, 128, true, 8, 1, 32, 1, false, 0},
+    {MATRIX_MFMA32, 0, 128, false, 8, 1, 64, 1, false, 0},
+    {MATRIX_MFMA32, 0, 256, false, 4, 1, 32, 1, false, 0},
+    {MATRIX_DPAS8, 0, 64, true, 16, 1, 32, 1, false, ALL_STEPS},
+    {MATRIX_DPAS8, 0, 64, false, 16, 1, 32, 1, false, 0},
+    {MATRIX_DPAS8, 0, 128, true, 8, 1, 16, 1, false, ALL_STEPS},
+    {MATRIX_DPAS8, 0, 128, false, 16, 1, 32, 1, false, ALL_STEPS},
+    {MATRIX_DPAS16, 0, 64, true, 16, 1, 32, 1, false, ALL_STEPS},
+    {MATRIX_DPAS16, 0, 64, false, 16, 1, 64, 1, false, 0},
+    {MATRIX_DPAS16, 0, 128, true, 8, 1, 16, 1, false, ALL_STEPS},
+    {MATRIX_DPAS16, 0, 128, false, 16, 1, 16, 1, false, 0},
 };
 
 typedef struct matrix_plan {
@@ -77,8 +84,10 @@ static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn_
     const int64_t value_tile =
         shape->engine == MATRIX_NV ? shape->block_kv * (value_width + pad) : value_width * (shape->block_kv + pad);
     const int64_t staged = shape->stages * (shape->block_kv * (key_width + pad) + value_tile);
+    const int steps = (int)(key_width / 16);
+    if (plan.shape.query_local > steps) plan.shape.query_local = steps;
     const int64_t queries =
-        shape->query_local ? plan.block_q * key_width * (shape->engine == MATRIX_WMMA11 ? 2 : 1) : 0;
+        (int64_t)plan.block_q * plan.shape.query_local * 16 * (shape->engine == MATRIX_WMMA11 ? 2 : 1);
     plan.local_bytes = (size_t)((staged + queries) * 2 + 16) + clattn__matrix_exchange(caps, plan.waves);
     return plan;
 }
@@ -116,7 +125,7 @@ static matrix_plan plan_of_params(const clattn__params *params, const clattn__at
                                        .block_kv = v[2],
                                        .stages = v[3],
                                        .prefetch = v[4] != 0,
-                                       .query_local = v[5] != 0};
+                                       .query_local = v[5]};
     return plan_of_shape(&shape, problem, caps);
 }
 
