@@ -148,6 +148,28 @@ static void badly_joined_tiles_are_found(void) {
     }
 }
 
+/* One program serves weights of all depths: before it is trusted with any it has met one of several blocks. */
+static void shallow_weights_do_not_vouch_for_deep_ones(void) {
+    enum { N = 24, K = 40 };
+    static float w[N * K];
+    REQUIRE(plant("", "") && planted_replace(kernels, "inc/gemm_cpu.clh", "sum[i][j] += VEC_AT(park", "(void)(park"),
+            "sums are not parked as they were");
+    clattn_context *context = open_context(kernels, "");
+    REQUIRE(context != NULL, "no context");
+    clattn_layer *layer = NULL;
+    clattn_linear_desc desc;
+    clattn_linear_desc_init(&desc);
+    desc.batch = 1, desc.rows = 7, desc.in_features = K, desc.out_features = N;
+    desc.gemm_kernel = "gemm_cpu";
+    const clattn_linear_weights weights = {.weight = clattn_host(w, CLATTN_F32, 2, N, K, 0, 0)};
+    const clattn_status status = clattn_linear_create(&layer, context, &desc, &weights);
+    if (context->env.device.caps.type == CLATTN_DEVICE_CPU)
+        CHECK(status == CLATTN_UNSUPPORTED && strstr(clattn_last_error(), "the reference says"), "%s",
+              layer ? "not noticed" : clattn_last_error());
+    clattn_layer_destroy(&layer);
+    clattn_context_destroy(&context);
+}
+
 static void verdicts_are_remembered(void) {
     char kernel[64] = "";
     int verified = 0, quarantined = 0;
@@ -515,6 +537,7 @@ int main(int argc, char **argv) {
     static const clattn_test trust[] = {
         {"wrong_kernel_is_stepped_over", wrong_kernel_is_stepped_over},
         {"badly_joined_tiles_are_found", badly_joined_tiles_are_found},
+        {"shallow_weights_do_not_vouch_for_deep_ones", shallow_weights_do_not_vouch_for_deep_ones},
         {"verdicts_are_remembered", verdicts_are_remembered},
         {"damaged_records_are_ignored", damaged_records_are_ignored},
         {"wrong_reader_of_pages_gets_them_gathered", wrong_reader_of_pages_gets_them_gathered},

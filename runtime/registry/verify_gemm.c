@@ -163,18 +163,18 @@ static clattn_status run_case(gemm_stage *s, const clattn__gemm_problem *p, bool
     return status;
 }
 
-clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
-                                  const clattn__gemm_problem *problem, const clattn__params *params, bool long_form,
-                                  clattn__verify_stats *stats) {
-    clattn__verify_stats own = {0};
-    const clattn__candidates given = {.set = {params ? *params : (clattn__params){{0}}}, .count = 1};
-    gemm_stage s = {.context = context, .rows = long_form ? LONG_ROWS : ROWS};
+/* *params receives what the kernel was prepared with. */
+static clattn_status verify_shape(clattn_context *context, const clattn__gemm_impl *impl,
+                                  const clattn__gemm_problem *problem, const clattn__candidates *given, int64_t rows,
+                                  clattn__params *params, clattn__verify_stats *stats) {
+    clattn__verify_stats own = *stats;
+    gemm_stage s = {.context = context, .rows = rows};
     s.kernel = (clattn__gemm_kernel){.impl = impl, .programs = &context->programs, .problem = *problem};
     clattn_status status = make(&s, problem) ? CLATTN_OK : CLATTN_OUT_OF_MEMORY;
     if (status == CLATTN_OK)
-        status =
-            clattn__gemm_prepare(&s.kernel, params ? &given : NULL, s.w, problem->k, problem->bias ? s.bias : NULL);
+        status = clattn__gemm_prepare(&s.kernel, given, s.w, problem->k, problem->bias ? s.bias : NULL);
     if (status == CLATTN_OK) {
+        *params = s.kernel.params;
         own.program = s.kernel.program;
         snprintf(own.variant, sizeof own.variant, "%s", clattn__gemm_variant(&s.kernel));
         set_expected(&s, problem);
@@ -190,6 +190,34 @@ clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_im
     clattn__buffer_clear(&context->env, &s.y_device);
     void *const owned[] = {s.x, s.x_plain, s.w, s.bias, s.y, s.first, s.start, s.want, s.tolerance};
     for (size_t i = 0; i < CLATTN__COUNT(owned); i++) clattn__free(owned[i]);
+    *stats = own;
+    return status;
+}
+
+/* A program serves weights of every shape, and is trusted with all of them once one has been verified: so it meets
+ * another that is deeper than any block of k and ragged in each direction, with bias and heads. */
+static clattn__gemm_problem hard_shape(const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
+    clattn__gemm_problem hard = *problem;
+    hard.n = 99;
+    hard.k = 1030;
+    hard.width = 33;
+    hard.split_heads = hard.bias = true;
+    return clattn__gemm_fitted(impl, &hard);
+}
+
+clattn_status clattn__gemm_verify(clattn_context *context, const clattn__gemm_impl *impl,
+                                  const clattn__gemm_problem *problem, const clattn__params *params, bool long_form,
+                                  clattn__verify_stats *stats) {
+    clattn__verify_stats own = {0};
+    clattn__params used = {{0}};
+    const clattn__candidates given = {.set = {params ? *params : used}, .count = 1};
+    clattn_status status =
+        verify_shape(context, impl, problem, params ? &given : NULL, long_form ? LONG_ROWS : ROWS, &used, &own);
+    if (status == CLATTN_OK && own.program) {
+        const clattn__candidates same = {.set = {used}, .count = 1};
+        const clattn__gemm_problem hard = hard_shape(impl, problem);
+        status = verify_shape(context, impl, &hard, &same, ROWS, &used, &own);
+    }
     if (stats) *stats = own;
     return status;
 }
