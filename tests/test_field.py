@@ -67,6 +67,15 @@ with tempfile.TemporaryDirectory(prefix="clattn-field-") as folder:
                   "test_hangs: FAILED: not done within 2 s", "test_skips: skipped"):
         check(words in text, words, "is missing in:", text)
 
+    # A card whose pack lacks everything: kernels on the host serve, what was asked for is kept and counted.
+    os.makedirs(folder + "/ptx")
+    subprocess.run(["tar", "-C", folder, "-czf", pack + "/card/ptx.tar.gz", "ptx"], check=True)
+    code, text, last = run_pack(pack, "--card", "--limit", "20", "--out", folder + "/card",
+                                LD_LIBRARY_PATH=BUILD + "/tests/card")
+    check(code == 1 and last.endswith(" skipped"), text)
+    for words in ("a stand-in for a card", "test programs: skipped", "the pack lacks "):
+        check(words in text, words, "is missing in:", text)
+
     # No device, although pocl for NVIDIA's cards was found; no option of that name, a folder that is not ours.
     os.makedirs(pack + "/pocl-cuda/lib")
     with open(pack + "/pocl-cuda/lib/libpocl.so.2", "w", encoding="utf-8") as file:

@@ -45,6 +45,7 @@ strip -o "$folder/card/libclattn_card.so" "$build/tools/card/libclattn_card.so"
 tools=${CLATTN_VENDOR_TOOLS:-build/vendor-tools}
 set --
 [ ! -d "$tools" ] || set -- --tools "$tools"
+[ -n "${CLATTN_CARD_ONLY:-}" ] || set -- "$@" --asked "$build"
 status=0
 python3 tools/card_ptx.py "$build/clattn" "$folder/card/ptx" --only "${CLATTN_CARD_ONLY:-}" "$@" || status=$?
 [ "$status" -eq 0 ] || [ "$status" -eq 77 ] || exit 1
