@@ -48,8 +48,7 @@ PINNED = re.compile(r"-DSUBGROUP=(\d+)")
 PINNED_BY_ENGINE = {"-DMATRIX_ENGINE=5": 8, "-DMATRIX_ENGINE=6": 16}  # DPAS
 # Kernels that may keep values in scratch memory and take any registers, and why.
 SCRATCH = {"attn_naive": "its output row has VALUE_DIM floats; it is the last resort, for odd features and devices",
-           "mma_probe": "it takes operands apart, once per driver",
-           "limits": "of its widths a device keeps the fastest"}
+           "mma_probe": "it takes operands apart, once per driver"}
 
 
 @dataclass

@@ -237,7 +237,7 @@ class Matrix:
                                stdout=subprocess.DEVNULL, check=True)
                 with open(f"{folder}/programs.json") as file:
                     names |= {program["kernel"] for program in json.load(file)}
-        return sorted(names)
+        return sorted(names - {"limits"})  # which checks its sums whenever it measures, not in a verification
 
     def run(self, place, kernels=None):
         outcome, runtime = Outcome(place), self.runtimes[place.runtime]
