@@ -28,6 +28,9 @@
  * Heads. Where all heads have the same mask, a work-group does the same rows of several: the mask of a block is read
  * and turned once, then each head goes through passes 1 to 4.
  *
+ * Tiles. Where K and V are of 16 bits, a work-group does several tiles of rows of one head: a block's keys and values
+ * become floats once, then each tile goes through passes 1 to 4.
+ *
  * Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and the tile sizes below. */
 #include "inc/cells.clh"
 #include "inc/dropout.clh"
@@ -72,9 +75,17 @@
 
 #define QUERY_VECTORS (HEAD_DIM / VW)
 
-#define CONVERT (STORAGE_F16 || STORAGE_BF16) /* K and V become floats on the way */
+/* CONVERT: K and V become floats on the way. */
+#define CONVERT (STORAGE_F16 || STORAGE_BF16)
 #define COPY_VALUE (CONVERT || VALUE_DIM < VW)
 #define KEY_STRIDE ((HEAD_DIM + VW - 1) / VW * VW) /* of converted keys */
+
+/* TILES: tiles of rows of a work-group, 1..8; more than 1 only where K and V are converted, and with one head. Private:
+ * so many queries and outputs, and BLOCK_KV * (HEAD_DIM + VALUE_DIM) floats. */
+#if TILES < 1 || TILES > 8 || (TILES > 1 && (HEADS > 1 || !CONVERT))
+#error "TILES must be in 1..8, and 1 with several heads or float storage"
+#endif
+#define KEEP_BLOCK (TILES > 1) /* all of a block at once, see below */
 
 #if CONVERT
 typedef const float *key_row;
@@ -84,8 +95,10 @@ typedef const __global float *key_row;
 
 #if COPY_VALUE
 typedef const float *value_row;
+#define VALUE_AT(p) VEC_AT(p)
 #else
 typedef const __global float *value_row;
+#define VALUE_AT(p) LOAD(p)
 #if VALUE_DIM < TILE_COLUMNS
 #error "NC vectors must not pass VALUE_DIM"
 #endif
@@ -93,6 +106,13 @@ typedef const __global float *value_row;
 #error "HALF_TAIL needs a value tile that is all of V"
 #endif
 #endif
+
+/* With KEEP_BLOCK: a block of K and V as floats, from key `first` on. */
+typedef struct kept_block {
+    float keys[KEEP_BLOCK ? BLOCK_KV * KEY_STRIDE : 1] __attribute__((aligned(64))); /* (BLOCK_KV, KEY_STRIDE) */
+    float values[KEEP_BLOCK ? VALUE_TILES * BLOCK_KV * TILE_COLUMNS : 1] __attribute__((aligned(64))); /* by tiles */
+    int first;
+} kept_block;
 
 #define LN_2 0.6931471806f
 
@@ -127,39 +147,51 @@ static inline void load_query(const __global storage *q, /* (rows, D) */
 
 /* ---- passes 1 and 2 ---------------------------------------------------------------------------------------------- */
 
-#if CONVERT
-/* converted: (KEY_STRIDE) for one key of a register tile. */
-static inline key_row key_row_of(const __global storage *k, float *converted) {
+/* Where the keys of one head are read. */
+typedef struct key_source {
+    const __global storage *k; /* (Sk, D) */
+    clattn_i64 stride;
+    const kept_block *kept;
+} key_source;
+
+static inline void convert_key(const __global storage *k, float *converted) /* (KEY_STRIDE) */ {
     int d = 0;
     for (; d + VW <= HEAD_DIM; d += VW) VEC_AT(converted + d) = load_lanes(k + d);
     for (; d < HEAD_DIM; d++) converted[d] = load1(k + d);
-    return converted;
 }
+
+/* converted: (KEY_STRIDE) for one key of a register tile. */
+static inline key_row key_row_of(const key_source *source, int key, float *converted) {
+#if KEEP_BLOCK
+    return source->kept->keys + (key - source->kept->first) * KEY_STRIDE;
+#elif CONVERT
+    convert_key(source->k + key * source->stride, converted);
+    return converted;
 #else
-static inline key_row key_row_of(const __global storage *k, float *converted) { return k; }
+    return source->k + key * source->stride;
 #endif
+}
 
 /* Where the tile of keys from c on is read; keys behind the last one repeat it. */
-static inline void set_key_rows(const __global storage *k, /* (Sk, D) */
-                                clattn_i64 stride, const key_block *block, int c, int end, int count,
-                                float *converted, /* (count, KEY_STRIDE), with CONVERT */
+static inline void set_key_rows(const key_source *source, const key_block *block, int c, int end, int count,
+                                float *converted, /* (count, KEY_STRIDE), with CONVERT but not KEEP_BLOCK */
                                 key_row *rows) /* (count) */ {
-    UNROLL for (int i = 0; i < count; i++) rows[i] =
-        key_row_of(k + key_at(block, min(c + i, end - 1)) * stride, converted + (CONVERT ? i * KEY_STRIDE : 0));
+    UNROLL for (int i = 0; i < count; i++) rows[i] = key_row_of(
+        source, key_at(block, min(c + i, end - 1)), converted + (CONVERT && !KEEP_BLOCK ? i * KEY_STRIDE : 0));
 }
 
 /* The keys begin..end-1 of a block for all vectors, MR keys at a time; they are in the range of every row. Masked
  * scores go to p, top moves on to their maximum. */
-static inline void score_whole(const __global storage *k, clattn_i64 stride, const attn_head *head,
-                               const query_tile *tile, const key_block *block, int begin, int end, const float *qt,
-                               float *p, vec *top) /* (NV) */ {
-    float converted[CONVERT ? MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
+static inline void score_whole(const key_source *source, const attn_head *head, const query_tile *tile,
+                               const key_block *block, int begin, int end, const float *qt, float *p,
+                               vec *top) /* (NV) */ {
+    float converted[CONVERT && !KEEP_BLOCK ? MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
     vec highest[NV];
     UNROLL for (int j = 0; j < NV; j++) highest[j] = top[j];
     for (int c = begin; c < end; c += MR) {
         key_row rows[MR];
         vec s[MR][NV];
-        set_key_rows(k, stride, block, c, end, MR, converted, rows);
+        set_key_rows(source, block, c, end, MR, converted, rows);
         UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) s[i][j] = (vec)(0.0f);
         for (int d = 0; d < HEAD_DIM; d++) {
             vec q[NV];
@@ -197,15 +229,15 @@ static inline void score_whole(const __global storage *k, clattn_i64 stride, con
 }
 
 /* The keys begin..end-1 of a block for vector j alone, SINGLE_MR keys at a time; some rows' range may end there. */
-static inline void score_vector(const __global storage *k, clattn_i64 stride, const attn_head *head,
-                                const query_tile *tile, const key_block *block, int j, int begin, int end,
-                                const float *qt, float *p, vec *top) /* (NV) */ {
-    float converted[CONVERT ? SINGLE_MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
+static inline void score_vector(const key_source *source, const attn_head *head, const query_tile *tile,
+                                const key_block *block, int j, int begin, int end, const float *qt, float *p,
+                                vec *top) /* (NV) */ {
+    float converted[CONVERT && !KEEP_BLOCK ? SINGLE_MR * KEY_STRIDE : 1] __attribute__((aligned(64)));
     vec highest = top[j];
     for (int c = begin; c < end; c += SINGLE_MR) {
         key_row rows[SINGLE_MR];
         vec s[SINGLE_MR];
-        set_key_rows(k, stride, block, c, end, SINGLE_MR, converted, rows);
+        set_key_rows(source, block, c, end, SINGLE_MR, converted, rows);
         UNROLL for (int i = 0; i < SINGLE_MR; i++) s[i] = (vec)(0.0f);
         for (int d = 0; d < HEAD_DIM; d++) {
             const vec q = VEC_AT(qt + (j * QUERY_ROWS + d) * VW);
@@ -234,19 +266,18 @@ static inline int2 whole_keys(const query_tile *tile, const key_block *block) {
 }
 
 /* All vectors at once, or, where they differ in their keys or some have no rows, one after the other. */
-static inline void score_block(const __global storage *k, clattn_i64 stride, const attn_head *head,
-                               const query_tile *tile, const key_block *block,
-                               const float *qt, /* (NV, QUERY_ROWS, VW) */
-                               float *p,        /* (NV, KEY_ROWS, VW) */
+static inline void score_block(const key_source *source, const attn_head *head, const query_tile *tile,
+                               const key_block *block, const float *qt, /* (NV, QUERY_ROWS, VW) */
+                               float *p,                                /* (NV, KEY_ROWS, VW) */
                                vec *top) /* (NV) */ {
     const int2 whole = whole_keys(tile, block);
     UNROLL for (int j = 0; j < NV; j++) top[j] = (vec)(-INFINITY);
     for (int behind = 0; behind < 2; behind++) { /* what lies before the whole keys, then they, and what lies behind */
-        if (behind && whole.x < whole.y) score_whole(k, stride, head, tile, block, whole.x, whole.y, qt, p, top);
+        if (behind && whole.x < whole.y) score_whole(source, head, tile, block, whole.x, whole.y, qt, p, top);
         if (behind ? whole.y == block->count : whole.x == 0) continue;
         for (int j = 0; j < tile->vectors; j++) {
             const int2 run = keys_of_rows(tile, block, j * VW, VW);
-            score_vector(k, stride, head, tile, block, j, behind ? max(run.x, whole.y) : run.x,
+            score_vector(source, head, tile, block, j, behind ? max(run.x, whole.y) : run.x,
                          behind ? run.y : min(run.y, whole.x), qt, p, top);
         }
     }
@@ -283,137 +314,7 @@ static inline void drop_weights(const clattn_attn_args *a, int b, int h, const q
             LANES_AT(p, i / VW, c)[i % VW] *= attn_dropout(a, b, h, tile->row + i, key_at(block, c));
 }
 
-/* ---- pass 4 ------------------------------------------------------------------------------------------------------ */
-
-/* Where the rows of V of one block are read: at row c, from the first column of a value tile on. */
-typedef struct value_source {
-    const __global storage *v; /* (Sk, Dv) of this head */
-    clattn_i64 stride;
-    int column;
-    const float *copied; /* (BLOCK_KV, TILE_COLUMNS), with COPY_VALUE */
-} value_source;
-
-static inline value_row value_row_of(const value_source *source, const key_block *block, int c) {
-#if COPY_VALUE
-    return source->copied + c * TILE_COLUMNS;
-#else
-    return source->v + key_at(block, c) * source->stride + source->column;
-#endif
-}
-
-/* Copies the block's rows as floats, with zeros behind the last column. */
-static inline void copy_values(const value_source *source, const key_block *block, float *copied) {
-    const int columns = min(TILE_COLUMNS, VALUE_DIM - source->column);
-    for (int c = 0; c < block->count; c++) {
-        const __global storage *from = source->v + key_at(block, c) * source->stride + source->column;
-        float *to = copied + c * TILE_COLUMNS;
-        int d = 0;
-        for (; d + VW <= columns; d += VW) VEC_AT(to + d) = load_lanes(from + d);
-        for (; d < TILE_COLUMNS; d++) to[d] = d < columns ? load1(from + d) : 0.0f;
-    }
-}
-
-/* Whether V holds an infinity or NaN, which a weight of 0 does not silence, at a key that some row must not see. */
-static inline bool is_poisoned(const value_source *source, const key_block *block) {
-    vec sums[NC];
-    half_vec tail = (half_vec)(0.0f);
-    UNROLL for (int j = 0; j < NC; j++) sums[j] = (vec)(0.0f);
-    for (int c = 0; c < block->count; c++) {
-        if (!block->masked && !block->parted && c == block->common.x) c = block->common.y;
-        if (c == block->count) break;
-        const value_row row = value_row_of(source, block, c);
-        UNROLL for (int j = 0; j < NC; j++) sums[j] = muladd(LOAD(row + j * VW), (vec)(0.0f), sums[j]);
-        if (HALF_TAIL) tail = muladd(HALF_LOAD(row + NC * VW), (half_vec)(0.0f), tail);
-    }
-    UNROLL for (int j = 1; j < NC; j++) sums[0] += sums[j];
-    return any(sums[0] != sums[0]) || any(tail != tail);
-}
-
-/* acc = acc * rescale + P^T x V for all rows of the tile; fresh: there are no sums before these. */
-static inline void add_values(const value_source *source, const query_tile *tile, const key_block *block, bool fresh,
-                              const float *p, const float *rescale, float *acc) /* (BLOCK_Q, ACC_COLUMNS) */ {
-    for (int r = 0; r < tile->rows; r += MV) {
-        const int2 run = keys_of_rows(tile, block, r, MV);
-        const float *weights = LANES_AT(p, r / VW, 0) + r % VW;
-        vec o[MV][NC];
-        half_vec tail[MV]; /* with HALF_TAIL */
-        UNROLL for (int i = 0; i < MV; i++) {
-            float *from = acc + (r + i) * ACC_COLUMNS;
-            if (HALF_TAIL && fresh) VEC_AT(from + NC * VW) = (vec)(0.0f);
-            UNROLL for (int j = 0; j < NC; j++) o[i][j] = fresh ? (vec)(0.0f) : VEC_AT(from + j * VW) * rescale[r + i];
-            if (HALF_TAIL) tail[i] = HALF_VEC_AT(from + NC * VW) * rescale[r + i];
-        }
-        for (int c = run.x; c < run.y; c++) {
-            const value_row row = value_row_of(source, block, c);
-            vec x[NC];
-            UNROLL for (int j = 0; j < NC; j++) x[j] = LOAD(row + j * VW);
-            const half_vec y = HALF_TAIL ? HALF_LOAD(row + NC * VW) : (half_vec)(0.0f);
-            UNROLL for (int i = 0; i < MV; i++) {
-                const float weight = weights[c * VW + i];
-                UNROLL for (int j = 0; j < NC; j++) o[i][j] = muladd((vec)(weight), x[j], o[i][j]);
-                if (HALF_TAIL) tail[i] = muladd((half_vec)(weight), y, tail[i]);
-            }
-        }
-        UNROLL for (int i = 0; i < MV; i++) {
-            float *to = acc + (r + i) * ACC_COLUMNS;
-            UNROLL for (int j = 0; j < NC; j++) VEC_AT(to + j * VW) = o[i][j];
-            if (HALF_TAIL) HALF_VEC_AT(to + NC * VW) = tail[i];
-        }
-    }
-}
-
-/* The same, one row at a time, without the keys that the row must not attend to. */
-static inline void add_allowed_values(const value_source *source, const attn_head *head, const query_tile *tile,
-                                      const key_block *block, bool fresh, const float *p, const float *rescale,
-                                      float *acc) {
-    for (int r = 0; r < tile->rows; r++) {
-        const int2 range = attn_range(head, tile->row + r);
-        float *o = acc + r * ACC_COLUMNS;
-        for (int d = 0; d < ACC_COLUMNS; d += VW) VEC_AT(o + d) = fresh ? (vec)(0.0f) : VEC_AT(o + d) * rescale[r];
-        for (int c = 0; c < block->count; c++) {
-            if (!attn_allowed(head, range, tile->row + r, key_at(block, c))) continue;
-            const value_row row = value_row_of(source, block, c);
-            const float weight = LANES_AT(p, r / VW, c)[r % VW];
-            for (int d = 0; d < NC * VW; d += VW) VEC_AT(o + d) = muladd((vec)(weight), LOAD(row + d), VEC_AT(o + d));
-            if (HALF_TAIL)
-                HALF_VEC_AT(o + NC * VW) =
-                    muladd((half_vec)(weight), HALF_LOAD(row + NC * VW), HALF_VEC_AT(o + NC * VW));
-        }
-    }
-}
-
-/* First column of value tile t. The last tile of whole vectors moves back to end with V; a copied one is padded. */
-static inline int tile_column(int t) {
-    return COPY_VALUE ? t * TILE_COLUMNS : min(t * TILE_COLUMNS, VALUE_DIM - TILE_COLUMNS);
-}
-
-static inline void add_block(const __global storage *v, clattn_i64 stride, const attn_head *head,
-                             const query_tile *tile, const key_block *block, bool fresh, bool careful, const float *p,
-                             const float *rescale, float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
-    float copied[COPY_VALUE ? BLOCK_KV * TILE_COLUMNS : 1] __attribute__((aligned(64)));
-    for (int t = 0; t < VALUE_TILES; t++) {
-        const value_source source = {v, stride, tile_column(t), copied};
-        float *tile_acc = acc + t * BLOCK_Q * ACC_COLUMNS;
-        if (COPY_VALUE) copy_values(&source, block, copied);
-        if (careful && block->partial && is_poisoned(&source, block))
-            add_allowed_values(&source, head, tile, block, fresh, p, rescale, tile_acc);
-        else
-            add_values(&source, tile, block, fresh, p, rescale, tile_acc);
-    }
-}
-
-/* Whether a sum became an infinity or NaN. */
-static inline bool is_spoiled(const query_tile *tile, const float *acc) /* (VALUE_TILES, BLOCK_Q, ACC_COLUMNS) */ {
-    vec sums[MV];
-    UNROLL for (int i = 0; i < MV; i++) sums[i] = (vec)(0.0f);
-    for (int t = 0; t < VALUE_TILES; t++)
-        for (int r = 0; r < tile->rows; r += MV) UNROLL for (int i = 0; i < MV; i++) {
-                const float *from = acc + (t * BLOCK_Q + r + i) * ACC_COLUMNS;
-                for (int d = 0; d < ACC_COLUMNS; d += VW) sums[i] = muladd(VEC_AT(from + d), (vec)(0.0f), sums[i]);
-            }
-    UNROLL for (int i = 1; i < MV; i++) sums[0] += sums[i];
-    return any(sums[0] != sums[0]);
-}
+#include "inc/value_tiles.clh"
 
 /* ---- pass 5 ------------------------------------------------------------------------------------------------------ */
 
@@ -463,7 +364,9 @@ static inline void write_output(const query_tile *tile, const float *acc, const 
     }
 }
 
-/* What a work-group carries of one head from block to block. */
+/* ---- the work-group ---------------------------------------------------------------------------------------------- */
+
+/* What a work-group carries of a tile of one head from block to block. */
 typedef struct head_rows {
     float qt[NV * QUERY_ROWS * VW] __attribute__((aligned(64)));                 /* Q^T */
     float acc[VALUE_TILES * BLOCK_Q * ACC_COLUMNS] __attribute__((aligned(64))); /* sums of weight * value */
@@ -472,6 +375,15 @@ typedef struct head_rows {
     float first_m; /* what the maximum starts with: a sink's score, or -inf */
     bool open;     /* not done yet */
 } head_rows;
+
+/* A tile of rows, of all heads of the work-group. */
+typedef struct row_tile {
+    query_tile query;
+    int2 range;   /* (begin, end) of its keys */
+    bool partial; /* some block was */
+    bool fresh;   /* nothing is in the sums yet */
+    head_rows heads[HEADS];
+} row_tile;
 
 static inline void open_rows(head_rows *rows) {
     UNROLL for (int j = 0; j < NV; j++) {
@@ -484,6 +396,18 @@ static inline void clear_output(head_rows *rows) {
     for (int i = 0; i < VALUE_TILES * BLOCK_Q * ACC_COLUMNS; i += VW) VEC_AT(rows->acc + i) = (vec)(0.0f);
 }
 
+/* The keys first..end-1. */
+static inline void keep_block(const head_rows *rows, clattn_i64 key_stride, clattn_i64 value_stride, int first, int end,
+                              kept_block *kept) {
+    kept->first = first;
+    for (int c = 0; c < end - first; c++) {
+        convert_key(rows->key + (first + c) * key_stride, kept->keys + c * KEY_STRIDE);
+        for (int t = 0; t < VALUE_TILES; t++)
+            copy_value(rows->value + (first + c) * value_stride + tile_column(t),
+                       min(TILE_COLUMNS, VALUE_DIM - tile_column(t)), kept->values + (t * BLOCK_KV + c) * TILE_COLUMNS);
+    }
+}
+
 /* Heads first_head..first_head+heads-1; heads is 1 where HEADS is. */
 BODY attn_cpu_body(int group, int groups, int first_head, int heads, int b, const clattn_attn_args *a,
                    const __global storage *query, const __global storage *key, const __global storage *value,
@@ -491,7 +415,9 @@ BODY attn_cpu_body(int group, int groups, int first_head, int heads, int b, cons
                    const __global int *lengths, const __global float *alibi, const __global float *sinks,
                    __global float *lse, const __global int *prefix, const __global int *query_documents,
                    const __global int *key_documents) {
-    head_rows all[HEADS];
+    row_tile all[TILES];
+    kept_block kept;
+    kept.first = 0;
     float p[NV * KEY_ROWS * VW] __attribute__((aligned(64))); /* scores, then weights */
     float bias[HEADS > 1 && MASK_FLOAT ? NV * KEY_ROWS * VW : 1] __attribute__((aligned(64)));
     float factors[BLOCK_Q] __attribute__((aligned(64))); /* rescale, at last 1 / l */
@@ -499,31 +425,40 @@ BODY attn_cpu_body(int group, int groups, int first_head, int heads, int b, cons
     vec top[NV]; /* the block's greatest scores */
 
     attn_head head; /* what all heads share; its slope is that of the one at work */
-    query_tile tile;
     key_block block;
     attn_head_set(&head, a, b, first_head, mask, padding, lengths, alibi);
     attn_head_set_features(&head, a, b, prefix, query_documents, key_documents);
     /* The last causal tile has the most keys: longest first, so that all cores end at the same time. */
-    const int first_row = BLOCK_Q * (CAUSAL ? groups - 1 - group : group);
+    const int first_row = TILES * BLOCK_Q * (CAUSAL ? groups - 1 - group : group);
     if (VARLEN && first_row >= a->query_len) return;
-    query_tile_set(&tile, a, &head, first_row);
-    for (int n = 0; n < heads; n++) {
-        const int h = first_head + n, kv_head = h / (a->query_heads / a->kv_heads);
-        head_rows *rows = &all[n];
-        rows->key = key + (a->key.offset + b * a->key.batch + kv_head * a->key.head);
-        rows->value = value + (a->value.offset + b * a->value.batch + kv_head * a->value.head);
-        rows->first_m = SINKS ? sinks[a->sinks_offset + h] * tile.exponent_of_term : -INFINITY;
-        rows->open = true;
-        load_query(query + (a->query.offset + b * a->query.batch + h * a->query.head + tile.row * a->query.row),
-                   a->query.row, &tile, rows->qt);
+    const int tiles = TILES > 1 ? min(TILES, (a->query_len - first_row + BLOCK_Q - 1) / BLOCK_Q) : 1;
+    int2 range; /* of all tiles */
+    for (int t = 0; t < tiles; t++) {
+        const query_tile *tile = &all[t].query;
+        query_tile_set(&all[t].query, a, &head, first_row + t * BLOCK_Q);
+        all[t].range = (int2)(attn_range(&head, tile->row).x, attn_range(&head, tile->row + tile->rows - 1).y);
+        range = (int2)(t == 0 ? all[t].range.x : range.x, all[t].range.y);
+        for (int n = 0; n < heads; n++) {
+            const int h = first_head + n, kv_head = h / (a->query_heads / a->kv_heads);
+            head_rows *rows = &all[t].heads[n];
+            rows->key = key + (a->key.offset + b * a->key.batch + kv_head * a->key.head);
+            rows->value = value + (a->value.offset + b * a->value.batch + kv_head * a->value.head);
+            rows->first_m = SINKS ? sinks[a->sinks_offset + h] * tile->exponent_of_term : -INFINITY;
+            rows->open = true;
+            load_query(query + (a->query.offset + b * a->query.batch + h * a->query.head + tile->row * a->query.row),
+                       a->query.row, tile, rows->qt);
+        }
     }
 
-    const int2 range = (int2)(attn_range(&head, tile.row).x, attn_range(&head, tile.row + tile.rows - 1).y);
     for (bool careful = false, done = false; !done; careful = true) {
-        for (int n = 0; n < heads; n++)
-            if (all[n].open) open_rows(&all[n]);
+        for (int t = 0; t < tiles; t++) {
+            all[t].partial = false;
+            all[t].fresh = true;
+            for (int n = 0; n < heads; n++)
+                if (all[t].heads[n].open) open_rows(&all[t].heads[n]);
+        }
 
-        bool always = !ALWAYS_KEYS, partial = false, fresh = true;
+        bool always = !ALWAYS_KEYS;
         int at = range.x, end = range.y;
         while (at < end || !always) {
             if (at >= end) {
@@ -532,40 +467,59 @@ BODY attn_cpu_body(int group, int groups, int first_head, int heads, int b, cons
                 end = head.kv_len;
                 continue;
             }
-            const int block_end = at + min(end - at, BLOCK_KV - at % BLOCK_KV);
-            /* The mask of one head may lie where its scores will be. */
-            key_block_set(&block, &head, &tile, at, block_end, ALWAYS_KEYS && always, list, bits, HEADS > 1 ? bias : p);
+            const int block_first = at, block_end = at + min(end - at, BLOCK_KV - at % BLOCK_KV);
+            bool is_kept = !KEEP_BLOCK;
             at = block_end;
-            if (block.count == 0) continue;
-            partial |= block.partial;
-            for (int n = 0; n < heads; n++) {
-                head_rows *rows = &all[n];
-                if (!rows->open) continue;
-                if (HEADS > 1 && ALIBI) head.slope = alibi[a->alibi_offset + first_head + n];
-                score_block(rows->key, a->key.row, &head, &tile, &block, rows->qt, p, top);
-                weigh_block(&head, &tile, &block, top, p, rows->m, rows->l, factors);
-                if (DROPOUT) drop_weights(a, b, first_head + n, &tile, &block, p);
-                add_block(rows->value, a->value.row, &head, &tile, &block, fresh, careful, p, factors, rows->acc);
+            for (int t = 0; t < tiles; t++) {
+                row_tile *tile = &all[t];
+                const bool all_keys = TILES == 1 || (ALWAYS_KEYS && always);
+                const int first = all_keys ? block_first : max(block_first, tile->range.x);
+                const int last = all_keys ? block_end : min(block_end, tile->range.y);
+                if (first >= last || (KEEP_BLOCK && !tile->heads[0].open)) continue;
+                /* The mask of one head may lie where its scores will be. */
+                key_block_set(&block, &head, &tile->query, first, last, ALWAYS_KEYS && always, list, bits,
+                              HEADS > 1 ? bias : p);
+                if (block.count == 0) continue;
+                tile->partial |= block.partial;
+                if (!is_kept) keep_block(&tile->heads[0], a->key.row, a->value.row, block_first, block_end, &kept);
+                is_kept = true;
+                for (int n = 0; n < heads; n++) {
+                    head_rows *rows = &tile->heads[n];
+                    if (!rows->open) continue;
+                    const key_source keys = {rows->key, a->key.row, &kept};
+                    if (HEADS > 1 && ALIBI) head.slope = alibi[a->alibi_offset + first_head + n];
+                    score_block(&keys, &head, &tile->query, &block, rows->qt, p, top);
+                    weigh_block(&head, &tile->query, &block, top, p, rows->m, rows->l, factors);
+                    if (DROPOUT) drop_weights(a, b, first_head + n, &tile->query, &block, p);
+                    add_block(rows->value, a->value.row, &kept, &head, &tile->query, &block, tile->fresh, careful, p,
+                              factors, rows->acc);
+                }
+                tile->fresh = false;
             }
-            fresh = false;
         }
         done = true;
-        for (int n = 0; n < heads && fresh; n++) clear_output(&all[n]);
-        for (int n = 0; n < heads; n++) {
-            all[n].open = all[n].open && !careful && partial && is_spoiled(&tile, all[n].acc);
-            done = done && !all[n].open;
-        }
+        for (int t = 0; t < tiles; t++)
+            for (int n = 0; n < heads; n++) {
+                head_rows *rows = &all[t].heads[n];
+                if (!rows->open) continue;
+                if (all[t].fresh) clear_output(rows);
+                rows->open = !careful && all[t].partial && is_spoiled(&all[t].query, rows->acc);
+                done = done && !rows->open;
+            }
     }
 
-    for (int n = 0; n < heads; n++) {
-        const int h = first_head + n;
-        const head_rows *rows = &all[n];
-        close_rows(&head, &tile, rows->first_m, rows->m, rows->l, factors,
-                   lse + (a->lse_offset + b * a->lse_batch + h * a->lse_head + tile.row));
-        write_output(&tile, rows->acc, factors,
-                     output + (a->output.offset + b * a->output.batch + h * a->output.head + tile.row * a->output.row),
-                     a->output.row);
-    }
+    for (int t = 0; t < tiles; t++)
+        for (int n = 0; n < heads; n++) {
+            const int h = first_head + n;
+            const query_tile *tile = &all[t].query;
+            const head_rows *rows = &all[t].heads[n];
+            close_rows(&head, tile, rows->first_m, rows->m, rows->l, factors,
+                       lse + (a->lse_offset + b * a->lse_batch + h * a->lse_head + tile->row));
+            write_output(tile, rows->acc, factors,
+                         output +
+                             (a->output.offset + b * a->output.batch + h * a->output.head + tile->row * a->output.row),
+                         a->output.row);
+        }
 }
 
 __kernel __attribute__((reqd_work_group_size(1, 1, 1))) void attn_cpu(ATTN_ALL_PARAMETERS(all)) {

@@ -15,6 +15,7 @@ typedef struct tile {
     int rows;    /* MV */
     bool half;   /* HALF_TAIL */
     int heads;   /* HEADS */
+    int tiles;   /* TILES */
 } tile;
 
 /* Score tiles. 32 registers of 16 lanes hold up to 24 sums, 16 registers of fewer lanes 12. One block length per width,
@@ -34,19 +35,23 @@ enum {
     NARROW_HEAD = 48,
     PRIVATE_FLOATS = 64 * 1024, /* of one work-item, which lie on the stack of a driver's thread */
     MOST_HEADS = 8,             /* of a work-group */
+    MOST_TILES = 4,             /* of a work-group */
     UNIT_GROUPS = 8,            /* work-groups that each compute unit gets at least: some end sooner than others */
 };
 
-static int forced_width, forced_heads;
+static int forced_width, forced_heads, forced_tiles;
 
 void clattn__attn_cpu_force_width(int lanes) { forced_width = lanes; }
 void clattn__attn_cpu_force_heads(int heads) { forced_heads = heads; }
+void clattn__attn_cpu_force_tiles(int tiles) { forced_tiles = tiles; }
 
 static int lanes_of(const clattn__caps *caps) {
     if (forced_width) return forced_width;
     if (caps->vector_width >= 16) return 16;
     return caps->vector_width >= 8 ? 8 : 4;
 }
+
+static bool converts(const clattn__attn_problem *problem) { return problem->dtype != CLATTN_F32; }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -112,18 +117,35 @@ static int choose_heads(const clattn__attn_problem *problem, const clattn__caps 
     return best;
 }
 
+/* How many tiles of rows a work-group takes through a block of keys that it converts: as choose_heads. */
+static int choose_tiles(const clattn__attn_problem *problem, const clattn__caps *caps, int64_t block_q, int64_t block) {
+    const int64_t rows = problem->head_dim + problem->value_dim, cores = compute_units(caps);
+    const int64_t tiles = ceil_div(problem->query_len, block_q), sequences = problem->batch * problem->query_heads;
+    int best = 1;
+    if (!converts(problem)) return 1;
+    if (forced_tiles) return forced_tiles;
+    for (int n = 2; n <= MOST_TILES; n++) {
+        const int64_t groups = ceil_div(tiles, n) * sequences, floats = n * block_q * rows + block * (block_q + rows);
+        if (floats <= PRIVATE_FLOATS && groups >= UNIT_GROUPS * cores &&
+            ceil_div(groups, cores) * n <= ceil_div(tiles * sequences, cores))
+            best = n;
+    }
+    return best;
+}
+
 /* The value tile and the number of heads that go with a score tile. */
 static tile tile_of(const clattn__params *params, const clattn__attn_problem *problem, const clattn__caps *caps) {
     const int lanes = params->value[0];
-    tile chosen = {lanes, params->value[1], params->value[2], params->value[3], 1, 8, false, 1};
+    tile chosen = {lanes, params->value[1], params->value[2], params->value[3], 1, 8, false, 1, 1};
     const int sums = lanes == 16 ? 24 : 12, most = sums / 4;
     const int whole = (int)(problem->value_dim / lanes), rest = (int)(problem->value_dim % lanes);
-    const bool copied = problem->dtype != CLATTN_F32 || whole == 0;
+    const bool copied = converts(problem) || whole == 0;
     chosen.half = !copied && rest == lanes / 2 && whole < most;
     const int fitting = copied || whole > most ? most : whole; /* only a copied V is padded */
     chosen.columns = chosen.half ? whole : choose_columns(ceil_div(problem->value_dim, lanes), fitting);
     while (chosen.rows > lanes || chosen.rows * (chosen.columns + chosen.half) > sums) chosen.rows /= 2;
     chosen.heads = choose_heads(problem, caps, (int64_t)lanes * chosen.vectors, chosen.block);
+    if (chosen.heads == 1) chosen.tiles = choose_tiles(problem, caps, (int64_t)lanes * chosen.vectors, chosen.block);
     return chosen;
 }
 
@@ -149,6 +171,7 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     clattn__options_int(&options, "MV", t.rows);
     clattn__options_int(&options, "HALF_TAIL", t.half);
     clattn__options_int(&options, "HEADS", t.heads);
+    clattn__options_int(&options, "TILES", t.tiles);
     clattn_status status = clattn__program_get(kernel->programs, "attn_cpu.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
         status = clattn__kernel_create(kernel->programs, kernel->program, "attn_cpu", &kernel->kernel);
@@ -157,19 +180,22 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     kernel->block_q = t.lanes * t.vectors;
     kernel->block_kv = t.block;
     kernel->block_heads = t.heads;
+    kernel->block_tiles = t.tiles;
     kernel->local_items[0] = kernel->local_items[1] = kernel->local_items[2] = 1;
     snprintf(kernel->tiles, sizeof kernel->tiles, "%d query rows x %d keys, %d lanes, value tiles of %d columns",
              kernel->block_q, t.block, t.lanes, t.lanes * t.columns + (t.half ? t.lanes / 2 : 0));
     const size_t used = strlen(kernel->tiles);
     if (t.heads > 1)
         snprintf(kernel->tiles + used, sizeof kernel->tiles - used, ", %d heads for each reading of the mask", t.heads);
+    if (t.tiles > 1)
+        snprintf(kernel->tiles + used, sizeof kernel->tiles - used, ", %d tiles of rows for each conversion", t.tiles);
     return CLATTN_OK;
 }
 
 static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
     const clattn_attn_args *args = &call->args;
     clattn__launch launch = {.kernel = kernel->kernel, .dims = 3, .local = {1, 1, 1}};
-    launch.global[0] = (size_t)ceil_div(args->query_len, kernel->block_q);
+    launch.global[0] = (size_t)ceil_div(args->query_len, kernel->block_q * kernel->block_tiles);
     launch.global[1] = (size_t)ceil_div(args->query_heads, kernel->block_heads);
     launch.global[2] = (size_t)args->batch;
     clattn_status status = clattn__attn_set_args(kernel, call);

@@ -8,5 +8,7 @@
 void clattn__attn_cpu_force_width(int lanes);
 /* Likewise: work-groups do so many heads where these share a mask. */
 void clattn__attn_cpu_force_heads(int heads);
+/* Likewise: work-groups do so many tiles of rows where keys and values are of 16 bits. */
+void clattn__attn_cpu_force_tiles(int tiles);
 
 #endif

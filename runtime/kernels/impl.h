@@ -111,6 +111,7 @@ typedef struct clattn__attn_kernel {
     clattn__program *program; /* its key names the variant; NULL for the host kernel */
     int block_q, block_kv;    /* tile sizes; verification tries lengths around them */
     int block_heads;          /* attn_cpu: query heads of a work-group */
+    int block_tiles;          /* attn_cpu: tiles of block_q rows of a work-group */
     size_t local_items[3];    /* work-group shape */
     cl_kernel merge;          /* of partial results, where there are any */
     clattn__buffer scratch;   /* for them */
