@@ -191,15 +191,23 @@ static inline void soften(mma_context *x, tile_rows *rows, mma_c s[QT][KEY_TILES
             }
         }
         mma_converge();
+        float2 total[MMA_SLOTS]; /* neighbours have one row: two at a time, where there are instructions for it */
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) total[slot] = (float2)(rows->total[t][slot], 0.0f);
         MMA_UNROLL
         for (int n = 0; n < KEY_TILES; n++) {
             MMA_UNROLL
-            for (int i = 0; i < MMA_VALUES; i++) {
-                const float weight = mma_exp2(fma(s[t][n].v[i], to_log2, -base[mma_slot(i)]));
-                s[t][n].v[i] = weight;
-                rows->total[t][mma_slot(i)] += weight;
+            for (int i = 0; i < MMA_VALUES; i += 2) {
+                const int slot = mma_slot(i);
+                const float2 power =
+                    fma((float2)(s[t][n].v[i], s[t][n].v[i + 1]), (float2)(to_log2), (float2)(-base[slot]));
+                s[t][n].v[i] = mma_exp2(power.x);
+                s[t][n].v[i + 1] = mma_exp2(power.y);
+                total[slot] += (float2)(s[t][n].v[i], s[t][n].v[i + 1]);
             }
         }
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) rows->total[t][slot] = total[slot].x + total[slot].y;
     }
 }
 

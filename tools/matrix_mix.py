@@ -4,7 +4,8 @@ for.
 A hot loop is one with multiply-adds of its own, at least a fourth of what any other has; loops inside it are not part
 of it (reading cell by cell, where rows are not aligned). Around matrix instructions it is the smallest loop that holds
 as many of them as any, which is one block of keys. Code in it that a branch skips and that neither moves data nor
-computes exponentials is not counted: masks, which full blocks skip, and the change of scale when a maximum grew.
+computes exponentials is not counted: masks, which full blocks skip, and the change of scale when a maximum grew. Nor
+are loops there that move single elements: rows that are not aligned.
 """
 import collections
 import re
@@ -123,6 +124,14 @@ def own_places(loops):
     return own
 
 
+ELEMENT = {"nvidia": r"\.[US]16\b", "amd": r"_(u?short|[ubi]16)\b", "intel": ""}  # Intel's: loops are never unrolled
+
+
+def by_element(rows, kinds, family):
+    """Does code move data by 16 bits at a time, and no other way?"""
+    return all(re.search(ELEMENT[family], name) for (name, _), kind in zip(rows, kinds) if kind in ("local", "global"))
+
+
 def hot(code, loops, skips, family):
     """The instructions of the hot loops, with their kinds."""
     kind = LINES[family][4]
@@ -140,8 +149,10 @@ def hot(code, loops, skips, family):
         chosen = [places for places in own if count(places, "fma") >= max(4, most / 4)]
     places = {n for loop in chosen for n in loop}
     for first, last in skips:
-        skipped = set(range(first, last + 1))
-        if skipped <= places and last - first > 8 and not MOVES & set(kinds[first:last + 1]):
+        skipped, found = set(range(first, last + 1)), set(kinds[first:last + 1])
+        slow = any(first <= a and b <= last for a, b in loops) and not found & {"matrix", "special"} and \
+            by_element(code[first:last + 1], kinds[first:last + 1], family)
+        if skipped <= places and (slow or last - first > 8 and not MOVES & found):
             places -= skipped
     return [(code[n], kinds[n]) for n in sorted(places)]
 

@@ -9,8 +9,8 @@ from matrix_mix import KINDS, bandwidth_share, peak_share
 HOW = """Causal kernels, counted in the vendor's disassembly (AMD: the compiler's assembly). A hot loop is one
 with many multiply-adds of its own; loops inside it are not counted with it. In kernels with matrix instructions it is
 the smallest that holds most of them. Code that a branch skips, and that neither moves data nor computes exponentials,
-is left out: masks and changes of scale. *Waves* is how many fit on one scheduler (SIMD, vector engine), by registers,
-local memory and the chip's own limit.
+is left out: masks and changes of scale; and so are loops there that move single elements, for rows not aligned.
+*Waves* is how many fit on one scheduler (SIMD, vector engine), by registers, local memory and the chip's own limit.
 
 *At most* is arithmetic, no measurement and no forecast: the share of the chip's peak that these instructions leave room
 for when waves overlap perfectly, caches never miss and local memory answers at once. For attn_decode it is the share of
