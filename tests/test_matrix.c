@@ -1,9 +1,11 @@
 /* attn_matrix and gemm_matrix on emulated engines: every layout, both 16-bit types, both ways in which emulated lanes
  * meet, and mistakes planted in them, all of which verification has to catch. */
 #define _DEFAULT_SOURCE
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -415,11 +417,54 @@ static void test_refusals(void) {
     clattn_context_destroy(&context);
 }
 
+/* Keys that reach over 4 GB, in memory of which next to nothing is touched: each row has a page of its own. */
+static void test_far_rows(void) {
+    enum { KEYS = 2065, ROWS = 3, D = 16 };
+    const int64_t far = 1 << 20; /* elements from row to row */
+    const size_t bytes = (size_t)KEYS * (size_t)far * sizeof(uint16_t);
+    static uint16_t query[ROWS * D], got[ROWS * D], want[ROWS * D];
+    static float got_float[ROWS * D], want_float[ROWS * D], tolerance[ROWS * D];
+    clattn_context *context = context_with("wmma11", false, NULL);
+    REQUIRE(context != NULL, "no context");
+    clattn_device_info device;
+    clattn_context_device(context, &device);
+    uint16_t *keys = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (keys == MAP_FAILED || !device.unified_memory || device.max_allocation < bytes) {
+        clattn_test_skip("no tensor of 4 GB on this machine or device");
+    } else {
+        clattn_random random = {7};
+        for (int64_t i = 0; i < KEYS * D; i++)
+            keys[i / D * far + i % D] = clattn__float_to_half((float)(i < D ? 3 : clattn_random_normal(&random)));
+        for (int i = 0; i < ROWS * D; i++) query[i] = clattn__float_to_half((float)clattn_random_normal(&random));
+        clattn_attention *plan = NULL;
+        clattn_attention_desc d;
+        clattn_attention_desc_init(&d);
+        d.batch = 1, d.query_heads = 1, d.query_len = ROWS, d.kv_len = KEYS, d.head_dim = D, d.dtype = CLATTN_F16;
+        d.kernel = "attn_matrix";
+        clattn_attention_io io = {.query = clattn_host(query, CLATTN_F16, 4, 1, 1, ROWS, D),
+                                  .key = clattn_host(keys, CLATTN_F16, 4, 1, 1, KEYS, D),
+                                  .output = clattn_host(want, CLATTN_F16, 4, 1, 1, ROWS, D)};
+        io.key.stride[0] = io.key.stride[1] = io.key.stride[2] = far, io.key.stride[3] = 1;
+        io.value = io.key;
+        CHECK(clattn_reference_attention(&d, &io, tolerance) == CLATTN_OK, "%s", clattn_last_error());
+        io.output.data = got;
+        CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s", clattn_last_error());
+        CHECK(plan && clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+        for (int i = 0; i < ROWS * D; i++) {
+            got_float[i] = clattn__half_to_float(got[i]), want_float[i] = clattn__half_to_float(want[i]);
+            tolerance[i] += 0x1p-10f * fabsf(want_float[i]); /* both are rounded */
+        }
+        clattn_check_close(got_float, want_float, tolerance, 0, ROWS * D, "rows far apart");
+        clattn_attention_destroy(&plan);
+    }
+    if (keys != MAP_FAILED) munmap(keys, bytes);
+    clattn_context_destroy(&context);
+}
+
 static const clattn_test matrix_tests[] = {
-    {"layouts", test_layouts},     {"products", test_products},
-    {"probes", test_probes},       {"features", test_features},
-    {"subgroups", test_subgroups}, {"mistakes", test_mistakes},
-    {"refusals", test_refusals},   {NULL, NULL},
+    {"layouts", test_layouts},   {"products", test_products},   {"probes", test_probes},
+    {"features", test_features}, {"subgroups", test_subgroups}, {"mistakes", test_mistakes},
+    {"refusals", test_refusals}, {"far_rows", test_far_rows},   {NULL, NULL},
 };
 
 int main(int argc, char **argv) {
