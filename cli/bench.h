@@ -72,9 +72,13 @@ typedef struct bench_kind {
 extern const bench_kind bench_attention, bench_layer, bench_gemm, bench_decode, bench_model;
 extern const bench_kind bench_first_run, bench_warm_start; /* bench_startup.c; shape: "attention 1,8,8,1024,1024,64" */
 
-/* bench_case.c: opens, runs once, compares with the reference, and only then measures. EXIT_GOOD, EXIT_WRONG when the
- * output differs (the result then has the error and no times), or another code with the message printed. */
-int bench_run(bench_case *c, clattn_context *context, const bench_settings *settings);
+/* bench_case.c: what the kind's open and close do, and nothing where it takes time in another way; close also what open
+ * made half. */
+int bench_open(bench_case *c, clattn_context *context, const bench_settings *settings);
+void bench_close(bench_case *c);
+/* What is open: runs once, compares with the reference, and only then measures. EXIT_GOOD, EXIT_WRONG when the output
+ * differs (the result then has the error and no times), or another code with the message printed. */
+int bench_run(bench_case *c, const bench_settings *settings);
 double bench_gflops(const bench_case *c); /* of the median */
 /* Least, median and spread of `runs` times in seconds, which get sorted. */
 void bench_take_times(bench_result *result, double *times, int runs);

@@ -23,13 +23,20 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+/* Of sorted times, between two of them where the share falls there. */
+static double quantile(const double *times, int runs, double share) {
+    const double place = share * (runs - 1);
+    const int i = (int)place;
+    return i + 1 < runs ? times[i] + (place - i) * (times[i + 1] - times[i]) : times[i];
+}
+
 void bench_take_times(bench_result *result, double *times, int runs) {
     qsort(times, (size_t)runs, sizeof *times, ascending);
-    double median = 0.5 * (times[(runs - 1) / 2] + times[runs / 2]);
+    const double median = quantile(times, runs, 0.5);
     result->runs = runs;
     result->min_ms = 1e3 * times[0];
     result->median_ms = 1e3 * median;
-    result->spread = (times[3 * (runs - 1) / 4] - times[(runs - 1) / 4]) / median;
+    result->spread = (quantile(times, runs, 0.75) - quantile(times, runs, 0.25)) / median;
 }
 
 static clattn_status measure(bench_case *c, const bench_settings *settings) {
@@ -51,20 +58,28 @@ static clattn_status measure(bench_case *c, const bench_settings *settings) {
     return CLATTN_OK;
 }
 
-int bench_run(bench_case *c, clattn_context *context, const bench_settings *settings) {
+int bench_open(bench_case *c, clattn_context *context, const bench_settings *settings) {
+    return c->kind->measure ? EXIT_GOOD : c->kind->open(c, context, settings);
+}
+
+void bench_close(bench_case *c) {
+    if (c->kind->measure) return;
+    c->kind->close(c);
+    bench_release(c);
+}
+
+int bench_run(bench_case *c, const bench_settings *settings) {
     clattn_plan_info info;
     bench_result *result = &c->result;
     const char *doing = "running";
-    clattn_status status = CLATTN_OK;
+    int code = EXIT_GOOD;
     memset(result, 0, sizeof *result);
     if (c->kind->measure) {
         int measured = c->kind->measure(c, settings);
         c->timed = measured == EXIT_GOOD;
         return measured;
     }
-    int code = c->kind->open(c, context, settings);
-    if (code != EXIT_GOOD) goto done;
-    status = c->kind->info(c, &info);
+    clattn_status status = c->kind->info(c, &info);
     if (status == CLATTN_OK) {
         snprintf(result->kernels, sizeof result->kernels, "%s", info.kernels);
         result->extra_bytes = info.arena_bytes + info.partial_bytes;
@@ -92,7 +107,5 @@ int bench_run(bench_case *c, clattn_context *context, const bench_settings *sett
     if (status != CLATTN_OK) code = bench_fail(c, status, doing);
 done:
     c->timed = code == EXIT_GOOD;
-    c->kind->close(c);
-    bench_release(c);
     return code;
 }

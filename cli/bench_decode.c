@@ -24,10 +24,16 @@ static bool word(void *user, const char *name, const char *value) {
         d->page_size = page;
         return good;
     }
-    if (value || d->has_storage) return false;
+    if (value) return false;
     d->has_storage = 1;
     d->storage = CLATTN_I8;
     return strcmp(name, clattn_dtype_name(CLATTN_I8)) == 0 || cli_parse_dtype(name, &d->storage);
+}
+
+/* Sizes are what the user wrote: a number of pages that has no 64 bits is the greatest, which the plan refuses. */
+static int64_t pages_for(int64_t batch, int64_t tokens, int64_t page_size) {
+    const int64_t pages = tokens / page_size + (tokens % page_size != 0);
+    return pages > 0 && batch > INT64_MAX / pages ? INT64_MAX : batch * pages;
 }
 
 static bool parse(bench_case *c, const char *text) {
@@ -44,7 +50,7 @@ static bool parse(bench_case *c, const char *text) {
     a->query_len = 1;
     a->kv_len = sizes[3];
     a->head_dim = sizes[4];
-    if (d->layout == CLATTN_KV_PAGED) d->pages = a->batch * ((a->kv_len + d->page_size - 1) / d->page_size);
+    if (d->layout == CLATTN_KV_PAGED) d->pages = pages_for(a->batch, a->kv_len, d->page_size);
     c->flops = cli_problem_flops(&s->problem);
     const clattn_dtype storage = d->has_storage ? d->storage : CLATTN_F32;
     const double row = (double)a->head_dim * (double)clattn_dtype_size(storage) + (storage == CLATTN_I8 ? 4 : 0);
@@ -80,14 +86,14 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     decode_state *s = c->state;
     s->problem.attention.precision = settings->precision;
     clattn_attention_desc attention = s->problem.attention;
-    if (!make_data(&s->data, &attention, settings->seed))
-        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
     attention.kernel = settings->kernel;
     attention.causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
     s->desc.attention = &attention;
     clattn_status status = clattn_kv_cache_create(&s->cache, context, &s->desc);
     s->desc.attention = NULL;
     if (status != CLATTN_OK) return bench_fail(c, status, "planning");
+    if (!make_data(&s->data, &attention, settings->seed))
+        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
     s->key = cli_array_tensor(&s->data.key);
     s->value = cli_array_tensor(&s->data.value);
     s->io.query = cli_array_tensor(&s->data.query);

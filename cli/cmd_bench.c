@@ -141,6 +141,7 @@ typedef struct bench {
     bench_settings settings;
     const char *csv; /* path, "-" or NULL: none */
     bool json, once;
+    bool limited; /* the limits are measured */
     bench_case *cases;
     int count, timed, handed;
     bench_report report;
@@ -241,8 +242,10 @@ static int hand_on(bench *b, int option, const char *value) {
 }
 
 /* Before anything is timed, so that a bad path costs no time. */
-static int check_csv(const bench *b) {
+static int check_reports(const bench *b) {
     char why[512];
+    if (b->once && (b->csv || b->json))
+        return cli_fail(EXIT_USAGE, "--once measures nothing that %s could report", b->csv ? "--csv" : "--json");
     if (!b->csv) return EXIT_GOOD;
     if (strcmp(b->csv, "-") == 0)
         return b->json ? cli_fail(EXIT_USAGE, "--json and --csv - would both write to standard output") : EXIT_GOOD;
@@ -292,11 +295,17 @@ static int measure_limits(clattn_limits *limits, clattn_context *context, double
     return EXIT_GOOD;
 }
 
-/* Reading memory varies within seconds where machines share it, so the limit is taken on both sides of the case. */
+/* Limits are measured once a case is planned: what no kernel takes is told without that wait. Reading memory varies
+ * within seconds where machines share it, so for that the limit is taken on both sides of the case. */
 static int run_case(bench *b, bench_case *c, clattn_context *context) {
     clattn_limits *limits = &b->report.limits;
-    int code = c->read_bytes > 0 ? measure_limits(limits, context, &c->read_gbps) : EXIT_GOOD;
-    if (code == EXIT_GOOD) code = bench_run(c, context, &b->settings);
+    int code = bench_open(c, context, &b->settings);
+    if (code == EXIT_GOOD && (c->read_bytes > 0 || !b->limited)) code = measure_limits(limits, context, &c->read_gbps);
+    if (code == EXIT_GOOD) {
+        b->limited = true;
+        code = bench_run(c, &b->settings);
+    }
+    bench_close(c);
     if (code == EXIT_GOOD && c->read_bytes > 0) code = measure_limits(limits, context, &c->read_gbps);
     b->timed += c->timed;
     return code;
@@ -308,12 +317,11 @@ static int run_once(bench *b, clattn_context *context) {
     for (int i = 0; i < b->count && code == EXIT_GOOD; i++) {
         bench_case *c = &b->cases[i];
         if (c->kind->measure) continue;
-        code = c->kind->open(c, context, &b->settings);
+        code = bench_open(c, context, &b->settings);
         clattn_status status = code == EXIT_GOOD ? c->kind->run(c) : CLATTN_OK;
         if (status != CLATTN_OK) code = bench_fail(c, status, "running");
         if (code == EXIT_GOOD && i + 1 == b->count) puts("done"), fflush(stdout);
-        c->kind->close(c);
-        bench_release(c);
+        bench_close(c);
     }
     return code;
 }
@@ -323,15 +331,14 @@ static int run_cases(bench *b, clattn_context *context) {
     bench_report *report = &b->report;
     bench_load start = bench_load_now();
     double read_gbps = 0;
-    int code = measure_limits(&report->limits, context, &read_gbps);
-    if (code != EXIT_GOOD) return code;
+    int code = EXIT_GOOD;
     for (int i = 0; i < b->count; i++) {
         cli_progress("case", i, b->count);
         int result = run_case(b, &b->cases[i], context);
         if (code == EXIT_GOOD) code = result;
     }
     cli_progress("case", b->count, b->count);
-    int again = measure_limits(&report->limits, context, &read_gbps);
+    int again = b->limited ? measure_limits(&report->limits, context, &read_gbps) : EXIT_GOOD;
     report->others = bench_load_others(&start);
     return code == EXIT_GOOD ? again : code;
 }
@@ -361,7 +368,7 @@ int cmd_bench(int argc, char **argv) {
     if (code == EXIT_GOOD && b.count == 0)
         code = add_cases(&b, common_cases, sizeof common_cases / sizeof *common_cases);
     if (code == EXIT_GOOD) code = cli_context(&b.device, &context);
-    if (code == EXIT_GOOD) code = check_csv(&b);
+    if (code == EXIT_GOOD) code = check_reports(&b);
     if (code != EXIT_GOOD) goto done;
     if (b.once) {
         code = run_once(&b, context);

@@ -39,12 +39,38 @@ static bool take_sizes(const char **text, int count, long long *sizes, char shap
     return true;
 }
 
+/* What the word at `word` decides, which is its name, or the element type; its length. */
+static int word_topic(const char *word, const char **topic) {
+    static const clattn_dtype types[] = {CLATTN_F32, CLATTN_F16, CLATTN_BF16, CLATTN_I8};
+    const size_t length = strcspn(word, ",=");
+    *topic = word;
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        const char *name = clattn_dtype_name(types[i]);
+        if (strlen(name) == length && strncmp(name, word, length) == 0) *topic = "type";
+    }
+    return *topic == word ? (int)length : (int)strlen(*topic);
+}
+
+/* Whether a word from `first` on, before `word`, decides the same. */
+static bool decided_before(const char *first, const char *word) {
+    const char *topic, *other;
+    const int length = word_topic(word, &topic);
+    for (; first < word; first += strcspn(first, ",") + 1)
+        if (word_topic(first, &other) == length && strncmp(other, topic, (size_t)length) == 0) return true;
+    return false;
+}
+
 bool cli_parse_shape(const char *option, const char *form, const char *text, int count, long long *sizes,
                      cli_take_word take, void *user, char shape[CLI_SHAPE_TEXT]) {
     const char *rest = text;
     bool good = take_sizes(&rest, count, sizes, shape);
-    while (good && *rest == ',') {
-        rest++;
+    for (const char *first = rest + 1; good && *rest == ',';) {
+        const char *word = ++rest;
+        if (decided_before(first, word)) {
+            cli_fail(EXIT_USAGE, "--%s '%s': '%.*s' decides again what a word before it decided", option, text,
+                     (int)strcspn(word, ","), word);
+            return false;
+        }
         good = take_next(&rest, take, user, shape);
     }
     if (good && *rest == '\0') return true;
@@ -165,18 +191,39 @@ void cli_problem_keys(const cli_problem *problem, int64_t i, int64_t *first, int
     }
 }
 
-/* Allowed pairs of query and key per head. */
-static double pairs(const cli_problem *problem) {
+/* The sum of min(max(x, 0), keys) over x = 1 .. last. */
+static double clamped_sum(double last, double keys) {
+    const double x = fmax(0, fmin(last, keys));
+    return x * (x + 1) / 2 + fmax(0, last - keys) * keys;
+}
+
+/* Pairs (i, j) of a row i < rows and a key j < keys with j < i + shift: row i has min(max(i + shift, 0), keys). */
+static double pairs_before(double rows, double keys, double shift) {
+    return clamped_sum(rows - 1 + shift, keys) - clamped_sum(shift - 1, keys);
+}
+
+/* Pairs of `rows` queries and `keys` keys that causal order and window allow: those up to the last key of each row less
+ * those before its first. The size of the work is told before anything is known to fit, so nothing loops over it. */
+static double band_pairs(const cli_problem *problem, int64_t rows, int64_t keys) {
     const clattn_attention_desc *d = &problem->attention;
-    if (!problem->causal && d->window_left < 0 && d->window_right < 0 && !problem->blocks)
-        return (double)d->query_len * (double)d->kv_len;
-    double sum = 0;
-    for (int64_t i = 0; i < d->query_len; i++) {
-        int64_t first, last;
-        cli_problem_keys(problem, i, &first, &last);
-        if (last >= first) sum += (double)(last - first + 1);
-    }
-    return sum;
+    const double place = problem->causal ? (double)(d->kv_len - d->query_len) : 0; /* of row 0 */
+    double all = (double)rows * (double)keys;
+    if (problem->causal) all = pairs_before((double)rows, (double)keys, place + 1);
+    if (d->window_right >= 0 && !problem->causal)
+        all = pairs_before((double)rows, (double)keys, place + (double)d->window_right + 1);
+    if (d->window_left >= 0) all -= pairs_before((double)rows, (double)keys, place - (double)d->window_left);
+    return all;
+}
+
+/* Allowed pairs of query and key per head. Blocks that are whole have the same number. Of lengths that no plan takes
+ * all pairs are counted: the difference of two such sums may have no digit that is right. */
+static double pairs(const cli_problem *problem) {
+    const int64_t rows = problem->attention.query_len, keys = problem->attention.kv_len;
+    if (greatest(rows, keys) > INT32_MAX) return (double)rows * (double)keys;
+    if (!problem->blocks) return band_pairs(problem, rows, keys);
+    const int64_t whole = least(rows, keys) / CLI_BLOCK, done = whole * CLI_BLOCK;
+    return (double)whole * band_pairs(problem, CLI_BLOCK, CLI_BLOCK) +
+           band_pairs(problem, least(CLI_BLOCK, rows - done), least(CLI_BLOCK, keys - done));
 }
 
 double cli_problem_flops(const cli_problem *problem) {

@@ -60,29 +60,40 @@ def test_shapes():
     must_fail(USAGE, "--seconds 'inf'", "bench", "--attention", "1,1,1,4,4,8", "--seconds", "inf")
     huge = "1000000,64,64,1000000,1000000,128"
     must_fail(NOT_SUPPORTED, "too little memory", "bench", "--attention", huge, "--once")
+    for more in ("window=1", "causal", "mask=blocks"):
+        endless = "1,1,1,9000000000000000000,64,64," + more
+        must_fail(USAGE, "query_len is 9000000000000000000", "bench", "--attention", endless)
+    must_fail(USAGE, "kv_len is 9223372036854775807", "bench", "--decode", "1,1,1,9223372036854775807,64,paged")
+    must_fail(USAGE, "batch is 9223372036854775807", "bench", "--decode", "9223372036854775807,1,1,64,64,paged")
 
 
 def test_words():
     shape = "1,2,1,270,270,8,"
     words = ["causal,window=20,alibi", "window=9:3,sinks", "mask=bool,softcap=3", "mask=float,float16", "mask=blocks",
-             "bfloat16"]
+             "bfloat16", "mask=blocks,window=300:5"]
     report = must_run("bench", *ONCE, "--json", *[word for w in words for word in ("--attention", shape + w)]).out
     got = json.loads(report)["rows"]  # with all digits
     must(len(got) == len(words) and got[0]["shape"] == "1x2x1x270x270x8+window=20+alibi", got)
     pairs = [r["gflops"] * r["median_ms"] * 1e6 / (4 * 2 * 8) for r in got]
     expected = [sum(min(i, 20) + 1 for i in range(270)), sum(min(i, 9) + min(269 - i, 3) + 1 for i in range(270)),
-                270 * 270, 270 * 270, 256 * 256 + 14 * 14, 270 * 270]
+                270 * 270, 270 * 270, 256 * 256 + 14 * 14, 270 * 270,
+                sum(min(i % 256 + 6, 256 if i < 256 else 14) for i in range(270))]
     must(all(abs(p - e) < 0.01 for p, e in zip(pairs, expected)), "pairs counted:", pairs, "expected", expected)
 
 
 def test_causal_work():
-    """Causal order counts the pairs that it allows, also where there are more keys than queries."""
+    """Causal order counts the pairs that it allows, also where there are more keys than queries, and in blocks."""
+    def pairs(queries, keys, left, block):
+        places = [(i, i + keys - queries) for i in range(queries)]
+        return sum(place - left <= j <= place and i // block == j // block for i, place in places for j in range(keys))
+
     report = must_run("bench", *ONCE, "--json", "--attention", "1,2,1,30,300,8,causal", "--attention",
-                      "1,2,1,300,30,8,causal", "--layer", "1,40,16,2,causal").out
+                      "1,2,1,300,30,8,causal", "--attention", "1,2,1,300,530,8,causal,window=90,mask=blocks",
+                      "--attention", "1,2,1,530,300,8,causal,mask=blocks", "--layer", "1,40,16,2,causal").out
     flops = [row["gflops"] * row["median_ms"] * 1e6 for row in json.loads(report)["rows"]]
-    expected = [4 * 2 * 8 * sum(i + 271 for i in range(30)), 4 * 2 * 8 * sum(range(1, 31)),
-                8 * 40 * 16 * 16 + 4 * 16 * sum(range(1, 41))]
-    must(all(abs(f - e) < 1e-3 * e for f, e in zip(flops, expected)), flops, "expected", expected)
+    counts = [pairs(30, 300, 300, 999), pairs(300, 30, 300, 999), pairs(300, 530, 90, 256), pairs(530, 300, 999, 256)]
+    expected = [4 * 2 * 8 * count for count in counts] + [8 * 40 * 16 * 16 + 4 * 16 * sum(range(1, 41))]
+    must(len(flops) == 5 and all(abs(f - e) < 1e-3 * e for f, e in zip(flops, expected)), flops, "expected", expected)
 
 
 def test_precision():
@@ -186,6 +197,24 @@ def test_startup_options():
 def test_once():
     must(must_run("bench", "--once", "--gemm", "5,6,7").out == "done\n", "--once prints something else")
     must_fail(NOT_SUPPORTED, "nope", "bench", "--once", "--gemm", "5,6,7", "--gemm-kernel", "nope")
+    for report in (("--csv", "once.csv"), ("--csv", "-"), ("--json",)):
+        message = "--once measures nothing that %s could report" % report[0]
+        must_fail(USAGE, message, "bench", "--once", "--gemm", "5,6,7", *report)
+
+
+def test_plan_first():
+    """What no kernel takes is told before a limit is measured, whose kernels a cache that is empty has to build."""
+    shape = ("bench", *ONCE, "-v", "--no-cache", "--attention", "1,2,2,16,16,8")
+    must("limits.cl" in must_run(*shape).err, "the log does not tell of limits.cl")
+    r = must_fail(NOT_SUPPORTED, "nope", *shape, "--kernel", "nope")
+    must("limits.cl" not in r.err, r.err)
+
+
+def test_spread():
+    """Between the quartiles, also where two times are all: half of their distance, so the median less the least."""
+    row = json.loads(must_run("bench", "--repeat", 2, "--json", "--gemm", "64,64,64").out)["rows"][0]
+    wanted = 1 - row["min_ms"] / row["median_ms"]
+    must(wanted > 0 and abs(row["spread"] - wanted) < 1e-6, row)
 
 
 def test_json():
@@ -234,8 +263,15 @@ def test_bad_input():
                           ("attention", "1,2,2,16,16,8,softcap=0"), ("attention", "1,2,2,16,16,8,mask=none"),
                           ("layer", "1,16,16,2,alibi"), ("gemm", "1,2,3,causal"), ("gemm", "1,2"), ("gemm", "1,2,-3"),
                           ("decode", "1,2,2,16"), ("decode", "1,2,2,16,8,int4"), ("decode", "1,2,2,16,8,paged=0"),
-                          ("decode", "1,2,2,16,8,int8,float16"), ("model", MODEL + ",8"), ("model", MODEL + ",0x8")]:
+                          ("model", MODEL + ",8"), ("model", MODEL + ",0x8")]:
         must_fail(USAGE, "--%s '%s': expected" % (option, value), "bench", "--" + option, value)
+    for option, value in [("attention", "1,2,2,16,16,8,float16,bfloat16"),
+                          ("attention", "1,2,2,16,16,8,mask=float,causal,mask=bool"),
+                          ("layer", "1,8,8,2,causal,causal"), ("gemm", "1,2,3,float16,float32"),
+                          ("decode", "1,2,2,16,8,int8,paged,float16"),
+                          ("decode", "1,2,2,16,8,paged,paged=4")]:
+        message = "--%s '%s': '%s' decides again" % (option, value, value.split(",")[-1])
+        must_fail(USAGE, message, "bench", "--" + option, value)
     must_fail(USAGE, "a size is 0", "bench", "--gemm", "0,2,3")
     must_fail(USAGE, "nowhere", "bench", *ONCE, "--model", "nowhere")
     must_fail(USAGE, "--csv nowhere/x.csv", "bench", *ONCE, "--gemm", "1,2,3", "--csv", "nowhere/x.csv")
