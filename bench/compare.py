@@ -1,8 +1,9 @@
 """Measures clattn and its peers row by row, one right after the other, and writes results.csv.
 
-usage: compare.py CLATTN OUT_DIR [--quick] [--seconds X] [--rounds N] [--model DIR] [--only TEXT]
+usage: compare.py CLATTN OUT_DIR [--quick] [--seconds X] [--rounds N] [--model DIR] [--only TEXT] [--intel DIR]
 
-Run by compare.sh, which sets up what this needs.
+Run by compare.sh, which sets up what this needs. With --intel clattn is measured on Intel's runtime too, in the first
+round, as the peer clattn-intel.
 """
 import argparse
 import csv
@@ -37,12 +38,13 @@ def timed(run, seconds):
     return 1e3 * min(times), 1e3 * statistics.median(times)
 
 
-def clattn(binary, option, shape, seconds, model):
-    """The rows that the tool prints, as dicts; its messages go to the terminal."""
+def clattn(binary, option, shape, seconds, model, drivers=None):
+    """The rows that the tool prints, as dicts; its messages go to the terminal. drivers: folder of other .icd files."""
+    environment = dict(os.environ, OCL_ICD_VENDORS=drivers) if drivers else None
     arguments = ["--startup"] if option == "startup" else \
         ["--" + option, model + "," + shape if option == "model" else shape]
     result = subprocess.run([binary, "bench", "--device", os.environ.get("CLATTN_DEVICE", "cpu"), "--csv", "-",
-                             "--seconds", str(seconds)] + arguments, stdout=subprocess.PIPE, text=True)
+                             "--seconds", str(seconds)] + arguments, stdout=subprocess.PIPE, text=True, env=environment)
     return list(csv.DictReader(result.stdout.splitlines())) if result.returncode == 0 else []
 
 
@@ -83,12 +85,16 @@ def measure_peers(case, own, seconds, model):
         yield row
 
 
-def measure_row(row, args):
+def measure_row(row, args, first_round):
     """What the tool and the libraries need for one line of rows.csv; nothing when the tool fails."""
     option, shape = row["option"], row["shape"]
     own = clattn(args.clattn, option, shape, args.seconds, args.model)
     others = [] if option == "startup" or not own else \
         list(measure_peers(peers.Case(option, shape), own[0], args.seconds, args.model))
+    if args.intel and first_round and own and option != "startup":
+        icd = os.path.join(args.intel, "icd")
+        others += [{**result, "peer": "clattn-intel"}
+                   for result in clattn(args.clattn, option, shape, args.seconds, args.model, icd)]
     tags = {"section": row["section"], "arguments": (option + " " + shape).strip()}
     return [{**result, **tags} for result in own + others]
 
@@ -126,6 +132,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1, help="times that all rows are measured, one after the other")
     parser.add_argument("--model", help="folder of the model; without it those rows are left out")
     parser.add_argument("--only", default="", help="rows whose section, option or shape holds this text")
+    parser.add_argument("--intel", help="folder of tools/intel_runtime.sh, whose runtime is measured as well")
     args = parser.parse_args()
     with open(os.path.join(HERE, "rows.csv"), newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["quick"] == "1" or not args.quick]
@@ -143,7 +150,7 @@ def main():
             if args.rounds > 1:
                 print(f"round {number} of {args.rounds}", flush=True)
             for done, row in enumerate(rows, 1):
-                measured = measure_row(row, args)
+                measured = measure_row(row, args, number == 1)
                 failed += not measured
                 writer.writerows({**result, "round": number} for result in measured)
                 file.flush()

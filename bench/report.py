@@ -54,6 +54,7 @@ class Row:
         mine = [r for r in results if r["arguments"] == wanted["option"] + " " + wanted["shape"]]
         best = quietest(mine, "peer")
         self.own = best.pop("clattn", None)
+        self.intel = best.pop("clattn-intel", None)
         self.peers = {name: number(r["median_ms"]) for name, r in best.items()}
         measured = {name: ms for name, ms in self.peers.items() if ms}
         self.best = min(measured, key=measured.get) if measured else None
@@ -96,19 +97,20 @@ def cell(value, wanted, form="{:.2f}"):
 
 def table(rows):
     heads = ("work", "ms", "spread", "GFLOP/s", "of peak", "best library", "its ms", "times faster",
-             "beside its neighbour", "")
-    lines = [f"| {' | '.join(heads)} |", "|---|---:|---:|---:|---:|---|---:|---:|---:|---|"]
+             "beside its neighbour", "on Intel's runtime", "")
+    lines = [f"| {' | '.join(heads)} |", "|---|---:|---:|---:|---:|---|---:|---:|---:|---:|---|"]
     section = None
     for row in rows:
         if row.wanted["section"] != section:
             section = row.wanted["section"]
-            lines.append(f"| **{TITLES[section]}** | | | | | | | | | |")
+            lines.append(f"| **{TITLES[section]}** | | | | | | | | | | |")
         unit = " of reading" if reads(row.own) else ""
+        intel = "{median_ms} ms, {fraction_of_peak:.4}".format(**row.intel) if row.intel else ""
         best = f"{row.peers[row.best]:.3f}" if row.best else ""
         cells = (row.label(), f"{row.ms:.3f}", f"{row.spread:.0%}", f"{row.gflops:.1f}",
                  cell(row.fraction, row.of_peak) + unit, row.best or "", best,
                  cell(row.ratio, number(row.wanted["ratio"])), cell(row.beside, number(row.wanted["beside_ratio"])),
-                 "misses" if row.misses() else "")
+                 intel, "misses" if row.misses() else "")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -238,12 +238,14 @@ def test_report():
     for gflops, share, start_ms, says in ((100, 0.5, 3000, ("0.500 instead of 0.86", "3000.000 ms instead of 2000")),
                                           (180, 0.9, 900, ("Every row reaches",))):
         lines = [COLUMNS + ",section,arguments", own % (gflops, share), other % ("slow", 30), other % ("quick", 20),
-                 other % ("none", ""), start % (start_ms, start_ms)]
+                 other % ("none", ""), (own % (gflops, 0.77)).replace("clattn", "clattn-intel", 1),
+                 start % (start_ms, start_ms)]
         test_cli.write("report/results.csv", "\n".join(lines).encode())
         done = subprocess.run([sys.executable, test_cli.ROOT + "/bench/report.py", "report"], capture_output=True,
                               text=True)
         must(done.returncode == 0, done.stderr)
-        must(all(text in done.stdout for text in says + ("| quick | 20.000 | 2.00 (1.05) |",)), done.stdout)
+        row = "| quick | 20.000 | 2.00 (1.05) |  | 10 ms, 0.77 |"
+        must(all(text in done.stdout for text in says + (row,)), done.stdout)
         must(os.path.getsize("report/performance.png") > 2000, "no picture")
     lines = [COLUMNS + ",section,arguments,round"]  # each library's quietest round counts
     for number, ms in ((1, (12, 30)), (2, (10, 20)), (3, (11, 25))):
