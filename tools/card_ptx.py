@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 
 sys.dont_write_bytecode = True
 from matrix_programs import Program, list_programs
@@ -69,7 +70,9 @@ def make(tools, folder, programs, jobs):
     """Writes them; gives the complaints."""
     complaints = []
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        waiting = {pool.submit(make_ptx, tools, program): program for program in programs.values()}
+        # CLBlast's inline functions have to be found where they are not inlined; ours are static
+        waiting = {pool.submit(make_ptx, tools, replace(p, options=[*p.options, "-fgnu89-inline"])): p
+                   for p in programs.values()}
         for future in concurrent.futures.as_completed(waiting):
             program = waiting[future]
             try:
