@@ -44,6 +44,8 @@ void clattn_test_note(const char *format, ...) CLATTN_TEST_PRINTF(1, 2);
 
 /* Launches since it was asked the last time. */
 int clattn_test_launches(void);
+/* The next launch fails with CL_OUT_OF_RESOURCES. */
+void clattn_test_fail_launch(void);
 /* Bytes that commands copied between host and device since the last call (transfers.c). */
 size_t clattn_test_transferred(void);
 /* Bytes of the widest pattern that a buffer was filled with since the last call (transfers.c). */

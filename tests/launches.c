@@ -1,4 +1,4 @@
-/* Counts launches on their way to the driver. A program that asks for the number gets this file's
+/* Counts launches on their way to the driver, or stops one. A program that asks for the number gets this file's
  * clEnqueueNDRangeKernel in place of the loader's. */
 #define _GNU_SOURCE /* RTLD_NEXT */
 #include "harness.h"
@@ -7,12 +7,15 @@
 #include <dlfcn.h>
 
 static int launches;
+static bool fail_next;
 
 int clattn_test_launches(void) {
     const int count = launches;
     launches = 0;
     return count;
 }
+
+void clattn_test_fail_launch(void) { fail_next = true; }
 
 cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint dims, const size_t *offset,
                               const size_t *global, const size_t *local, cl_uint waits, const cl_event *wait_list,
@@ -24,5 +27,6 @@ cl_int clEnqueueNDRangeKernel(cl_command_queue queue, cl_kernel kernel, cl_uint 
         enqueue_fn function;
     } real = {dlsym(RTLD_NEXT, "clEnqueueNDRangeKernel")};
     launches++;
+    if (fail_next) return fail_next = false, CL_OUT_OF_RESOURCES;
     return real.function(queue, kernel, dims, offset, global, local, waits, wait_list, event);
 }

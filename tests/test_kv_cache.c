@@ -388,6 +388,30 @@ static void bad_calls(void) {
     free_cache_data(&t);
 }
 
+/* What an append took that fails on the device is free again: the same append then finds its pages. */
+static void failed_append_keeps_no_page(void) {
+    static const cache_case c = {"failing", 2, 1, 1, 8, 3, 8, 8, CLATTN_KV_PAGED, 2, 0, -1, 0, -1, 0, 0, 0};
+    cache_data t;
+    clattn_kv_cache *cache = NULL;
+    make_cache_data(&c, &t);
+    REQUIRE(clattn_kv_cache_create(&cache, context, &t.desc) == CLATTN_OK, "%s", clattn_last_error());
+    const int64_t all = clattn_kv_cache_free_pages(cache);
+    for (int64_t first = 0; first < c.tokens; first += 4) {
+        const clattn_kv_append_io io = tokens_of(&c, &t, first, 4);
+        const int64_t before = clattn_kv_cache_free_pages(cache);
+        clattn_test_fail_launch();
+        CHECK(clattn_kv_cache_append(cache, &io) == CLATTN_DEVICE_FAILED, "a launch that fails is not told");
+        CHECK(clattn_kv_cache_free_pages(cache) == before && clattn_kv_cache_length(cache, 0) == first,
+              "%lld of %lld pages are free", (long long)clattn_kv_cache_free_pages(cache), (long long)before);
+        CHECK(step(cache, &c, &t, first, 4) == CLATTN_OK, "%s", clattn_last_error());
+    }
+    CHECK(clattn_kv_cache_free_pages(cache) == all - 8, "%lld pages are free",
+          (long long)clattn_kv_cache_free_pages(cache));
+    check_by_reference(&c, &t);
+    clattn_kv_cache_destroy(&cache);
+    free_cache_data(&t);
+}
+
 int main(int argc, char **argv) {
     clattn_context_options options;
     clattn_context_options_init(&options);
@@ -403,6 +427,7 @@ int main(int argc, char **argv) {
                                         {"empty_calls", empty_calls},
                                         {"bad_descriptions", bad_descriptions},
                                         {"bad_calls", bad_calls},
+                                        {"failed_append_keeps_no_page", failed_append_keeps_no_page},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"kv_cache", tests}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);

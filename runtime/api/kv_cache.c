@@ -166,8 +166,9 @@ static clattn_status put_table(clattn_kv_cache *cache, int64_t entry) {
                               (end - first) * sizeof(int32_t), cache->table + first);
 }
 
-/* Pages of an entry that will hold `tokens`: more from the stack, or those that are too many back to it. */
-static clattn_status set_pages(clattn_kv_cache *cache, int64_t entry, int64_t tokens) {
+/* Pages of an entry that will hold `tokens`: more from the stack, or those that are too many back to it. Whether the
+ * entry's row of the host's table changed. */
+static bool assign_pages(clattn_kv_cache *cache, int64_t entry, int64_t tokens) {
     int32_t *row = cache->table + entry * cache->desc.table_columns;
     const int64_t wanted = pages_for(cache, tokens);
     bool changed = false;
@@ -182,7 +183,17 @@ static clattn_status set_pages(clattn_kv_cache *cache, int64_t entry, int64_t to
         row[m] = cache->free_pages[--cache->free_count];
         changed = true;
     }
-    return changed ? put_table(cache, entry) : CLATTN_OK;
+    return changed;
+}
+
+static clattn_status set_pages(clattn_kv_cache *cache, int64_t entry, int64_t tokens) {
+    return assign_pages(cache, entry, tokens) ? put_table(cache, entry) : CLATTN_OK;
+}
+
+/* What an append took that failed. The device's table keeps it: nothing reads there beyond an entry's length, and the
+ * next append that takes pages writes the row anew. */
+static void return_pages(clattn_kv_cache *cache) {
+    for (int64_t b = 0; b < cache->desc.attention.batch; b++) (void)assign_pages(cache, b, cache->lengths[b]);
 }
 
 static clattn_status take_pages(clattn_kv_cache *cache, int64_t added) {
@@ -249,8 +260,7 @@ static clattn_status append(clattn_kv_cache *cache, const clattn_kv_append_io *i
     CLATTN__TRY(clattn__check_kv_append(&cache->desc, io, &all));
     const int64_t added = all.key.shape[2];
     CLATTN__TRY(memory_of(cache, &io->memory, true, added, &all.memory));
-    const bool own = !cache->desc.caller_memory;
-    if (own && is_paged(cache)) CLATTN__TRY(take_pages(cache, added));
+    const bool own = !cache->desc.caller_memory, pages = own && is_paged(cache);
     clattn__kv_plan_rows(&cache->append, added, 0);
     const clattn_tensor tensors[CLATTN__ROLE_COUNT] = {
         [CLATTN__ROLE_KEY] = all.key,
@@ -262,8 +272,10 @@ static clattn_status append(clattn_kv_cache *cache, const clattn_kv_append_io *i
         [CLATTN__ROLE_KEY_CACHE_SCALES] = all.memory.key_scales,
         [CLATTN__ROLE_VALUE_CACHE_SCALES] = all.memory.value_scales,
     };
-    CLATTN__TRY(clattn__plan_run(&cache->append.plan, tensors, blocking, waits, wait_list, event));
-    if (!own) return CLATTN_OK;
+    clattn_status status = pages ? take_pages(cache, added) : CLATTN_OK;
+    if (status == CLATTN_OK) status = clattn__plan_run(&cache->append.plan, tensors, blocking, waits, wait_list, event);
+    if (status != CLATTN_OK && pages) return_pages(cache);
+    if (status != CLATTN_OK || !own) return status;
     for (int64_t b = 0; b < cache->desc.attention.batch; b++) {
         cache->lengths[b] += (int32_t)added;
         const int64_t lost = cache->lengths[b] - cache->desc.attention.kv_len;
