@@ -74,6 +74,8 @@ enum {
 void cli_device_init(cli_device *device); /* from the environment */
 /* 1 handled, 0 not one of these, -1 bad value (message printed). */
 int cli_device_option(cli_device *device, int option, const char *value);
+/* The text of --clblast's file, for the caller to free, or NULL without one; false with the message printed. */
+bool cli_clblast_text(const cli_device *device, char **text);
 /* Creates the context; prints the error and returns an exit code other than 0 on failure. */
 int cli_context(const cli_device *device, clattn_context **context);
 

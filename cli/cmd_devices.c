@@ -1,5 +1,6 @@
 /* clattn devices: what there is, what is known of it, and which one would be picked. */
 #include <getopt.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "table.h"
@@ -28,8 +29,10 @@ typedef struct trust_state {
     char why[256]; /* when it is not known */
 } trust_state;
 
-/* A context on the device: its record is kept by device and driver. The picked one is opened as the options say. */
-static clattn_status open_device(const cli_device *device, int index, bool picked, clattn_context **context) {
+/* A context on the device: its record is kept by device and driver. The picked one is opened as the options say, with
+ * CLBlast's parameters where they are asked for. */
+static clattn_status open_device(const cli_device *device, int index, bool picked, const char *clblast,
+                                 clattn_context **context) {
     char selector[16];
     snprintf(selector, sizeof selector, "%d", index);
     clattn_context_options options;
@@ -41,6 +44,7 @@ static clattn_status open_device(const cli_device *device, int index, bool picke
         options.pretend = device->pretend;
         options.matrix_engine = device->matrix_engine;
         options.compute_units = device->compute_units;
+        options.clblast_parameters = clblast;
     }
     return clattn_context_create(context, &options);
 }
@@ -48,9 +52,13 @@ static clattn_status open_device(const cli_device *device, int index, bool picke
 /* A device that is there and cannot be opened is listed with its reason; what the options ask of it is an error. */
 static int check_options(const cli_device *device, int picked) {
     clattn_context *context = NULL;
-    if (picked < 0 || !(device->pretend || device->matrix_engine || device->compute_units)) return EXIT_GOOD;
-    const clattn_status status = open_device(device, picked, true, &context);
+    char *clblast;
+    if (!cli_clblast_text(device, &clblast)) return EXIT_USAGE;
+    const bool asked = device->pretend || device->matrix_engine || device->compute_units || clblast;
+    clattn_status status = CLATTN_OK;
+    if (picked >= 0 && asked) status = open_device(device, picked, true, clblast, &context);
     clattn_context_destroy(&context);
+    free(clblast);
     return status == CLATTN_OK ? EXIT_GOOD : cli_fail_status(status, "opening the device");
 }
 
@@ -62,15 +70,17 @@ static trust_state read_trust(clattn_context *context) {
     return trust;
 }
 
-static const char *trust_text(const trust_state *trust, char text[64]) {
+enum { TRUST_TEXT = 320 };
+
+static const char *trust_text(const trust_state *trust, char text[TRUST_TEXT]) {
     if (!trust->known)
-        snprintf(text, 64, "unusable");
+        snprintf(text, TRUST_TEXT, "unusable: %s", trust->why);
     else if (trust->verified + trust->quarantined == 0)
-        snprintf(text, 64, "nothing verified yet");
+        snprintf(text, TRUST_TEXT, "nothing verified yet");
     else if (trust->quarantined == 0)
-        snprintf(text, 64, "%d verified", trust->verified);
+        snprintf(text, TRUST_TEXT, "%d verified", trust->verified);
     else
-        snprintf(text, 64, "%d verified, %d quarantined", trust->verified, trust->quarantined);
+        snprintf(text, TRUST_TEXT, "%d verified, %d quarantined", trust->verified, trust->quarantined);
     return text;
 }
 
@@ -86,7 +96,7 @@ static const char *version_text(const char *version, char text[16]) {
 }
 
 static void add_row(cli_table *table, const clattn_device_info *info, const trust_state *trust, bool picked) {
-    char text[64];
+    char text[TRUST_TEXT];
     cli_table_add(table, "%s%d", picked ? "*" : "", info->index);
     cli_table_add(table, "%s", type_text(info->type));
     cli_table_add(table, "%s", info->name);
@@ -106,7 +116,7 @@ static void add_row(cli_table *table, const clattn_device_info *info, const trus
 static bool get_device(const clattn_device_list *list, const cli_device *device, int index, int picked,
                        clattn_device_info *info, clattn_context **context) {
     if (clattn_device_list_get(list, index, info) != CLATTN_OK) return false;
-    if (open_device(device, index, index == picked, context) != CLATTN_OK) return true;
+    if (open_device(device, index, index == picked, NULL, context) != CLATTN_OK) return true;
     const bool known = clattn_context_device(*context, info) == CLATTN_OK;
     info->index = index;
     return known;

@@ -206,6 +206,7 @@ static bool take_option(run_options *o, int option, const char *value) {
     case OPT_HEADS:
         return take_int("--heads", value, 1, 1 << 28, &o->heads);
     case OPT_ENTRY:
+        o->entry_given = true;
         return take_int("--batch-index", value, 0, 1 << 28, &o->entry);
     case OPT_REPEAT:
         return take_int("--repeat", value, 1, 1000000, &o->repeat);
@@ -244,6 +245,8 @@ static int check_options(const run_options *o) {
         cli_fail(EXIT_USAGE, "--query FILE is missing");
     else if (o->labels && !o->heatmap)
         cli_fail(EXIT_USAGE, "--labels is given without --heatmap; it labels the picture");
+    else if (o->entry_given && !o->heatmap)
+        cli_fail(EXIT_USAGE, "--batch-index is given without --heatmap; it chooses what the picture shows");
     else
         return EXIT_GOOD;
     return cli_usage_hint();

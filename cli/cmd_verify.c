@@ -15,7 +15,8 @@ static const char help[] =
     "and renews the trust record of the device.\n"
     "\n"
     "  --all                verify every device, not only the picked one\n"
-    "  --kernel NAME        only this kernel, or small kernel (layer_norm, rope, ...)\n"
+    "  --kernel NAME        only this kernel, or small kernel (layer_norm, rope, ...); 3 is the exit code where the\n"
+    "                       device refuses all of it\n"
     "  --most N             the first N variants of each kernel\n"
     "  --brief              each kernel with each feature, in few variants and short cases\n"
     "  --json               the same as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
@@ -35,7 +36,8 @@ typedef struct verify_report {
     cJSON *results; /* NULL without --json */
     long variants, refused, failed;
     double worst;
-    char *failures; /* texts of the failures, a line each; NULL when there is none */
+    char *failures;    /* texts of the failures, a line each; NULL when there is none */
+    char refusal[256]; /* the first one's reason */
 } verify_report;
 
 static void keep_failure(verify_report *report, const clattn_verify_result *result) {
@@ -77,10 +79,11 @@ static void add_row(cli_table *table, const clattn_verify_result *result) {
 static void on_result(void *user, const clattn_verify_result *result) {
     verify_report *report = user;
     report->variants++;
-    if (result->refused)
-        report->refused++;
-    else if (!isnan(report->worst) && !(result->worst <= report->worst))
+    if (result->refused) {
+        if (report->refused++ == 0) snprintf(report->refusal, sizeof report->refusal, "%s", result->detail);
+    } else if (!isnan(report->worst) && !(result->worst <= report->worst)) {
         report->worst = result->worst; /* also when it is NaN, and then for good */
+    }
     if (result->failures) {
         report->failed++;
         keep_failure(report, result);
@@ -140,6 +143,9 @@ static int verify_device(const cli_device *device, const clattn_verify_options *
         code = cli_fail(EXIT_WRONG, "%s gives wrong results", info.name);
     else if (status != CLATTN_OK)
         code = cli_fail_status(status, "verifying");
+    else if (options->kernel && report.refused == report.variants)
+        code = cli_fail(EXIT_NOT_SUPPORTED, "%s: nothing of %s can run there: %s", info.name, options->kernel,
+                        report.refusal);
     cli_table_free(&report.table);
     free(report.failures);
     clattn_context_destroy(&context);

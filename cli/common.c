@@ -129,6 +129,14 @@ static void log_line(void *user, clattn_log_level level, const char *message) {
             message);
 }
 
+bool cli_clblast_text(const cli_device *device, char **text) {
+    char why[512];
+    *text = NULL;
+    if (!device->clblast || cli_file_text(device->clblast, 1 << 16, text, NULL, why)) return true;
+    cli_fail(EXIT_USAGE, "--clblast %s", why);
+    return false;
+}
+
 int cli_context(const cli_device *device, clattn_context **context) {
     /* The log may be called as long as the context lives, which may be longer than the caller's struct. */
     static cli_device kept;
@@ -145,9 +153,8 @@ int cli_context(const cli_device *device, clattn_context **context) {
     options.ignore_tuning = device->ignore_tuning;
     options.log = log_line;
     options.log_user = &kept;
-    char why[512], *parameters = NULL;
-    if (device->clblast && !cli_file_text(device->clblast, 1 << 16, &parameters, NULL, why))
-        return cli_fail(EXIT_USAGE, "--clblast %s", why);
+    char *parameters;
+    if (!cli_clblast_text(device, &parameters)) return EXIT_USAGE;
     options.clblast_parameters = parameters;
     clattn_status status = clattn_context_create(context, &options);
     free(parameters);

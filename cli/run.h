@@ -16,6 +16,7 @@ typedef struct run_options {
     long long heads;
     long long repeat; /* 0: as many as fit into a short time */
     long long entry;  /* batch entry of the picture */
+    bool entry_given;
     clattn_precision precision;
     clattn_dtype dtype; /* of inputs, output and intermediate buffers */
     clattn_causal causal;

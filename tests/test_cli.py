@@ -251,6 +251,7 @@ def bad_inputs():
     yield ("batch index", "--batch-index is 2; the batch has 2 entries",
            SELF + ("--heatmap", "h.png", "--batch-index", "2"))
     yield "labels alone", "--labels is given without --heatmap", SELF + ("--labels", "x.txt")
+    yield "batch index alone", "--batch-index is given without --heatmap", SELF + ("--batch-index", "1")
     yield "no labels", "x.txt: has 0 lines", SELF + ("--heatmap", "h.png", "--labels", "x.txt")
     yield "unwritable output", "cannot be written", SELF + ("--out", "absent/o.npy")
     yield "output is a folder", "cannot be written", SELF + ("--out", "folder.npy")

@@ -13,7 +13,7 @@ import tempfile
 sys.dont_write_bytecode = True  # the source tree stays as it is
 import test_cli
 from cli_files import write
-from test_cli import BINARY, ROOT, USAGE, must, must_fail, must_run
+from test_cli import BINARY, NOT_SUPPORTED, ROOT, USAGE, must, must_fail, must_run
 
 
 def test_devices():
@@ -30,6 +30,9 @@ def test_devices():
     for engine, brand in (("nv:80", "tensor cores"), ("mfma32", "MFMA"), ("dpas16", "XMX")):
         must(listed("--pretend", "type=gpu,matrix=" + engine)[0]["matrix_engine"] == brand, engine)
     must_fail(USAGE, "there is no key \"nmae\"", "devices", "--pretend", "nmae=x")
+    out = must_run("devices", "--kernel-dir", "/no/such/folder").out
+    must('unusable: options.kernel_dir is "/no/such/folder"' in out, "no reason in", out)
+    must_fail(USAGE, "--clblast none.txt: cannot be opened", "devices", "--clblast", "none.txt")
     if real["compute_units"] > 1 and real["type"] == "cpu":
         must(listed("--compute-units", 1)[0]["compute_units"] == 1, "not a part of it")
 
@@ -58,6 +61,13 @@ def test_tune():
     must_fail(USAGE, 'options.kernel_dir is "nowhere"', "tune", "--cache", "untuned", "--kernel-dir", "nowhere")
     r = json.loads(must_run("tune", "--cache", "untuned", "--seconds", "0.0001", "--json").out)
     must(r["known"] == 0 and r["remaining"] == r["candidates"], r)
+
+
+def test_verify_refused():
+    """A kernel that was asked for by its name, and that the device cannot run at all, is no success."""
+    r = must_fail(NOT_SUPPORTED, "nothing of attn_matrix can run there: ", "verify", "--brief", "--kernel",
+                  "attn_matrix", "--matrix-engine", "none")
+    must(" 0 agree, 0 wrong" in r.out and "engine" in r.err, r.out, r.err)
 
 
 def test_clblast():

@@ -277,7 +277,9 @@ class Matrix:
         outcome.rows += device["results"]
         if runtime.platform not in device["platform"]:
             outcome.findings.append(f"it ran on {device['platform']}, not on {runtime.platform}")
-        if done.returncode != 0 and not any(row["verdict"] == "WRONG" for row in device["results"]):
+        # a kernel that the device refuses altogether is told by exit status 3, and summary() leaves it out
+        refused = done.returncode == 3 and all(row["verdict"] == "refused" for row in device["results"])
+        if done.returncode != 0 and not refused and not any(row["verdict"] == "WRONG" for row in device["results"]):
             outcome.findings.append(f"exit status {done.returncode}: {done.stderr.strip()[-600:]}")
         if runtime.wrapper and os.path.exists(log):
             with open(log, errors="replace") as file:
