@@ -16,7 +16,7 @@ static const char help[] =
     "writes the programs that a device would be given, which may be one that is not at hand, and builds nothing.\n"
     "\n"
     "  --sources DIR        write them into DIR, and DIR/programs.json: kernel, variant, file, options, source and\n"
-    "                       key of each\n"
+    "                       key of each, and whether it is an alternative to the first choice of tiles\n"
     "  --json               the list as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
     "\n"
     "examples:\n"
@@ -90,6 +90,7 @@ static void write_program(void *user, const clattn_program_source *program) {
     cJSON_AddStringToObject(item, "options", program->options);
     cJSON_AddStringToObject(item, "source", name);
     cJSON_AddStringToObject(item, "key", program->key);
+    cJSON_AddBoolToObject(item, "alternative", program->alternative);
     cJSON_AddItemToArray(all->list, item);
 }
 

@@ -276,6 +276,7 @@ enum { MOST_NAMES = 64, NAME = 48 };
 typedef struct seen {
     char names[MOST_NAMES][NAME];
     int count, programs;
+    int rows_1, shapes_8_8_16; /* alternatives of attn_tiled that no large device is given first */
 } seen;
 
 static bool has(const seen *s, const char *name) {
@@ -287,6 +288,10 @@ static bool has(const seen *s, const char *name) {
 static void see(void *user, const clattn_program_source *program) {
     seen *s = user;
     s->programs++;
+    if (program->alternative && strcmp(program->kernel, "attn_tiled") == 0) {
+        s->rows_1 += strstr(program->options, "-DROWS=1 ") != NULL;
+        s->shapes_8_8_16 += strstr(program->options, "-DTILE_X=8 -DTILE_Y=8 -DROWS=4 -DDEPTH=16 ") != NULL;
+    }
     CHECK(strstr(program->source, "__kernel") && !strstr(program->source, "#include \""), "%s: not a whole program",
           program->file);
     CHECK(strncmp(program->options, "-cl-std=CL1.2", 13) == 0 && strlen(program->key) == 32, "%s", program->options);
@@ -316,6 +321,7 @@ static void every_kernel_is_listed(void) {
     for (size_t i = 0; i < sizeof small / sizeof small[0]; i++)
         CHECK(has(&s, small[i]), "%s is in no listing", small[i]);
     CHECK(s.programs > 100, "%d programs", s.programs);
+    CHECK(s.rows_1 > 0 && s.shapes_8_8_16 > 0, "tiles that tuning tries and few queries are given are not listed");
 }
 
 static void bad_listings(void) {

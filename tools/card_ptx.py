@@ -45,7 +45,7 @@ def listed(clattn, folder, only):
     for chip in CHIPS:
         target = next(t for t in TARGETS if t.name == chip)
         for program in list_programs(clattn, target.pretend, f"{folder}/{chip}"):
-            if re.search(only, program.title()):
+            if not program.alternative and re.search(only, program.title()):
                 programs.setdefault(program.key, program)
     return programs
 

@@ -17,9 +17,9 @@ usage: compile_matrix.py CLATTN [--tools DIR] [--jobs N] [--full] [--write PAGE]
   TARGET         only these, by name
 
 A target whose compiler is absent is skipped, with the reason.  matrix_programs.py says which programs each target gets;
-one that several targets share is compiled once.  When all targets are compiled, every variant of every kernel must be
-among them.  The last line is `clattn-tests: P passed, F failed, S skipped`; the exit code is 0 when nothing failed, 77
-when everything was skipped.
+one that several targets share is compiled once.  When all targets are compiled, every variant and every tile of every
+kernel must be among them.  The last line is `clattn-tests: P passed, F failed, S skipped`; the exit code is 0 when
+nothing failed, 77 when everything was skipped.
 """
 import argparse
 import collections
@@ -36,7 +36,7 @@ import matrix_report
 from matrix_chips import CHIPS, fewest_waves, waves
 from matrix_mix import mix_of
 from matrix_plants import PLANTS, good, planted
-from matrix_programs import ENGINES, SHAPES, forgotten, is_wanted, list_programs
+from matrix_programs import ENGINES, SHAPES, forgotten, is_wanted, list_programs, other_tiles, tile
 from matrix_targets import TARGETS, engine
 from vendor_compilers import FAMILIES, Refused, Tools
 
@@ -47,6 +47,7 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 PINNED = re.compile(r"-DSUBGROUP=(\d+)")
 PINNED_BY_ENGINE = {"-DMATRIX_ENGINE=5": 8, "-DMATRIX_ENGINE=6": 16}  # DPAS
 # Kernels that may keep values in scratch memory and take any registers, and why.
+FEW_BYTES = 128  # in scratch memory: a tile beside the first choice may have them, as in runtime/kernels/params.c
 SCRATCH = {"attn_naive": "its output row has VALUE_DIM floats; it is the last resort, for odd features and devices",
            "mma_probe": "it takes operands apart, once per driver"}
 
@@ -72,12 +73,13 @@ def pinned_lanes(program):
 def judge(target, program, kernel):
     """What is wrong with one kernel's machine code, in words."""
     frugal = program.name not in SCRATCH
+    few = FEW_BYTES if program.alternative else 0
     chip = CHIPS.get(target.name)  # pretended small devices are compiled for a chip that is not theirs
     fewest, room = (fewest_waves(target.family, target.chip, program.name), waves(chip, kernel)) if chip else (0, 0)
     lanes = pinned_lanes(program) if target.family == "intel" else 0
     rules = [
-        (frugal and kernel.spills > 0, f"spills {kernel.spills}"),
-        (frugal and kernel.scratch > 0, f"keeps {kernel.scratch} bytes in scratch memory"),
+        (frugal and kernel.spills > few, f"spills {kernel.spills}"),
+        (frugal and kernel.scratch > few, f"keeps {kernel.scratch} bytes in scratch memory"),
         (kernel.local > target.local, f"{kernel.local} bytes of local memory; {target.local} at most"),
         (kernel.registers > target.registers, f"{kernel.registers} registers; {target.registers} at most"),
         (frugal and room < fewest, f"{room:g} waves per scheduler; {fewest} at least: {kernel.registers} registers, "
@@ -166,6 +168,10 @@ def tell(outcomes):
         for finding in outcome.findings:
             shown = "\n    ".join(finding.splitlines()[:MESSAGE_LINES])
             print(f"FAIL {outcome.target.name}: {outcome.program.title()}: {shown}")
+        for kernel in outcome.kernels if outcome.program.alternative else []:
+            if kernel.spills or kernel.scratch:
+                print(f"note {outcome.target.name}: {outcome.program.title()}: {kernel.name}: "
+                      f"spills {kernel.spills}, scratch memory {kernel.scratch}")
     for name, count in by_target.items():
         bad = sum(bool(o.findings) for o in outcomes if o.target.name == name)
         print(f"{'fail' if bad else 'ok  '} {name}: {count} programs, {bad} wrong")
@@ -184,9 +190,12 @@ def test_forgotten(clattn, folder):
     """What is taken out of the list of what is compiled must be missed: (what, right) of each trial."""
     listed = list_all(clattn, TARGETS, folder)
     work = [pair for pair in listed if is_wanted(*pair)]
+    work += other_tiles(listed, work)
+    shape = tile(*work[-1])
     name, variant = next((p.name, p.variant) for t, p in work if p.name == "attn_tiled")
     trials = [("nothing", work, False), ("a kernel", [w for w in work if w[1].name != "gemm_tiled"], True),
               ("a variant", [w for w in work if (w[1].name, w[1].variant) != (name, variant)], True),
+              ("a tile", [w for w in work if tile(*w) != shape], True),
               ("an engine", [w for w in work if engine(w[0]) != "dpas16"], True)]
     return [(what, bool(forgotten(clattn, ROOT, listed, rest)) == wanted) for what, rest, wanted in trials]
 
@@ -219,8 +228,9 @@ def run_matrix(options, tools, folder):
     start = time.time()
     listed = list_all(options.clattn, targets, folder)
     work = [(target, p) for target, p in listed if is_wanted(target, p, options.full)]
+    work += other_tiles(listed, work)
     for target, program in work if options.write else []:
-        program.listing = target.name in CHIPS and matrix_report.is_shown(program)
+        program.listing = target.name in CHIPS and not program.alternative and matrix_report.is_shown(program)
     if options.plant:
         work += [(t, planted(options.plant, folder)) for t in targets if t.family in PLANTS[options.plant][1]]
     outcomes = compile_all(tools, options.jobs, work)

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from matrix_targets import TARGETS, engine
 
 # Kernels whose registers and tiles the speed depends on: compiled for every chip.
-SHAPES = re.compile(r"^(attn_tiled|attn_decode|attn_matrix|gemm_tiled|gemm_matrix)$")
+SHAPES = re.compile(r"^(attn_tiled|attn_decode|attn_matrix|attn_cpu|gemm_tiled|gemm_matrix|gemm_cpu|chain_cpu)$")
+# Options that make a tile.
+TILE = re.compile(r"-D(TILE_[XY]|ROWS|DEPTH|VECTORS|CHUNK|GROUP|LOADS|VW|RT|NC|NV|MR|MV|HALF_TAIL|HEADS|BLOCK_\w+|"
+                  r"WAVES|COLUMN_WAVES|QT|STAGES|PREFETCH|QUERY_LOCAL)=")
 # Kernels with code of their own for each matrix engine.
 ENGINES = re.compile(r"_matrix$|^mma_probe$")
 ATTENTION = re.compile(r"head_dim (\d+), value_dim \d+, (\w+), (.*)$")
@@ -25,10 +28,12 @@ class Program:
     path: str              # of the whole source
     options: list
     key: str               # of source and options
+    alternative: bool = False  # with another tile than the device's first choice for the variant
     listing: bool = False  # keep the machine code
 
     def title(self):
-        return f"{self.name} ({self.variant})" if self.variant != self.name else self.name
+        shape = " with " + " ".join(w[2:] for w in self.options if TILE.match(w)) if self.alternative else ""
+        return (f"{self.name} ({self.variant})" if self.variant != self.name else self.name) + shape
 
 
 def list_programs(clattn, pretend, folder):
@@ -41,7 +46,7 @@ def list_programs(clattn, pretend, folder):
     for row in json.load(open(f"{folder}/programs.json")):
         options = [word for word in row["options"].split() if not word.startswith("-cl-std=")]
         programs.append(Program(row["kernel"], row["variant"], row["file"], f"{folder}/{row['source']}", options,
-                                row["key"]))
+                                row["key"], row["alternative"]))
     return programs
 
 
@@ -57,6 +62,8 @@ def is_wanted(target, program, full=False):
     `tiles`, which is what shapes their registers; `engine` is that and all programs of the matrix engine. Storage types
     share all code but loads and stores, and a causal kernel holds the code of one that is not: such variants are left
     to the broader targets."""
+    if program.alternative:  # see other_tiles
+        return False
     found = ATTENTION.match(program.variant)
     if target.breadth == "all" or target.breadth in ("family", "engine") and ENGINES.search(program.name) or \
             target.breadth == "family" and not found:
@@ -82,10 +89,32 @@ def is_wanted(target, program, full=False):
         (128, "float32", WIDEST), (64, "float16", "causal"), (128, "float16", "causal"))
 
 
+def tile(target, program):
+    """The tile that a program is for, as one vendor's compilers meet it; None for a kernel without."""
+    options = tuple(word for word in program.options if TILE.match(word))
+    width = next((int(word[11:]) for word in program.options if word.startswith("-DHEAD_DIM=")), 0)
+    whole = f"-DQUERY_LOCAL={(width + 15) // 16}"  # all steps of whatever width
+    options = tuple("-DQUERY_LOCAL=all" if word == whole else word for word in options)
+    on = engine(target) if ENGINES.search(program.name) else ""
+    return (target.family, program.name, program.file, on) + options if SHAPES.match(program.name) else None
+
+
+def other_tiles(listed, wanted):
+    """What is to be compiled besides, so that each vendor's compilers meet each tile that its devices could be given:
+    on the first of its targets that has it."""
+    done = {tile(*pair) for pair in wanted} | {None}
+    more = {}
+    for pair in listed:
+        if tile(*pair) not in done:
+            more.setdefault(tile(*pair), pair)
+    return list(more.values())
+
+
 # ---- nothing forgotten ----
 
 # Conditions of vendor.clh on compilers, and what compiles or runs that side of them.
 BRANCHES = {
+    "__AVX512F__": "pocl, in every test", "__F16C__": "pocl, in every test", "__has_builtin": "clang, all targets",
     "__NV_CL_C_VERSION": "nvidia", "__NVPTX__": "nvidia", "__AMDGCN__": "amd",
     "__x86_64__": "pocl and Intel's CPU runtime, in every test", "__aarch64__": "as on x86-64, but for the words",
     "__FMA__": "pocl, in every test", "__F16C__": "pocl, in every test", "__AVX512F__": "pocl, in every test",
@@ -99,6 +128,16 @@ def identity(target, program):
     return program.name, program.variant, program.file, engine(target) if ENGINES.search(program.name) else ""
 
 
+def unnamed_options(listed):
+    """Of one kernel and variant, a target's programs differ by their tile alone; else TILE lacks an option."""
+    programs = {}
+    for target, program in listed:
+        if ATTENTION.match(program.variant) and tile(target, program):
+            programs.setdefault((target.name, program.variant, tile(target, program)), set()).add(program.key)
+    return [f"{name}: {variant} has several programs for {' '.join(shape[4:])}: an option is missing in TILE"
+            for (name, variant, shape), keys in sorted(programs.items()) if len(keys) > 1]
+
+
 def forgotten(clattn, root, listed, compiled):
     """What no target compiles, in words. listed, compiled: [(target, program)]."""
     found = []
@@ -109,6 +148,10 @@ def forgotten(clattn, root, listed, compiled):
     missing = sorted({identity(*pair) for pair in listed} - done)
     found += [f"{name} ({variant}) of {file}{' on ' + on if on else ''} is compiled by no target"
               for name, variant, file, on in missing]
+    tiles = {tile(*pair) for pair in listed} - {tile(*pair) for pair in compiled}
+    found += [f"{name} of {file} with {' '.join(options)} is compiled by no {' '.join([family, on]).strip()} target"
+              for family, name, file, on, *options in sorted(tiles)]
+    found += unnamed_options(listed)
     for family in sorted({t.family for t, _ in listed}):
         have = {p.name for t, p in compiled if t.family == family}
         want = {p.name for t, p in listed if t.family == family}

@@ -17,7 +17,7 @@ NVIDIA = "type=gpu,vendor=NVIDIA,platform=NVIDIA CUDA,local_memory=49152,work_gr
 AMD = "type=gpu,vendor=AMD,platform=AMD,local_memory=65536,work_group=256,compute_units=40,subgroups=1,fp16=1"
 INTEL = "type=gpu,vendor=Intel,platform=Intel,local_memory=65536,work_group=512,compute_units=96,subgroups=1,fp16=1"
 SMALL = "type=gpu,vendor=other,platform=other,work_group={},local_memory={},compute_units=4,subgroups=0,fp16=0"
-CPU = "type=cpu,vendor=other,platform=other,work_group=1024,local_memory=32768,lanes=16,subgroups=0,fp16=0"
+CPU = "type=cpu,vendor=other,platform=other,work_group=1024,local_memory=32768,lanes={},subgroups=0,fp16=0,name=generic"
 
 TARGETS = [
     Target("sm_75", "nvidia", "sm_75", NVIDIA + ",name=sm_75,matrix=nv:75", 255, 49152, "family"),
@@ -40,7 +40,9 @@ TARGETS = [
     Target("small, 32 KB, 256 items", "amd", "gfx900", SMALL.format(256, 32768) + ",name=medium", 256, 32768),
     Target("SPIR-V 1.0, 64 bits", "spirv", "spir64", SMALL.format(256, 32768) + ",name=generic", 0, breadth="all"),
     Target("SPIR-V 1.0, 32 bits", "spirv", "spir", SMALL.format(64, 16384) + ",name=generic", 0),
-    Target("SPIR-V 1.0, a CPU", "spirv", "spir64", CPU + ",name=generic", 0, breadth="all"),
+    Target("SPIR-V 1.0, a CPU", "spirv", "spir64", CPU.format(16), 0, breadth="all"),
+    Target("SPIR-V 1.0, a CPU of 8 lanes", "spirv", "spir64", CPU.format(8), 0),
+    Target("SPIR-V 1.0, a CPU of 4 lanes", "spirv", "spir64", CPU.format(4), 0),
 ]
 
 

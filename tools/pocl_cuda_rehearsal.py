@@ -108,7 +108,7 @@ class Rehearsal:
         programs = {}
         for row in json.load(open(f"{folder}/programs.json")) if code == 0 else []:
             program = Program(row["kernel"], row["variant"], row["file"], f"{folder}/{row['source']}",
-                              row["options"].split()[1:], row["key"])
+                              row["options"].split()[1:], row["key"], row["alternative"])
             if is_wanted(target, program) and (not self.args.kernel or program.name in self.args.kernel):
                 programs.setdefault(program.key, program)
         with concurrent.futures.ThreadPoolExecutor(self.args.jobs) as pool:

@@ -46,12 +46,14 @@ typedef struct clattn_program_source {
     const char *options; /* for the OpenCL compiler */
     const char *source;  /* whole: includes are in place */
     const char *key;     /* 32 hex digits of options and source */
+    int alternative;     /* 1: of a variant listed before, with a tile that tuning tries or few queries are given */
 } clattn_program_source;
 typedef void (*clattn_source_fn)(void *user, const clattn_program_source *program);
 
 /* Reports the programs that the kernels of the registry would have built on the context's device, for each of many
  * variants; nothing is built or run. With clattn_context_options.pretend, those of a device that is not at hand.
- * Variants and kernels that share a program report the same key. */
+ * Variants and kernels that share a program report the same key; an alternative is reported when no variant before it
+ * has its program. */
 CLATTN_API clattn_status clattn_kernel_sources(clattn_context *context, clattn_source_fn report, void *user);
 
 /* The registry, for listings: attention kernels in the order in which they are tried, then projections. Strings are

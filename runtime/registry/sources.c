@@ -13,17 +13,22 @@ typedef struct listing {
     void *user;
     const char *kernel;
     char variant[320];
+    bool alternative;     /* the variant is listed already, with the tile of the kernel's own choice */
+    clattn__text keys;    /* of all that was reported: an alternative is reported once */
     clattn_status status; /* the first failure */
 } listing;
 
 static void report_program(void *user, const clattn__program *program, const char *source) {
-    const listing *l = user;
+    listing *l = user;
+    if (l->alternative && l->keys.data && strstr(l->keys.data, program->key)) return;
+    clattn__text_add(&l->keys, "%s ", program->key);
     const clattn_program_source row = {.kernel = l->kernel,
                                        .variant = l->variant,
                                        .file = program->file,
                                        .options = program->options,
                                        .source = source,
-                                       .key = program->key};
+                                       .key = program->key,
+                                       .alternative = l->alternative};
     l->report(l->user, &row);
 }
 
@@ -38,10 +43,9 @@ static bool start_variant(listing *l) {
     return status == CLATTN_OK;
 }
 
-static void list_attention(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
-    listing *l = user;
-    clattn__refusal why;
-    if (!clattn__attn_serves(impl, problem, &l->context->env.device.caps, &why)) return;
+/* With the first of the candidates; NULL: the kernel's own. */
+static void list_attention_with(listing *l, const clattn__attn_impl *impl, const clattn__attn_problem *problem,
+                                const clattn__candidates *list) {
     char features[224];
     clattn__features_text(problem->features, features, sizeof features);
     snprintf(l->variant, sizeof l->variant, "head_dim %lld, value_dim %lld, %s, %s", (long long)problem->head_dim,
@@ -49,15 +53,47 @@ static void list_attention(void *user, const clattn__attn_impl *impl, const clat
     l->kernel = impl->name;
     if (!start_variant(l)) return;
     clattn__attn_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
-    keep(l, clattn__attn_prepare(&kernel, NULL));
+    keep(l, clattn__attn_prepare(&kernel, list));
     clattn__attn_kernel_clear(&kernel);
     clattn__programs_clear(&l->programs);
 }
 
-static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
+/* Storage types and masks share all tiles, and slices of a head that is narrower than they are end with it. */
+static bool shows_tiles(const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
+    return impl->candidates && problem->features == CLATTN__CAUSAL && problem->head_dim >= 16 &&
+           problem->dtype == (impl->uses_engine ? CLATTN_F16 : CLATTN_F32);
+}
+
+/* Few queries are given tiles with fewer rows; where each head has its own keys, kernels for few rows meet each number
+ * of them. */
+static void list_attention_tiles(listing *l, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
+    static const int lens[] = {257, 32, 16, 8, 7, 6, 5, 4, 3, 2, 1};
+    const clattn__caps *caps = &l->context->env.device.caps;
+    clattn__attn_problem p = *problem;
+    clattn__refusal why;
+    p.kv_heads = p.query_heads;
+    l->alternative = true;
+    for (size_t n = 0; n < CLATTN__COUNT(lens); n++) {
+        clattn__candidates all;
+        p.query_len = lens[n];
+        if (!clattn__attn_serves(impl, &p, caps, &why)) continue;
+        clattn__attn_candidates(impl, &p, caps, &all);
+        for (int i = 0; i < all.count; i++)
+            list_attention_with(l, impl, &p, &(clattn__candidates){.set = {all.set[i]}, .count = 1});
+    }
+    l->alternative = false;
+}
+
+static void list_attention(void *user, const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
     listing *l = user;
     clattn__refusal why;
-    if (!clattn__gemm_serves(impl, problem, &l->context->env.device.caps, &why)) return;
+    if (!clattn__attn_serves(impl, problem, &l->context->env.device.caps, &why)) return;
+    list_attention_with(l, impl, problem, NULL);
+    if (shows_tiles(impl, problem)) list_attention_tiles(l, impl, problem);
+}
+
+static void list_gemm_with(listing *l, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem,
+                           const clattn__candidates *list) {
     snprintf(l->variant, sizeof l->variant, "%lld rows, %lld columns from %lld, %s%s", (long long)problem->m,
              (long long)problem->n, (long long)problem->k, clattn_dtype_name(problem->dtype),
              problem->activation ? ", activation" : "");
@@ -66,12 +102,27 @@ static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__g
     float *weight = clattn__alloc((size_t)problem->n * (size_t)problem->k, sizeof *weight);
     float *bias = clattn__alloc((size_t)problem->n, sizeof *bias);
     clattn__gemm_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
-    keep(l, weight && bias ? clattn__gemm_prepare(&kernel, NULL, weight, problem->k, problem->bias ? bias : NULL)
+    keep(l, weight && bias ? clattn__gemm_prepare(&kernel, list, weight, problem->k, problem->bias ? bias : NULL)
                            : CLATTN_OUT_OF_MEMORY);
     clattn__gemm_kernel_clear(&kernel);
     clattn__free(bias);
     clattn__free(weight);
     clattn__programs_clear(&l->programs);
+}
+
+static void list_gemm(void *user, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
+    listing *l = user;
+    const clattn__caps *caps = &l->context->env.device.caps;
+    clattn__candidates all;
+    clattn__refusal why;
+    if (!clattn__gemm_serves(impl, problem, caps, &why)) return;
+    list_gemm_with(l, impl, problem, NULL);
+    if (!impl->candidates || problem->activation) return;
+    clattn__gemm_candidates(impl, problem, caps, &all);
+    l->alternative = true;
+    for (int i = 0; i < all.count; i++)
+        list_gemm_with(l, impl, problem, &(clattn__candidates){.set = {all.set[i]}, .count = 1});
+    l->alternative = false;
 }
 
 static clattn_status create_op(clattn__programs *programs, const char *name, const clattn__op_variant *v,
@@ -162,5 +213,7 @@ clattn_status clattn__kernel_sources(clattn_context *context, clattn_source_fn r
     clattn__variants_walk(&(clattn__variants){
         .attention = list_attention, .gemm = list_gemm, .op = list_op, .user = &l, .all_tiles = true});
     list_limits(&l);
+    if (l.keys.failed) keep(&l, clattn__fail(CLATTN_OUT_OF_MEMORY, "no memory for the keys of the programs"));
+    clattn__text_free(&l.keys);
     return l.status;
 }
