@@ -288,11 +288,15 @@ static clattn_status enqueue_items(clattn__attn_kernel *kernel, const clattn_dec
     return status == CLATTN_OK ? clattn__launch_enqueue(env, &launch) : status;
 }
 
+/* What CUDA's grids hold in their second dimension. The parts that clattn__launch_enqueue cuts a grid into begin at an
+ * offset, for which the kernel would have to ask for global ids; with them Intel's compiler keeps values in memory. */
+enum { MOST_UNITS = 65535 };
+
 /* cl/attn_decode_gpu.cl, in launches that stay short: tiles that read the same keys run side by side. */
 static clattn_status enqueue_groups(clattn__attn_kernel *kernel, clattn_decode_args *d, int64_t tiles, int64_t lines) {
     clattn__env *env = kernel->programs->env;
     const int64_t units = lines * d->splits, share = ceil_div(d->chunks, d->splits);
-    const int64_t most = launch_units(kernel, tiles * (share > 1 ? share : 1));
+    const int64_t most = least(launch_units(kernel, tiles * (share > 1 ? share : 1)), MOST_UNITS);
     clattn_status status = CLATTN_OK;
     for (d->first = 0; d->first < units && status == CLATTN_OK; d->first += most) {
         clattn__launch launch = {.kernel = kernel->kernel, .dims = 2, .local = {kernel->local_items[0], 1, 1}};
