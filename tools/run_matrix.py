@@ -161,6 +161,9 @@ PLACES = [
     Place("Intel", "16 KB and 64 items", ["--pretend", SMALL], kernels=TILES,
           environment={"CL_CONFIG_CPU_FORCE_LOCAL_MEM_SIZE": "16KB"}, seconds=20),
     Place("Intel", "64 KB and 512 items", pretended("Intel", 65536, 512, 96, 1), kernels=TILES, full=True),
+    *[Place("Intel", f"sub-groups of {lanes}",
+            ["--pretend", f"type=gpu,vendor=Intel,subgroups=1,subgroup_lanes={lanes}", "--most", "2"], kernels=TILES)
+      for lanes in (8, 16, 32)],
     Place("rusticl", options=["--most", "1"], seconds=90),  # half a minute for each attn_tiled
     Place("rusticl", "all variants", full=True),
     Place("rusticl", "32 KB and 256 items", pretended("other", 32768, 256, 4, 0), kernels=TILES, full=True),
