@@ -272,7 +272,7 @@ attn_decode(ATTN_ALL_PARAMETERS(a), const clattn_decode_args d, __global float4 
     __local decode_shared s[1];
     decode_tile tile;
     attn_head head;
-    const clattn_i64 unit = d.first + (clattn_i64)get_group_id(1);
+    const clattn_i64 unit = d.first + (clattn_i64)LONE_GROUP(1);
     const int item = (int)get_local_id(0), split = (int)(unit % d.splits), line = (int)(unit / d.splits);
     const int b = line / a.kv_heads, kv_head = line % a.kv_heads;
     POISON(s, item, GROUP);

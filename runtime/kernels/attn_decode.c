@@ -288,8 +288,8 @@ static clattn_status enqueue_items(clattn__attn_kernel *kernel, const clattn_dec
     return status == CLATTN_OK ? clattn__launch_enqueue(env, &launch) : status;
 }
 
-/* What CUDA's grids hold in their second dimension. The parts that clattn__launch_enqueue cuts a grid into begin at an
- * offset, for which the kernel would have to ask for global ids; with them Intel's compiler keeps values in memory. */
+/* What CUDA's grids hold in their second dimension: clattn__launch_enqueue would cut up larger ones, into parts that
+ * begin at an offset, which the kernel does not ask for (LONE_GROUP). */
 enum { MOST_UNITS = 65535 };
 
 /* cl/attn_decode_gpu.cl, in launches that stay short: tiles that read the same keys run side by side. */
