@@ -126,7 +126,8 @@ def text_of(rows, args):
         row = cells.get((name, length))
         if not row:
             return ""
-        return row["ends"] or f"{float(row['ms']):.3g} ms, {row['extra_bytes'] / 2 ** 20:.1f} MiB"
+        ms = f"{float(row['ms']):.3g}" if not row["ends"] else ""
+        return row["ends"] or f"{float(ms):g} ms, {row['extra_bytes'] / 2 ** 20:.1f} MiB"
 
     lines = [f"{HEADS} heads of {WIDTH}, float32{', causal' if args.causal else ''}, {peers.THREADS} threads; at most "
              f"{args.memory} GiB and {args.patience:.0f} s for each length.", "",

@@ -294,8 +294,9 @@ static void test_quirk_versions(void) {
     CHECK(clattn__quirks_of(&plain) == (CLATTN__QUIRK_LOG_NEVER_EMPTY | CLATTN__QUIRK_WAITER_WORKS), "quirks 0x%x",
           (unsigned)clattn__quirks_of(&plain));
     clattn__caps mesa = {.runtime = CLATTN__RUNTIME_RUSTICL, .type = CPU, .driver = (char *)"22.3.6"};
-    CHECK(clattn__quirks_of(&mesa) == (CLATTN__QUIRK_SLOW_VECTORS | CLATTN__QUIRK_GROUP_LIMIT_WRONG), "quirks 0x%x",
-          (unsigned)clattn__quirks_of(&mesa));
+    CHECK(clattn__quirks_of(&mesa) ==
+              (CLATTN__QUIRK_SLOW_VECTORS | CLATTN__QUIRK_GROUP_LIMIT_WRONG | CLATTN__QUIRK_WRONG_LOOPS),
+          "quirks 0x%x", (unsigned)clattn__quirks_of(&mesa));
     mesa.driver = (char *)"23.1.0";
     CHECK(clattn__quirks_of(&mesa) == CLATTN__QUIRK_SLOW_VECTORS, "quirks 0x%x", (unsigned)clattn__quirks_of(&mesa));
     mesa.type = GPU;

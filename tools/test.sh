@@ -90,7 +90,7 @@ check debug debug --no-suite vendors # compilers and other runtimes find the sam
 if [ -n "$runtimes" ]; then
     export OCL_ICD_VENDORS="$intel/icd"
     build/test-release/clattn devices | grep -q Intel || give_up "clattn does not see the runtime in $intel"
-    [ -z "$select" ] || export CLATTN_TEST_EVERY=3 # of the longest tables, which pocl had whole
+    [ -z "$select" ] || export CLATTN_TEST_EVERY=5 # of the longest tables, which pocl had whole
     check intel test-release --no-suite vendors
 fi
 

@@ -37,7 +37,8 @@ typedef enum clattn__quirk {
     CLATTN__QUIRK_SLOW_VECTORS = 1 << 7, /* the compiler takes minutes for kernels of wide vectors: attn_cpu refuses */
     CLATTN__QUIRK_LATE_RELEASE = 1 << 8, /* a finished queue is still worked on for a moment: env.c naps */
     CLATTN__QUIRK_NARROW_FILLS = 1 << 9, /* buffers can be filled with 4 bytes at most: buffer.c repeats them */
-    CLATTN__QUIRK_SHORT_GRIDS = 1 << 10  /* 65535 groups at most but in the first dimension: launch.c cuts grids up */
+    CLATTN__QUIRK_SHORT_GRIDS = 1 << 10, /* 65535 groups at most but in the first dimension: launch.c cuts grids up */
+    CLATTN__QUIRK_WRONG_LOOPS = 1 << 11  /* gemm_cpu and attn_decode for CPUs come out wrong: they refuse */
 } clattn__quirk;
 
 /* What cl/attn_matrix.cl has to know of a matrix engine. */

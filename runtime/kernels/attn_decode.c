@@ -117,6 +117,8 @@ static bool supports(const clattn__attn_problem *p, const clattn__caps *caps, cl
                               MOST_ROWS);
     if (p->query_len > MOST_QUERIES)
         return clattn__refuse(why, "%lld queries per head; made for %d at most", (long long)p->query_len, MOST_QUERIES);
+    if (!in_groups(caps) && (caps->quirks & CLATTN__QUIRK_WRONG_LOOPS))
+        return clattn__refuse(why, "%s", clattn__quirk_reason(caps, CLATTN__QUIRK_WRONG_LOOPS));
     if (!in_groups(caps) && (p->head_dim < 4 || p->value_dim < 4))
         return clattn__refuse(why, "head_dim %lld, value_dim %lld: a vector has 4 lanes at least",
                               (long long)p->head_dim, (long long)p->value_dim);

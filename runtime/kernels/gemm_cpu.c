@@ -45,6 +45,8 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static bool supports(const clattn__gemm_problem *problem, const clattn__caps *caps, clattn__refusal *why) {
     if (caps->type != CLATTN_DEVICE_CPU)
         return clattn__refuse(why, "made for CPUs: its work-groups of one item leave other devices idle");
+    if (caps->quirks & CLATTN__QUIRK_WRONG_LOOPS)
+        return clattn__refuse(why, "%s", clattn__quirk_reason(caps, CLATTN__QUIRK_WRONG_LOOPS));
     return clattn__gemm_fits(problem, why);
 }
 
