@@ -39,14 +39,17 @@ trap 'rm -rf "$part"' EXIT
 trap 'exit 1' HUP INT TERM
 log="$dir/build.log"
 
-# The source package belongs to Debian 13; only what it was made from is fetched.
-/usr/lib/apt/apt-helper -q download-file http://deb.debian.org/debian/pool/main/p/pocl/pocl_6.0.orig.tar.gz \
-    "$part/pocl.tar.gz" SHA256:de9710223fc1855f833dbbf42ea2681e06aa8ec0464f0201104dc80a74dfd1f2 >"$log" 2>&1 ||
-    { tail -3 "$log"; fail "the source of pocl could not be fetched"; }
-tar -xzf "$part/pocl.tar.gz" -C "$part"
 # Without package lists apt-get knows no package; renewing them is the one step that needs root rights.
 apt-cache show llvm-16-dev >/dev/null 2>&1 || apt-get -q update >"$log" 2>&1 || sudo -n apt-get -q update \
     >"$log" 2>&1 || { tail -3 "$log"; fail "the package lists are missing and could not be fetched"; }
+# The source package belongs to Debian 13; only what it was made from is fetched, from the machine's own mirror.
+# shellcheck disable=SC2016  # the expression is apt's
+mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | grep '/debian/*$' | head -n 1)
+[ -n "$mirror" ] || fail "apt knows no mirror of Debian"
+/usr/lib/apt/apt-helper -q download-file "${mirror%/}/pool/main/p/pocl/pocl_6.0.orig.tar.gz" \
+    "$part/pocl.tar.gz" SHA256:de9710223fc1855f833dbbf42ea2681e06aa8ec0464f0201104dc80a74dfd1f2 >"$log" 2>&1 ||
+    { tail -3 "$log"; fail "the source of pocl could not be fetched"; }
+tar -xzf "$part/pocl.tar.gz" -C "$part"
 apt-get install -q -y --download-only --no-install-recommends -o Debug::NoLocking=1 \
     -o Dir::Cache::archives="$part/debs" clang-16 llvm-16-dev libclang-16-dev libclang-cpp16-dev >"$log" 2>&1 ||
     { tail -3 "$log"; fail "apt-get could not fetch LLVM"; }
