@@ -174,6 +174,13 @@ def test_memory_seen():
     must(attention["seen_bytes"] < 2048 * 2048 * 4, attention)
 
 
+def test_many_groups():
+    """More lines than CUDA's grids hold groups in their second dimension: every row is compared."""
+    got = rows("--pretend", "type=gpu,vendor=NVIDIA,platform=NVIDIA CUDA", "--kernel", "attn_decode", "--attention",
+               "66001,1,1,1,2,8")
+    must(len(got) == 1 and got[0]["kernel"] == "attn_decode", got)
+
+
 def test_engine():
     """Weights that a matrix engine rounds are no wrong result."""
     got = rows("--pretend", "type=gpu", "--matrix-engine", "emulated:nv", "--attention", "1,2,1,70,90,32,float16",
