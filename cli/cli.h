@@ -67,7 +67,7 @@ enum {
     "  --cache DIR          folder for trust records and built kernels; --no-cache keeps nothing\n"                    \
     "  --kernel-dir DIR     read the .cl files from DIR instead of the built-in ones\n"                                \
     "  --matrix-engine NAME none, or an emulated one, for tests: emulated:nv, wmma11, wmma12, mfma32, dpas8, dpas16\n" \
-    "  --no-tuning          do not use what clattn tune measured\n"                                                    \
+    "  --no-tuning          use nothing that was measured, and measure nothing\n"                                      \
     "  --clblast FILE       tuning parameters for CLBlast's products, lines of KERNEL NAME=VALUE ...\n"                \
     "  --pretend PAIRS      choose kernels as for another device: type=gpu,local_memory=16384,work_group=64\n"         \
     "  -v, --verbose        log choices and build logs to standard error\n"

@@ -88,7 +88,8 @@ typedef struct clattn_context_options {
      * clock_mhz, lanes (4, 8, 16), subgroups and fp16 (0, 1), subgroup_lanes (width that kernels pin: 0, 8, 16, 32),
      * matrix (nv:80, wmma11, wmma12, mfma32, dpas8, dpas16). "type=gpu,local_memory=16384,work_group=64" */
     const char *pretend;
-    int ignore_tuning; /* default 0; 1: what clattn_tune measured on this device is not used */
+    int ignore_tuning; /* default 0; 1: what was measured on this device (clattn/tune.h) is not used, nor is anything
+                          measured when a plan is made */
     /* Default NULL: CLBlast, which projects on GPUs, takes the tuning parameters that it ships for the device. Else
      * "KERNEL NAME=VALUE ...", one kernel per line or between semicolons, '#' begins a comment: Xgemm (products of
      * large matrices), XgemmDirect (of small ones) and GemmRoutine (XGEMM_MIN_INDIRECT_SIZE, where one ends and the

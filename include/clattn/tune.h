@@ -4,8 +4,11 @@
  *   1. what clattn_tune measured on this device, with this driver and this version of the library;
  *   2. values that ship with the library for the device's architecture, measured on such a device;
  *   3. the kernel's own choice, which follows from the device's limits.
- * The same holds for the choice between two kernels of which either may be faster. Nothing is ever measured unless
- * clattn_tune is called. Parameters do not change what is computed: each candidate has to reproduce the scalar
+ * The same holds for the choice between two kernels of which either may be faster. Nothing is measured unless
+ * clattn_tune is called, but for one thing: where several kernels could project on a GPU, they are timed against each
+ * other, each as it would be taken, when a plan first has products that one of the workloads below stands for. The
+ * timed runs take half a second together, or one run of each where that is longer. What they found is kept, and told,
+ * like any other measurement. Parameters do not change what is computed: each candidate has to reproduce the scalar
  * reference before it is kept. */
 #ifndef CLATTN_TUNE_H
 #define CLATTN_TUNE_H

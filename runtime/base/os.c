@@ -21,6 +21,13 @@ double clattn__os_seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+int clattn__os_day(void) {
+    const time_t now = time(NULL);
+    struct tm day;
+    if (now == (time_t)-1 || !gmtime_r(&now, &day)) return 0;
+    return (day.tm_year + 1900) * 10000 + (day.tm_mon + 1) * 100 + day.tm_mday;
+}
+
 void clattn__os_nap(void) {
     const struct timespec nap = {.tv_nsec = 3000000};
     nanosleep(&nap, NULL);

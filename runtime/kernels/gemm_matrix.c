@@ -241,6 +241,7 @@ const clattn__gemm_impl clattn__gemm_matrix = {
     .name = "gemm_matrix",
     .what = "matrix engines of NVIDIA, AMD and Intel GPUs, 16-bit storage",
     .splits_heads = true,
+    .has_rival = true,
     .uses_engine = true,
     .activates = true,
     .rounds_operands = true,

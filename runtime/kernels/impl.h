@@ -198,7 +198,7 @@ struct clattn__gemm_impl {
     const char *name;
     const char *what;
     bool splits_heads;    /* can write per-head or per-part outputs directly */
-    bool has_rival;       /* as in clattn__attn_impl */
+    bool has_rival;       /* likewise, and before their first use on a device (registry/rivals.c) */
     bool uses_engine;     /* likewise */
     bool rounds_operands; /* to 16 bits before they are multiplied: not with strict precision */
     bool activates;       /* can apply the activation; one that cannot is given a problem without it */

@@ -1,5 +1,5 @@
-/* Which parameters a kernel takes, and which kernel is tried first: what was measured here, then what ships for the
- * architecture, then the kernel's own choice and the order of the list. */
+/* Which parameters a kernel takes: what was measured here, then what ships for the architecture, then the kernel's own
+ * choice. */
 #include "registry/registry.h"
 
 #include <string.h>
@@ -12,7 +12,9 @@ static void choose(clattn_context *context, int workload, const char *kernel, cl
     choice->own = choice->list;
     choice->origin = OWN;
     if (workload < 0) return;
-    if (clattn__tuning_best(context, workload, kernel, &measured) &&
+    /* one set that was measured alone, to compare the kernel with another, says nothing about the others */
+    if (clattn__tuning_sets(context, workload, kernel) > 1 &&
+        clattn__tuning_best(context, workload, kernel, &measured) &&
         clattn__candidates_prefer(&choice->list, &measured.params)) {
         choice->origin = MEASURED;
         choice->list.timed = true;
@@ -50,12 +52,4 @@ const char *const *clattn__parameter_names(const char *kernel, const char **name
         if (strcmp(*name = clattn__gemm_list[i]->name, kernel) == 0) return clattn__gemm_list[i]->params;
     *name = "?"; /* a kernel that this build lacks */
     return NULL;
-}
-
-int clattn__fastest_kernel(clattn_context *context, int workload, const char *const *names, int count) {
-    clattn__measured measured;
-    if (workload < 0 || !clattn__tuning_best(context, workload, NULL, &measured)) return 0;
-    for (int i = 0; i < count; i++)
-        if (strcmp(names[i], measured.kernel) == 0) return i;
-    return 0;
 }

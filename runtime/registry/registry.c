@@ -78,13 +78,10 @@ clattn_status clattn__trust_record(clattn_context *context, const char *name, co
     return verified;
 }
 
-/* Where the i-th kernel to try stands in the list, when the one at `fastest` was measured to be so. */
-static int turn_of(int i, int fastest) { return i == 0 ? fastest : i <= fastest ? i - 1 : i; }
-
-static void note_slower(clattn_context *context, reasons *notes, const char *name, const char *fastest) {
-    char reason[96];
-    snprintf(reason, sizeof reason, "slower here than %s, as measured", fastest);
-    pass_over(context, notes, CLATTN_LOG_DEBUG, name, reason);
+static void note_rival(clattn_context *context, reasons *notes, int workload, const char *name, const char *taken) {
+    char reason[160];
+    if (clattn__rival_text(context, workload, name, taken, reason, sizeof reason))
+        pass_over(context, notes, CLATTN_LOG_DEBUG, name, reason);
 }
 
 /* ---- attention -------------------------------------------------------------------------------------------------- */
@@ -158,32 +155,34 @@ bool clattn__gemm_serves(const clattn__gemm_impl *impl, const clattn__gemm_probl
     return impl->supports(problem, caps, why);
 }
 
-static int fastest_attention(clattn_context *context, const clattn__attn_problem *problem) {
-    const char *names[CLATTN__COUNT(clattn__attn_list)];
-    int count = 0;
-    for (; clattn__attn_list[count]; count++) names[count] = clattn__attn_list[count]->name;
-    return clattn__fastest_kernel(context, clattn__workload_of_attention(problem, &context->env.device.caps), names,
-                                  count);
-}
-
 const clattn__attn_impl *clattn__attn_first(clattn_context *context, const clattn__attn_problem *problem,
                                             const char *forced) {
-    const int fastest = fastest_attention(context, problem);
+    const int fastest = clattn__attn_fastest(context, problem);
     clattn__refusal why;
     for (int i = 0; clattn__attn_list[i]; i++) {
-        const clattn__attn_impl *impl = clattn__attn_list[turn_of(i, fastest)];
+        const clattn__attn_impl *impl = clattn__attn_list[clattn__turn_of(i, fastest)];
         if (forced && strcmp(forced, impl->name) != 0) continue;
         if (clattn__attn_serves(impl, problem, &context->env.device.caps, &why)) return impl;
     }
     return NULL;
 }
 
+static void note_attention_rivals(clattn_context *context, const clattn__attn_problem *problem,
+                                  const clattn__attn_impl *taken, reasons *notes) {
+    const int workload = clattn__workload_of_attention(problem, &context->env.device.caps);
+    clattn__refusal why;
+    for (int i = 0; clattn__attn_list[i]; i++)
+        if (clattn__attn_list[i] != taken &&
+            clattn__attn_serves(clattn__attn_list[i], problem, &context->env.device.caps, &why))
+            note_rival(context, notes, workload, clattn__attn_list[i]->name, taken->name);
+}
+
 static clattn_status choose_attention(clattn_context *context, const clattn__attn_problem *problem, const char *forced,
                                       clattn__attn_kernel *kernel, reasons *notes) {
-    const int fastest = fastest_attention(context, problem);
+    const int fastest = forced ? 0 : clattn__attn_fastest(context, problem);
     memset(kernel, 0, sizeof *kernel);
     for (int i = 0; clattn__attn_list[i]; i++) {
-        const clattn__attn_impl *impl = clattn__attn_list[turn_of(i, fastest)];
+        const clattn__attn_impl *impl = clattn__attn_list[clattn__turn_of(i, fastest)];
         if (forced && strcmp(forced, impl->name) != 0) continue;
         clattn__refusal why = {{0}};
         if (!clattn__attn_serves(impl, problem, &context->env.device.caps, &why)) {
@@ -191,9 +190,7 @@ static clattn_status choose_attention(clattn_context *context, const clattn__att
             continue;
         }
         clattn_status status = prepare_attention(context, impl, problem, kernel);
-        for (int k = 0; i == 0 && k < fastest && status == CLATTN_OK; k++)
-            if (clattn__attn_serves(clattn__attn_list[k], problem, &context->env.device.caps, &why))
-                note_slower(context, notes, clattn__attn_list[k]->name, impl->name);
+        if (status == CLATTN_OK && !forced) note_attention_rivals(context, problem, impl, notes);
         if (status == CLATTN_OK || is_fatal(status)) return status;
         pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
     }
@@ -263,20 +260,25 @@ clattn__gemm_problem clattn__gemm_fitted(const clattn__gemm_impl *impl, const cl
     return fitted;
 }
 
-static int fastest_gemm(clattn_context *context, const clattn__gemm_problem *problem) {
-    const char *names[CLATTN__COUNT(clattn__gemm_list)];
-    int count = 0;
-    for (; clattn__gemm_list[count]; count++) names[count] = clattn__gemm_list[count]->name;
-    return clattn__fastest_kernel(context, clattn__workload_of_gemm(problem), names, count);
+static void note_gemm_rivals(clattn_context *context, const clattn__gemm_problem *problem,
+                             const clattn__gemm_impl *taken, reasons *notes) {
+    const int workload = clattn__workload_of_gemm(problem);
+    clattn__refusal why;
+    for (int i = 0; clattn__gemm_list[i]; i++) {
+        const clattn__gemm_problem fitting = clattn__gemm_fitted(clattn__gemm_list[i], problem);
+        if (clattn__gemm_list[i] != taken &&
+            clattn__gemm_serves(clattn__gemm_list[i], &fitting, &context->env.device.caps, &why))
+            note_rival(context, notes, workload, clattn__gemm_list[i]->name, taken->name);
+    }
 }
 
 static clattn_status choose_gemm(clattn_context *context, const clattn__gemm_problem *problem, const char *forced,
                                  const float *w, int64_t w_row, const float *bias, clattn__gemm_kernel *kernel,
                                  reasons *notes) {
-    const int fastest = fastest_gemm(context, problem);
+    const int fastest = forced ? 0 : clattn__gemm_fastest(context, problem);
     memset(kernel, 0, sizeof *kernel);
     for (int i = 0; clattn__gemm_list[i]; i++) {
-        const clattn__gemm_impl *impl = clattn__gemm_list[turn_of(i, fastest)];
+        const clattn__gemm_impl *impl = clattn__gemm_list[clattn__turn_of(i, fastest)];
         if (forced && strcmp(forced, impl->name) != 0) continue;
         const clattn__gemm_problem fitting = clattn__gemm_fitted(impl, problem);
         clattn__refusal why = {{0}};
@@ -285,9 +287,7 @@ static clattn_status choose_gemm(clattn_context *context, const clattn__gemm_pro
             continue;
         }
         clattn_status status = prepare_gemm(context, impl, &fitting, w, w_row, bias, kernel);
-        for (int k = 0; i == 0 && k < fastest && status == CLATTN_OK; k++)
-            if (clattn__gemm_serves(clattn__gemm_list[k], &fitting, &context->env.device.caps, &why))
-                note_slower(context, notes, clattn__gemm_list[k]->name, impl->name);
+        if (status == CLATTN_OK && !forced) note_gemm_rivals(context, problem, impl, notes);
         if (status == CLATTN_OK || is_fatal(status)) return status;
         pass_over(context, notes, CLATTN_LOG_WARNING, impl->name, clattn_last_error());
     }

@@ -46,6 +46,7 @@ typedef struct clattn__measured {
     char kernel[32];
     clattn__params params;
     long long nanoseconds; /* of one run; 0: wrong, or it does not run */
+    int day;               /* when it was recorded: 20261122 */
 } clattn__measured;
 typedef struct clattn__tuning {
     clattn__measured *rows; /* of one kernel and workload: its own choice first */
@@ -55,6 +56,8 @@ typedef struct clattn__tuning {
     bool loaded;
     bool renewed; /* forget(): the next save replaces the file; others add to what is there by then */
     clattn__mutex *lock;
+    uint32_t settled;        /* rivals.c: a bit for each workload whose rivals are known, or cannot be told apart */
+    clattn__mutex *settling; /* held while they are timed: by one thread of a context at a time */
 } clattn__tuning;
 
 /* The context as everything below the API sees it. */
@@ -110,8 +113,15 @@ void clattn__gemm_choice(clattn_context *context, const clattn__gemm_impl *impl,
                          clattn__choice *choice);
 bool clattn__choice_is_own(const clattn__choice *choice);
 const char *clattn__choice_origin(const clattn__choice *choice, const clattn__params *taken); /* of the set taken */
-/* Which of the kernels was the fastest on the workload; 0, the first, when nothing says so. */
-int clattn__fastest_kernel(clattn_context *context, int workload, const char *const *names, int count);
+
+/* rivals.c: where in its list the kernel stands that is tried first: the fastest on the problem's workload, as
+ * measured; 0 when nothing says so. Projections that are rivals here are timed when it is asked for the first time. */
+int clattn__attn_fastest(clattn_context *context, const clattn__attn_problem *problem);
+int clattn__gemm_fastest(clattn_context *context, const clattn__gemm_problem *problem);
+int clattn__turn_of(int i, int fastest); /* where the i-th to be tried stands */
+/* Why a kernel was not taken that measuring compared with the one that was; false when it did not. */
+bool clattn__rival_text(clattn_context *context, int workload, const char *name, const char *taken, char *text,
+                        size_t capacity);
 
 /* Of a kernel's parameters; *name receives its name as a constant. NULL when there is no such kernel. */
 const char *const *clattn__parameter_names(const char *kernel, const char **name);
@@ -136,7 +146,8 @@ clattn_status clattn__tuning_create(clattn__tuning *tuning, bool ignored);
 void clattn__tuning_clear(clattn__tuning *tuning);
 /* The fastest of a kernel, or with kernel NULL of all; false when nothing usable was measured. */
 bool clattn__tuning_best(clattn_context *context, int workload, const char *kernel, clattn__measured *row);
-bool clattn__tuning_find(clattn_context *context, clattn__measured *row); /* by its first three members */
+bool clattn__tuning_find(clattn_context *context, clattn__measured *row);           /* by its first three members */
+int clattn__tuning_sets(clattn_context *context, int workload, const char *kernel); /* measured, usable or not */
 /* The i-th (workload, kernel) with its fastest row. */
 bool clattn__tuning_get(clattn_context *context, int index, clattn__measured *row, double *own_seconds,
                         bool *preferred);
@@ -147,11 +158,28 @@ clattn_status clattn__tuning_save(clattn_context *context); /* FILE_FAILED with 
 
 /* tune.c: the body of clattn_tune. */
 clattn_status clattn__tune(clattn_context *context, const clattn_tune_options *options, clattn_tune_result *result);
-/* tune_bench.c: seconds of one run of a prepared kernel on its workload, whose result must agree with the reference in
- * some rows. */
-clattn_status clattn__time_attention(clattn_context *context, clattn__attn_kernel *kernel, double *seconds);
-clattn_status clattn__time_gemm(clattn_context *context, const clattn__gemm_impl *impl,
-                                const clattn__gemm_problem *problem, const clattn__params *params, double *seconds);
+/* The same for one question: which of the projections that serve a workload is the fastest, each as it would be taken.
+ * They get half a second, so that one that takes longer is judged by a single run. What is known is not measured again,
+ * and what cannot be measured is no failure. True when something was. */
+bool clattn__tune_rivals(clattn_context *context, int workload);
+
+/* tune_bench.c: a workload's operands on the device, and the kernels that compete on them. */
+typedef struct clattn__bench clattn__bench;
+typedef struct clattn__contender {
+    clattn__attn_kernel attention; /* either this */
+    clattn__gemm_kernel gemm;      /* or this */
+} clattn__contender;
+clattn_status clattn__bench_create(clattn_context *context, const clattn__workload *workload, clattn__bench **out);
+void clattn__bench_destroy(clattn__bench **bench);
+/* Prepares a kernel with the first of the list that it can run with, verifies it, runs it once and compares some rows
+ * of the result with the reference. */
+clattn_status clattn__bench_enter(clattn__bench *bench, const char *kernel, const clattn__candidates *list,
+                                  clattn__contender *contender);
+const clattn__params *clattn__contender_params(const clattn__contender *contender);
+/* The shortest of several runs. */
+clattn_status clattn__bench_time(clattn__bench *bench, clattn__contender *contender, int least_runs,
+                                 double least_seconds, double *seconds);
+void clattn__contender_clear(clattn__contender *contender);
 
 /* verify.c: runs adversarial cases of the kernel's own variant against ref/. OK, or WRONG_RESULT with the last error
  * naming case, place and both values. stats may be NULL. */

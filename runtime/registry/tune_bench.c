@@ -1,14 +1,15 @@
-/* Times a prepared kernel on a workload. Rows of the result are compared with the reference first, because a kernel
- * that is fast and wrong at this size must not win. */
+/* Where kernels are timed: a workload's operands, made once for all that compete on it. Rows of each kernel's result
+ * are compared with the reference first, because one that is fast and wrong at this size must not win. */
 #include "registry/registry.h"
 
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 #include "ref/ref.h"
 
-enum { LEAST_RUNS = 3, MOST_RUNS = 50, CHECKED = 3 /* rows */ };
-static const double TIMED_SECONDS = 0.06, LONG_SECONDS = 0.25; /* one such run is enough */
+enum { MOST_RUNS = 50, CHECKED = 3 /* rows */ };
+static const double LONG_SECONDS = 0.25; /* one such run is enough */
 
 typedef struct bench_tensor {
     void *host;
@@ -30,28 +31,10 @@ static clattn_status make(clattn__env *env, clattn_dtype dtype, int64_t count, d
     return status == CLATTN_OK ? clattn__buffer_write(env, t->device.mem, 0, t->bytes, t->host) : status;
 }
 
-static void clear(clattn__env *env, bench_tensor *t, int count) {
-    for (int i = 0; i < count; i++) {
-        clattn__buffer_clear(env, &t[i].device);
-        clattn__free(t[i].host);
-    }
-}
-
-/* The shortest of several runs. */
-static clattn_status time_runs(clattn__env *env, clattn_status (*enqueue)(void *job), void *job, double *seconds) {
-    double total = 0;
-    *seconds = INFINITY;
-    for (int i = 0; i < MOST_RUNS && (i < LEAST_RUNS || total < TIMED_SECONDS) && total < LONG_SECONDS; i++) {
-        const double start = clattn__os_seconds();
-        clattn_status status = enqueue(job);
-        if (status != CLATTN_OK) return status;
-        const cl_int code = clFinish(env->queue);
-        if (code != CL_SUCCESS) return clattn__cl_fail(code, "clFinish", env->device.caps.name);
-        const double run = clattn__os_seconds() - start;
-        if (run < *seconds) *seconds = run;
-        total += run;
-    }
-    return CLATTN_OK;
+/* Nothing of what an earlier kernel wrote may be taken for what the next one computes. */
+static clattn_status poison(clattn__env *env, bench_tensor *t) {
+    memset(t->host, 0xff, t->bytes); /* NaN */
+    return clattn__buffer_write(env, t->device.mem, 0, t->bytes, t->host);
 }
 
 static clattn_status compare(const char *kernel, int64_t row, int64_t column, double got, double want,
@@ -62,33 +45,34 @@ static clattn_status compare(const char *kernel, int64_t row, int64_t column, do
                         (long long)row, (long long)column, got, want, tolerance);
 }
 
-/* ---- attention --------------------------------------------------------------------------------------------------- */
+/* The tensors of a workload: of attention, or of a product, with weight (n, k) and bias (n), of which each kernel has
+ * copies of its own. */
+enum { QUERY, KEY, VALUE, X = QUERY, W = KEY, BIAS = VALUE, OUTPUT, TENSORS };
 
-enum { QUERY, KEY, VALUE, OUTPUT, TENSORS };
-
-typedef struct attention_job {
-    clattn__attn_kernel *kernel;
-    clattn__attn_call call;
+struct clattn__bench {
+    clattn_context *context;
+    bool is_attention;
+    clattn__attn_problem attention; /* either this */
+    clattn__attn_call attention_call;
+    clattn__gemm_problem gemm; /* or this */
+    clattn__gemm_call gemm_call;
     bench_tensor t[TENSORS];
-} attention_job;
+};
 
-static clattn_status enqueue_attention(void *user) {
-    attention_job *job = user;
-    return job->kernel->impl->enqueue(job->kernel, &job->call);
-}
+/* ---- attention --------------------------------------------------------------------------------------------------- */
 
 static const void *element(const bench_tensor *t, clattn_dtype dtype, int64_t at) {
     return (const char *)t->host + (size_t)at * clattn_dtype_size(dtype);
 }
 
 /* One query row of one head. */
-static clattn_status check_row(const attention_job *job, int64_t head, int64_t row) {
-    const clattn__attn_problem *p = &job->kernel->problem;
+static clattn_status check_row(const clattn__bench *bench, const clattn__attn_impl *impl, int64_t head, int64_t row) {
+    const clattn__attn_problem *p = &bench->attention;
     const int64_t D = p->head_dim, Sk = p->kv_len, at = head * p->query_len + row;
     const int64_t keys = head / (p->query_heads / p->kv_heads) * Sk;
     float want[CLATTN_MAX_HEAD_DIM], tolerance[CLATTN_MAX_HEAD_DIM];
     const clattn__ref_attention ref = {
-        .weight_dtype = job->kernel->impl->rounds_weights ? p->dtype : CLATTN_F32,
+        .weight_dtype = impl->rounds_weights ? p->dtype : CLATTN_F32,
         .batch = 1,
         .query_heads = 1,
         .kv_heads = 1,
@@ -96,30 +80,30 @@ static clattn_status check_row(const attention_job *job, int64_t head, int64_t r
         .kv_len = Sk,
         .head_dim = D,
         .value_dim = p->value_dim,
-        .scale = (double)job->call.args.scale,
+        .scale = (double)bench->attention_call.args.scale,
         .temperature = 1,
         .window_left = -1,
         .window_right = -1,
         .mask_len = Sk,
-        .query = {(void *)element(&job->t[QUERY], p->dtype, at * D), p->dtype, {0, 0, D, 1}},
-        .key = {(void *)element(&job->t[KEY], p->dtype, keys * D), p->dtype, {0, 0, D, 1}},
-        .value = {(void *)element(&job->t[VALUE], p->dtype, keys * p->value_dim), p->dtype, {0, 0, p->value_dim, 1}},
+        .query = {(void *)element(&bench->t[QUERY], p->dtype, at * D), p->dtype, {0, 0, D, 1}},
+        .key = {(void *)element(&bench->t[KEY], p->dtype, keys * D), p->dtype, {0, 0, D, 1}},
+        .value = {(void *)element(&bench->t[VALUE], p->dtype, keys * p->value_dim), p->dtype, {0, 0, p->value_dim, 1}},
         .output = {want, CLATTN_F32, {0, 0, p->value_dim, 1}},
         .tolerance = {tolerance, CLATTN_F32, {0, 0, p->value_dim, 1}}};
     clattn_status status = clattn__ref_attention_run(&ref);
     for (int64_t d = 0; d < p->value_dim && status == CLATTN_OK; d++)
-        status = compare(job->kernel->impl->name, at, d,
-                         clattn__ref_load(job->t[OUTPUT].host, p->dtype, at * p->value_dim + d), (double)want[d],
-                         (double)tolerance[d] + clattn__ref_storage_rounding(p->dtype, (double)want[d]));
+        status =
+            compare(impl->name, at, d, clattn__ref_load(bench->t[OUTPUT].host, p->dtype, at * p->value_dim + d),
+                    (double)want[d], (double)tolerance[d] + clattn__ref_storage_rounding(p->dtype, (double)want[d]));
     return status;
 }
 
-static clattn_status check_attention(clattn__env *env, attention_job *job) {
-    const clattn__attn_problem *p = &job->kernel->problem;
-    bench_tensor *output = &job->t[OUTPUT];
-    clattn_status status = clattn__buffer_read(env, output->device.mem, 0, output->bytes, output->host);
+static clattn_status check_attention(const clattn__bench *bench, const clattn__attn_impl *impl) {
+    const clattn__attn_problem *p = &bench->attention;
+    clattn_status status = CLATTN_OK;
     for (int i = 0; i < CHECKED && status == CLATTN_OK; i++) /* the first, one in the middle, the last */
-        status = check_row(job, (p->query_heads - 1) * i / (CHECKED - 1), (p->query_len - 1) * i / (CHECKED - 1));
+        status =
+            check_row(bench, impl, (p->query_heads - 1) * i / (CHECKED - 1), (p->query_len - 1) * i / (CHECKED - 1));
     return status;
 }
 
@@ -144,88 +128,146 @@ static void set_attention_args(const clattn__attn_problem *p, clattn_attn_args *
                             .key_total = (int)p->kv_len};
 }
 
-clattn_status clattn__time_attention(clattn_context *context, clattn__attn_kernel *kernel, double *seconds) {
-    const clattn__attn_problem *p = &kernel->problem;
-    attention_job job = {.kernel = kernel};
+static clattn_status make_attention(clattn__bench *bench) {
+    const clattn__attn_problem *p = &bench->attention;
     const int64_t counts[TENSORS] = {p->query_heads * p->query_len * p->head_dim, p->kv_heads * p->kv_len * p->head_dim,
                                      p->kv_heads * p->kv_len * p->value_dim,
                                      p->query_heads * p->query_len * p->value_dim};
     static const int slots[TENSORS] = {ATTN_QUERY, ATTN_KEY, ATTN_VALUE, ATTN_OUTPUT};
     clattn_status status = CLATTN_OK;
-    set_attention_args(p, &job.call.args);
+    set_attention_args(p, &bench->attention_call.args);
     for (int i = 0; i < TENSORS && status == CLATTN_OK; i++) {
-        status = make(&context->env, p->dtype, counts[i], 2, 20170612u + (uint32_t)i, &job.t[i]);
-        job.call.mem[slots[i]] = job.t[i].device.mem;
+        status = make(&bench->context->env, p->dtype, counts[i], 2, 20170612u + (uint32_t)i, &bench->t[i]);
+        bench->attention_call.mem[slots[i]] = bench->t[i].device.mem;
     }
-    if (status == CLATTN_OK) status = enqueue_attention(&job); /* drivers compile at the first launch */
-    if (status == CLATTN_OK) status = check_attention(&context->env, &job);
-    if (status == CLATTN_OK) status = time_runs(&context->env, enqueue_attention, &job, seconds);
-    clear(&context->env, job.t, TENSORS);
     return status;
 }
 
 /* ---- projections ------------------------------------------------------------------------------------------------- */
 
-typedef struct gemm_job {
-    clattn__gemm_kernel kernel;
-    clattn__gemm_call call;
-    bench_tensor x, y; /* (m, k), (m, n) */
-    bench_tensor w;    /* (n, k) float; the kernel has its own copy */
-} gemm_job;
-
-static clattn_status enqueue_gemm(void *user) {
-    gemm_job *job = user;
-    return job->kernel.impl->enqueue(&job->kernel, &job->call);
-}
-
 /* Every 37th column of some rows. */
-static clattn_status check_gemm(clattn__env *env, gemm_job *job) {
-    const clattn__gemm_problem *p = &job->kernel.problem;
-    clattn_status status = clattn__buffer_read(env, job->y.device.mem, 0, job->y.bytes, job->y.host);
+static clattn_status check_gemm(const clattn__bench *bench, const clattn__gemm_impl *impl) {
+    const clattn__gemm_problem *p = &bench->gemm;
+    clattn_status status = CLATTN_OK;
     for (int i = 0; i < CHECKED; i++) {
         const int64_t row = (p->m - 1) * i / (CHECKED - 1);
         for (int64_t c = 0; c < p->n && status == CLATTN_OK; c += 37) {
-            double sum = 0, magnitudes = 0;
+            double sum = clattn__ref_load(bench->t[BIAS].host, CLATTN_F32, c), magnitudes = fabs(sum);
             for (int64_t k = 0; k < p->k; k++) {
-                const double term = clattn__ref_load(job->x.host, p->dtype, row * p->k + k) *
-                                    clattn__ref_load(job->w.host, CLATTN_F32, c * p->k + k);
+                const double term = clattn__ref_load(bench->t[X].host, p->dtype, row * p->k + k) *
+                                    clattn__ref_load(bench->t[W].host, CLATTN_F32, c * p->k + k);
                 sum += term;
                 magnitudes += fabs(term);
             }
             status =
-                compare(job->kernel.impl->name, row, c, clattn__ref_load(job->y.host, p->dtype, row * p->n + c), sum,
-                        clattn__ref_rounding(p->k + 1, magnitudes, sum) + clattn__ref_storage_rounding(p->dtype, sum));
+                compare(impl->name, row, c, clattn__ref_load(bench->t[OUTPUT].host, p->dtype, row * p->n + c), sum,
+                        clattn__ref_rounding(p->k + 2, magnitudes, sum) + clattn__ref_storage_rounding(p->dtype, sum));
         }
     }
     return status;
 }
 
-clattn_status clattn__time_gemm(clattn_context *context, const clattn__gemm_impl *impl,
-                                const clattn__gemm_problem *problem, const clattn__params *params, double *seconds) {
-    clattn__env *env = &context->env;
-    gemm_job job = {0};
-    const clattn__candidates list = {.set = {*params}, .count = 1};
-    job.call.args = (clattn_gemm_args){.x = {.batch = problem->m * problem->k, .row = problem->k},
-                                       .y = {.batch = problem->m * problem->n, .head = problem->n, .row = problem->n},
-                                       .m = (int)problem->m,
-                                       .n = (int)problem->n,
-                                       .k = (int)problem->k,
-                                       .rows = (int)problem->m,
-                                       .width = (int)problem->n,
-                                       .part_columns = (int)problem->n};
-    clattn_status status = make(env, problem->dtype, problem->m * problem->k, 1, 20170612u, &job.x);
-    if (status == CLATTN_OK) status = make(env, problem->dtype, problem->m * problem->n, 0, 1, &job.y);
-    if (status == CLATTN_OK) status = make(env, CLATTN_F32, problem->n * problem->k, 0.05, 3, &job.w);
-    job.call.x = job.x.device.mem;
-    job.call.y = job.y.device.mem;
-    if (status == CLATTN_OK)
-        status = clattn__gemm_ready(context, impl, problem, &list, job.w.host, problem->k, NULL, &job.kernel);
-    if (status == CLATTN_OK) status = enqueue_gemm(&job);
-    if (status == CLATTN_OK) status = check_gemm(env, &job);
-    if (status == CLATTN_OK) status = time_runs(env, enqueue_gemm, &job, seconds);
-    clattn__gemm_kernel_clear(&job.kernel);
-    clear(env, &job.x, 1);
-    clear(env, &job.y, 1);
-    clear(env, &job.w, 1);
+static clattn_status make_gemm(clattn__bench *bench) {
+    clattn__env *env = &bench->context->env;
+    const clattn__gemm_problem *p = &bench->gemm;
+    clattn_status status = make(env, p->dtype, p->m * p->k, 1, 20170612u, &bench->t[X]);
+    if (status == CLATTN_OK) status = make(env, p->dtype, p->m * p->n, 0, 1, &bench->t[OUTPUT]);
+    if (status == CLATTN_OK) status = make(env, CLATTN_F32, p->n * p->k, 0.05, 3, &bench->t[W]);
+    if (status == CLATTN_OK) status = make(env, CLATTN_F32, p->n, 1, 4, &bench->t[BIAS]);
+    bench->gemm_call = (clattn__gemm_call){.args = {.x = {.batch = p->m * p->k, .row = p->k},
+                                                    .y = {.batch = p->m * p->n, .head = p->n, .row = p->n},
+                                                    .m = (int)p->m,
+                                                    .n = (int)p->n,
+                                                    .k = (int)p->k,
+                                                    .rows = (int)p->m,
+                                                    .has_bias = 1,
+                                                    .width = (int)p->n,
+                                                    .part_columns = (int)p->n},
+                                           .x = bench->t[X].device.mem,
+                                           .y = bench->t[OUTPUT].device.mem};
     return status;
+}
+
+/* ---- both -------------------------------------------------------------------------------------------------------- */
+
+clattn_status clattn__bench_create(clattn_context *context, const clattn__workload *workload, clattn__bench **out) {
+    clattn__bench *bench = *out = clattn__alloc(1, sizeof *bench);
+    if (!bench) return CLATTN_OUT_OF_MEMORY;
+    bench->context = context;
+    bench->is_attention = workload->kind == CLATTN__PREFILL || workload->kind == CLATTN__DECODE;
+    if (bench->is_attention)
+        bench->attention = clattn__workload_attention(workload, &context->env.device.caps);
+    else
+        bench->gemm = clattn__workload_gemm(workload);
+    clattn_status status = bench->is_attention ? make_attention(bench) : make_gemm(bench);
+    if (status != CLATTN_OK) clattn__bench_destroy(out);
+    return status;
+}
+
+void clattn__bench_destroy(clattn__bench **bench) {
+    for (int i = 0; *bench && i < TENSORS; i++) {
+        clattn__buffer_clear(&(*bench)->context->env, &(*bench)->t[i].device);
+        clattn__free((*bench)->t[i].host);
+    }
+    clattn__free(*bench);
+    *bench = NULL;
+}
+
+static clattn_status enqueue(clattn__bench *bench, clattn__contender *c) {
+    if (bench->is_attention) return c->attention.impl->enqueue(&c->attention, &bench->attention_call);
+    return c->gemm.impl->enqueue(&c->gemm, &bench->gemm_call);
+}
+
+static clattn_status prepare(clattn__bench *bench, const char *kernel, const clattn__candidates *list,
+                             clattn__contender *c) {
+    for (int i = 0; bench->is_attention && clattn__attn_list[i]; i++)
+        if (strcmp(clattn__attn_list[i]->name, kernel) == 0)
+            return clattn__attn_ready(bench->context, clattn__attn_list[i], &bench->attention, list, &c->attention);
+    for (int i = 0; !bench->is_attention && clattn__gemm_list[i]; i++)
+        if (strcmp(clattn__gemm_list[i]->name, kernel) == 0)
+            return clattn__gemm_ready(bench->context, clattn__gemm_list[i], &bench->gemm, list, bench->t[W].host,
+                                      bench->gemm.k, bench->t[BIAS].host, &c->gemm);
+    return clattn__fail(CLATTN_UNSUPPORTED, "there is no kernel %s", kernel);
+}
+
+clattn_status clattn__bench_enter(clattn__bench *bench, const char *kernel, const clattn__candidates *list,
+                                  clattn__contender *c) {
+    clattn__env *env = &bench->context->env;
+    bench_tensor *output = &bench->t[OUTPUT];
+    memset(c, 0, sizeof *c);
+    clattn_status status = prepare(bench, kernel, list, c);
+    if (status == CLATTN_OK) status = poison(env, output);
+    if (status == CLATTN_OK) status = enqueue(bench, c); /* drivers compile at the first launch */
+    if (status == CLATTN_OK) status = clattn__buffer_read(env, output->device.mem, 0, output->bytes, output->host);
+    if (status == CLATTN_OK)
+        status = bench->is_attention ? check_attention(bench, c->attention.impl) : check_gemm(bench, c->gemm.impl);
+    if (status != CLATTN_OK) clattn__contender_clear(c);
+    return status;
+}
+
+const clattn__params *clattn__contender_params(const clattn__contender *c) {
+    return c->attention.impl ? &c->attention.params : &c->gemm.params;
+}
+
+void clattn__contender_clear(clattn__contender *c) {
+    clattn__attn_kernel_clear(&c->attention);
+    clattn__gemm_kernel_clear(&c->gemm);
+}
+
+clattn_status clattn__bench_time(clattn__bench *bench, clattn__contender *c, int least_runs, double least_seconds,
+                                 double *seconds) {
+    const clattn__env *env = &bench->context->env;
+    double total = 0;
+    *seconds = INFINITY;
+    for (int i = 0; i < MOST_RUNS && (i < least_runs || total < least_seconds) && total < LONG_SECONDS; i++) {
+        const double start = clattn__os_seconds();
+        clattn_status status = enqueue(bench, c);
+        if (status != CLATTN_OK) return status;
+        const cl_int code = clFinish(env->queue);
+        if (code != CL_SUCCESS) return clattn__cl_fail(code, "clFinish", env->device.caps.name);
+        const double run = clattn__os_seconds() - start;
+        if (run < *seconds) *seconds = run;
+        total += run;
+    }
+    return CLATTN_OK;
 }

@@ -2,9 +2,9 @@
  * that a measurement depends on: device, driver, platform, version of the library, compute units, limits, parameters of
  * CLBlast's that were overridden. A file is
  *
- *   clattn-tuning 1 <hash of all lines below>
+ *   clattn-tuning 2 <hash of all lines below>
  *   for <key> <device>, driver <driver>
- *   <workload> <kernel> <nanoseconds of a run, 0: not usable> <values of all parameters>
+ *   <workload> <kernel> <nanoseconds of a run, 0: not usable> <day> <values of all parameters>
  *   ...
  *
  * and is taken as a whole or not at all: at the first odd byte it is ignored, with a note. */
@@ -15,19 +15,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const MAGIC = "clattn-tuning 1 ";
+static const char *const MAGIC = "clattn-tuning 2 ";
 static const double WORTH = 0.97; /* of the own choice's time: what is not faster than that may be noise */
 enum { LARGEST_FILE = 256 * 1024, MOST_ROWS = 2048, HASH = 32 };
 
 clattn_status clattn__tuning_create(clattn__tuning *tuning, bool ignored) {
-    *tuning = (clattn__tuning){.lock = clattn__mutex_create(), .ignored = ignored};
-    return tuning->lock ? CLATTN_OK : clattn__fail(CLATTN_OUT_OF_MEMORY, "no memory for the tuning record");
+    *tuning = (clattn__tuning){.lock = clattn__mutex_create(), .settling = clattn__mutex_create(), .ignored = ignored};
+    if (tuning->lock && tuning->settling) return CLATTN_OK;
+    return clattn__fail(CLATTN_OUT_OF_MEMORY, "no memory for the tuning record");
 }
 
 void clattn__tuning_clear(clattn__tuning *tuning) {
     clattn__free(tuning->rows);
     clattn__free(tuning->note);
     clattn__mutex_destroy(&tuning->lock);
+    clattn__mutex_destroy(&tuning->settling);
     *tuning = (clattn__tuning){0};
 }
 
@@ -125,6 +127,8 @@ static bool take_row(const char **at, clattn__measured *row) {
     if (!take_word(at, workload, sizeof workload) || !take_word(at, row->kernel, sizeof row->kernel)) return false;
     row->workload = clattn__workload_named(workload);
     if (row->workload < 0 || !take_number(at, 0, 1000000000000, &row->nanoseconds)) return false;
+    if (!take_number(at, 0, 99991231, &value)) return false;
+    row->day = (int)value;
     for (int i = 0; i < CLATTN__PARAMS; i++) {
         if (!take_number(at, -1000000, 1000000, &value)) return false;
         row->params.value[i] = (int)value;
@@ -225,6 +229,16 @@ bool clattn__tuning_find(clattn_context *context, clattn__measured *row) {
     return found != NULL;
 }
 
+int clattn__tuning_sets(clattn_context *context, int workload, const char *kernel) {
+    int sets = 0;
+    clattn__mutex_lock(context->tuning.lock);
+    load(context);
+    for (int i = 0; i < context->tuning.count; i++)
+        sets += context->tuning.rows[i].workload == workload && strcmp(context->tuning.rows[i].kernel, kernel) == 0;
+    clattn__mutex_unlock(context->tuning.lock);
+    return sets;
+}
+
 void clattn__tuning_note(clattn_context *context, clattn__text *text) {
     clattn__mutex_lock(context->tuning.lock);
     load(context);
@@ -273,8 +287,10 @@ clattn_status clattn__tuning_record(clattn_context *context, const clattn__measu
     clattn__mutex_lock(context->tuning.lock);
     load(context);
     clattn__measured *before = find(&context->tuning, row->workload, row->kernel, &row->params);
-    if (before) *before = *row;
-    const bool kept = before || add(&context->tuning, row);
+    clattn__measured today = *row;
+    today.day = clattn__os_day();
+    if (before) *before = today;
+    const bool kept = before || add(&context->tuning, &today);
     clattn__mutex_unlock(context->tuning.lock);
     return kept ? CLATTN_OK : clattn__fail(CLATTN_OUT_OF_MEMORY, "no memory for the measurement");
 }
@@ -286,7 +302,8 @@ static void write_rows(const clattn_context *context, clattn__text *text) {
     clattn__text_add(text, "for %s %s, driver %s\n", key, caps->name, caps->driver);
     for (int i = 0; i < context->tuning.count; i++) {
         const clattn__measured *row = &context->tuning.rows[i];
-        clattn__text_add(text, "%s %s %lld", clattn__workloads[row->workload].name, row->kernel, row->nanoseconds);
+        clattn__text_add(text, "%s %s %lld %d", clattn__workloads[row->workload].name, row->kernel, row->nanoseconds,
+                         row->day);
         for (int p = 0; p < CLATTN__PARAMS; p++) clattn__text_add(text, " %d", row->params.value[p]);
         clattn__text_add(text, "\n");
     }

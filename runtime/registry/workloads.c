@@ -88,5 +88,6 @@ clattn__gemm_problem clattn__workload_gemm(const clattn__workload *w) {
                                   .n = GEMM_WIDTH,
                                   .k = GEMM_WIDTH,
                                   .width = GEMM_WIDTH,
+                                  .bias = true,
                                   .dtype = w->narrow ? CLATTN_F16 : CLATTN_F32};
 }
