@@ -16,7 +16,7 @@ static const char help[] =
     "\n"
     "  --all                verify every device, not only the picked one\n"
     "  --kernel NAME        only this kernel, or small kernel (layer_norm, rope, ...); 3 is the exit code where the\n"
-    "                       device refuses all of it\n"
+    "                       device, or each one of --all, refuses all of it\n"
     "  --most N             the first N variants of each kernel\n"
     "  --brief              each kernel with each feature, in few variants and short cases\n"
     "  --json               the same as JSON\n" CLI_DEVICE_HELP "  --help               this text\n"
@@ -120,8 +120,21 @@ static cJSON *report_json(verify_report *report, const clattn_device_info *info,
     return item;
 }
 
+/* Over all devices: whether one of them ran anything, and why the first one that did not refused it. */
+typedef struct verify_summary {
+    bool ran;
+    char refusal[512];
+} verify_summary;
+
+static void summarize(verify_summary *summary, const verify_report *report, const char *device) {
+    if (report->refused < report->variants) summary->ran = true;
+    if (summary->ran || summary->refusal[0]) return;
+    snprintf(summary->refusal, sizeof summary->refusal, "%s: %s", device, report->refusal);
+}
+
 /* devices: the array that collects the JSON of each device, or NULL for text. */
-static int verify_device(const cli_device *device, const clattn_verify_options *options, cJSON *devices) {
+static int verify_device(const cli_device *device, const clattn_verify_options *options, cJSON *devices,
+                         verify_summary *summary) {
     static const char *const titles[] = {"kernel", "result", "cases", "worst", "variant"};
     clattn_context *context = NULL;
     int code = cli_context(device, &context);
@@ -143,9 +156,7 @@ static int verify_device(const cli_device *device, const clattn_verify_options *
         code = cli_fail(EXIT_WRONG, "%s gives wrong results", info.name);
     else if (status != CLATTN_OK)
         code = cli_fail_status(status, "verifying");
-    else if (options->kernel && report.refused == report.variants)
-        code = cli_fail(EXIT_NOT_SUPPORTED, "%s: nothing of %s can run there: %s", info.name, options->kernel,
-                        report.refusal);
+    summarize(summary, &report, info.name);
     cli_table_free(&report.table);
     free(report.failures);
     clattn_context_destroy(&context);
@@ -153,7 +164,8 @@ static int verify_device(const cli_device *device, const clattn_verify_options *
 }
 
 /* A wrong result outweighs every other failure. */
-static int verify_all(const cli_device *device, const clattn_verify_options *options, cJSON *devices) {
+static int verify_all(const cli_device *device, const clattn_verify_options *options, cJSON *devices,
+                      verify_summary *summary) {
     clattn_device_list *list = NULL;
     clattn_status status = clattn_device_list_create(&list);
     if (status != CLATTN_OK) return cli_fail_status(status, "looking for devices");
@@ -166,7 +178,7 @@ static int verify_all(const cli_device *device, const clattn_verify_options *opt
         snprintf(selector, sizeof selector, "%d", i);
         one.selector = selector;
         if (i > 0 && !devices) putchar('\n');
-        int result = verify_device(&one, options, devices);
+        int result = verify_device(&one, options, devices, summary);
         if (code == EXIT_GOOD || result == EXIT_WRONG) code = result;
     }
     return code;
@@ -211,7 +223,11 @@ int cmd_verify(int argc, char **argv) {
     if (optind < argc) return cli_fail(EXIT_USAGE, "unexpected argument '%s'", argv[optind]);
     cJSON *devices = json ? cJSON_CreateArray() : NULL;
     if (json && !devices) return cli_fail(EXIT_USAGE, "out of memory");
-    int code = all ? verify_all(&device, &o, devices) : verify_device(&device, &o, devices);
+    verify_summary summary = {0};
+    int code = (all ? verify_all : verify_device)(&device, &o, devices, &summary);
+    /* A kernel that was asked for by its name. Some devices may lack what it needs: a matrix engine, for example. */
+    if (code == EXIT_GOOD && o.kernel && !summary.ran)
+        code = cli_fail(EXIT_NOT_SUPPORTED, "nothing of %s can run there: %s", o.kernel, summary.refusal);
     if (json) {
         cJSON *root = cJSON_CreateObject();
         cJSON_AddItemToObject(root, "devices", devices);

@@ -65,9 +65,10 @@ def test_tune():
 
 def test_verify_refused():
     """A kernel that was asked for by its name, and that the device cannot run at all, is no success."""
-    r = must_fail(NOT_SUPPORTED, "nothing of attn_matrix can run there: ", "verify", "--brief", "--kernel",
-                  "attn_matrix", "--matrix-engine", "none")
-    must(" 0 agree, 0 wrong" in r.out and "engine" in r.err, r.out, r.err)
+    for more in ((), ("--all",)):
+        r = must_fail(NOT_SUPPORTED, "nothing of attn_matrix can run there: ", "verify", "--brief", "--kernel",
+                      "attn_matrix", "--matrix-engine", "none", *more)
+        must(" 0 agree, 0 wrong" in r.out and "engine" in r.err, r.out, r.err)
 
 
 def test_clblast():
