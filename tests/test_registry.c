@@ -187,29 +187,29 @@ static void verdicts_are_remembered(void) {
     }
 }
 
-/* Overwrites every record below <cache>/trust/<device>/; returns how many there were. */
-static int damage_records(void) {
+/* Puts the text into every record below <cache_dir>/trust/<device>/; returns how many there were. */
+static int overwrite_records(const char *cache_dir, const char *text) {
     char path[400], record[700];
-    int damaged = 0;
-    snprintf(path, sizeof path, "%s/trust", cache);
+    int written = 0;
+    snprintf(path, sizeof path, "%s/trust", cache_dir);
     DIR *devices = opendir(path);
     for (struct dirent *device; devices && (device = readdir(devices));) {
         if (device->d_name[0] == '.') continue;
-        snprintf(path, sizeof path, "%s/trust/%s", cache, device->d_name);
+        snprintf(path, sizeof path, "%s/trust/%s", cache_dir, device->d_name);
         DIR *records = opendir(path);
         for (struct dirent *entry; records && (entry = readdir(records));) {
             if (entry->d_name[0] == '.') continue;
             snprintf(record, sizeof record, "%s/%s", path, entry->d_name);
             FILE *file = fopen(record, "wb");
             if (!file) continue;
-            fputs("verified, honestly", file);
+            fputs(text, file);
             fclose(file);
-            damaged++;
+            written++;
         }
         if (records) closedir(records);
     }
     if (devices) closedir(devices);
-    return damaged;
+    return written;
 }
 
 /* Whatever stands in a record that clattn did not write, the kernel is verified again. */
@@ -220,7 +220,7 @@ static void damaged_records_are_ignored(void) {
     REQUIRE(context != NULL, "no context");
     run_right(context, kernel, sizeof kernel);
     clattn_context_destroy(&context);
-    int damaged = damage_records();
+    int damaged = overwrite_records(cache, "verified, honestly");
     CHECK(damaged > 0, "no trust records were written");
     context = open_context(kernels, cache);
     REQUIRE(context != NULL, "no context");
@@ -529,6 +529,29 @@ static void sweeps_are_recorded(void) {
     }
 }
 
+/* A sweep renews every verdict, good ones too where another kernel is found wrong in the same sweep. */
+static void sweeps_lift_old_verdicts(void) {
+    clattn_verify_options options;
+    clattn_verify_options_init(&options);
+    options.kernel = "rows";
+    char swept[160];
+    snprintf(swept, sizeof swept, "%s/swept", folder);
+    REQUIRE(plant_in("rows.cl", "#if !STORAGE_F16 && !STORAGE_BF16\n" HALF "\n#endif", "", ""), "no copies");
+    for (int i = 0; i < 2; i++) {
+        int verified = -1, quarantined = -1;
+        clattn_context *context = open_context(kernels, swept);
+        REQUIRE(context, "no context");
+        CHECK(clattn_verify_with(context, &options, NULL, NULL) == CLATTN_WRONG_RESULT, "%s", clattn_last_error());
+        clattn_context_destroy(&context);
+        context = open_context(kernels, swept);
+        REQUIRE(context, "no context");
+        counts(context, &verified, &quarantined);
+        CHECK(verified == 2 && quarantined == 1, "sweep %d: %d are verified, %d quarantined", i, verified, quarantined);
+        clattn_context_destroy(&context);
+        CHECK(overwrite_records(swept, "clattn-trust 1 quarantined\nplanted\n") == 3, "not three records");
+    }
+}
+
 int main(int argc, char **argv) {
     if (!getenv("CLATTN_SOURCE_ROOT") || !mkdtemp(folder))
         return fprintf(stderr, "set CLATTN_SOURCE_ROOT to the source tree\n"), 1;
@@ -551,6 +574,7 @@ int main(int argc, char **argv) {
                                         {"brief_form_meets_every_feature", brief_form_meets_every_feature},
                                         {"verify_options", verify_options},
                                         {"sweeps_are_recorded", sweeps_are_recorded},
+                                        {"sweeps_lift_old_verdicts", sweeps_lift_old_verdicts},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"trust", trust}, {"small", small}, {"order", order}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);

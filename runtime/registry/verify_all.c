@@ -11,6 +11,7 @@ typedef struct sweep {
     bool brief;
     int visited;
     bool failed;
+    clattn__text wrong; /* keys of the programs that were wrong in this sweep */
 } sweep;
 
 /* A kernel may find only when it is built that it does not fit the device: it refuses then. Whatever else went wrong
@@ -33,10 +34,11 @@ static void tell(sweep *w, const char *kernel, const char *variant, clattn__veri
     if (w->report) w->report(w->user, &result);
 }
 
-/* Records what the long form found, as a first use would. Variants may share a program: one that was wrong in this
- * sweep stays quarantined. */
+/* Records what the long form found, as a first use would, whatever was recorded before. Variants may share a program:
+ * one that was wrong in this sweep stays quarantined. */
 static void record(sweep *w, const char *name, const clattn__program *program, const char *key, clattn_status status) {
-    if (status == CLATTN_OK && w->failed && clattn__trust_get(w->context, key) == CLATTN_TRUST_QUARANTINED) return;
+    if (status == CLATTN_OK && w->wrong.data && strstr(w->wrong.data, key)) return;
+    if (status == CLATTN_WRONG_RESULT) clattn__text_add(&w->wrong, "%s ", key);
     clattn__trust_record(w->context, name, program, key, status);
 }
 
@@ -102,6 +104,9 @@ clattn_status clattn__verify_all(clattn_context *context, const clattn_verify_op
                                               .brief = options->brief,
                                               .kernel = options->kernel,
                                               .most = options->most});
+    const bool kept = !w.wrong.failed;
+    clattn__text_free(&w.wrong);
+    if (!kept) return clattn__fail(CLATTN_OUT_OF_MEMORY, "no memory for the kernels that were wrong");
     if (w.visited == 0)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "options.kernel is \"%s\"; no kernel has that name",
                             options->kernel);
