@@ -103,6 +103,76 @@ static void exact_where_staged(void) {
     free_operands(&o);
 }
 
+/* (B, H, S, D), of which a row of D lies in each row of `row` elements. */
+static clattn_tensor rows_of(float *data, int64_t row) {
+    const int64_t stride[4] = {H * S * row, S * row, row, 1};
+    clattn_tensor t = clattn_host(data, CLATTN_F32, 4, B, H, S, D);
+    memcpy(t.stride, stride, sizeof stride);
+    return t;
+}
+
+/* Keys and values that a run writes side by side into the rows of one array: both are there afterwards. */
+static void outputs_side_by_side(void) {
+    const bool unified = context->env.device.caps.unified_memory;
+    operands o = make_operands(PER_TENSOR);
+    float *both = make_tensor(5, 2 * PER_TENSOR);
+    clattn_attention_desc desc;
+    clattn_attention_desc_init(&desc);
+    desc.batch = B, desc.query_heads = H, desc.query_len = desc.kv_len = S, desc.head_dim = D;
+    desc.present = 1;
+    const clattn_attention_io io = {.query = rows_of(o.query, D),
+                                    .key = rows_of(o.key, D),
+                                    .value = rows_of(o.value, D),
+                                    .output = rows_of(o.output, D),
+                                    .present_key = rows_of(both, 2 * D),
+                                    .present_value = rows_of(both + D, 2 * D)};
+    for (int own = 0; own <= 1; own++) {
+        clattn_attention *plan = NULL;
+        context->env.device.caps.unified_memory = unified && !own;
+        memset(both, 0xff, 2 * PER_TENSOR * sizeof *both);
+        REQUIRE(clattn_attention_create(&plan, context, &desc) == CLATTN_OK, "%s", clattn_last_error());
+        CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+        int lost = 0;
+        for (int64_t row = 0; row < B * H * S; row++)
+            lost += memcmp(both + 2 * row * D, o.key + row * D, D * sizeof *both) != 0 ||
+                    memcmp(both + (2 * row + 1) * D, o.value + row * D, D * sizeof *both) != 0;
+        CHECK(lost == 0, "memory of its own %d: %d of %d rows are not there", own, lost, B * H * S);
+        clattn_attention_destroy(&plan);
+    }
+    context->env.device.caps.unified_memory = unified;
+    clattn_guard_free(both);
+    free_operands(&o);
+}
+
+/* A mask of bytes that reaches into the first floats of the query, from where no float begins: each is read as it is. */
+static void inputs_out_of_line(void) {
+    operands o = make_operands(PER_TENSOR);
+    float *memory = make_tensor(6, PER_TENSOR + 1), *want = make_tensor(7, PER_TENSOR);
+    unsigned char *mask = (unsigned char *)memory + 3, copy[B * S];
+    for (int i = 0; i < B * S; i++) mask[i] = i % 3 != 0;
+    memcpy(copy, mask, sizeof copy);
+    clattn_attention_desc desc;
+    clattn_attention_desc_init(&desc);
+    desc.batch = B, desc.query_heads = H, desc.query_len = desc.kv_len = S, desc.head_dim = D;
+    desc.padding_mask = 1;
+    clattn_attention_io io = {.query = rows_of(memory + 1, D),
+                              .key = rows_of(o.key, D),
+                              .value = rows_of(o.value, D),
+                              .padding_mask = clattn_host(mask, CLATTN_BOOL, 2, B, S, 0, 0),
+                              .output = rows_of(o.output, D)};
+    clattn_attention *plan = NULL;
+    REQUIRE(clattn_attention_create(&plan, context, &desc) == CLATTN_OK, "%s", clattn_last_error());
+    CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+    io.padding_mask.data = copy;
+    io.output.data = want;
+    CHECK(clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
+    CHECK(memcmp(o.output, want, PER_TENSOR * sizeof *want) == 0, "the mask was read from another place");
+    clattn_attention_destroy(&plan);
+    clattn_guard_free(memory);
+    clattn_guard_free(want);
+    free_operands(&o);
+}
+
 /* A layer too: nothing but its products and its attention touches the tensors. */
 static void layers(void) {
     enum { E = 32 };
@@ -168,6 +238,8 @@ int main(int argc, char **argv) {
     if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"none_in_place", none_in_place},
                                         {"exact_where_staged", exact_where_staged},
+                                        {"outputs_side_by_side", outputs_side_by_side},
+                                        {"inputs_out_of_line", inputs_out_of_line},
                                         {"layers", layers},
                                         {"explained", explained},
                                         {NULL, NULL}};

@@ -70,14 +70,16 @@ static char *host_range(const clattn_tensor *tensor, size_t *bytes) {
 }
 
 /* Inputs that share host memory (query = key = value, or slices of one packed array) must share one loan: OpenCL leaves
- * two buffers on the same host memory undefined. Widens [*first, *first + *bytes) over every input that it touches, and
- * tells the first role among them, which owns the loan. */
+ * two buffers on the same host memory undefined. So must outputs (keys and values side by side in the rows of one
+ * array): what is copied back of one would bring along the old bytes of the other. Widens [*first, *first + *bytes) over
+ * every input, or every output, that it touches, and tells the first role among them, which owns the loan. */
 static clattn__role shared_range(const clattn_tensor tensors[], clattn__role role, char **first, size_t *bytes) {
     clattn__role owner = role;
-    if (clattn__role_is_output(role)) return owner;
+    const bool output = clattn__role_is_output(role);
+    const int begin = output ? CLATTN__ROLE_OUTPUT : 0, end = output ? CLATTN__ROLE_COUNT : CLATTN__ROLE_OUTPUT;
     for (bool wider = true; wider;) {
         wider = false;
-        for (int other = 0; other < CLATTN__ROLE_OUTPUT; other++) {
+        for (int other = begin; other < end; other++) {
             size_t size;
             if (!tensors[other].data || span_of(&tensors[other]) == 0) continue;
             char *from = host_range(&tensors[other], &size);
@@ -107,8 +109,9 @@ static clattn_status bind_host(clattn__plan *plan, const clattn_tensor tensors[]
         owner = role;
     }
     bound->place.offset = (own - first) / (ptrdiff_t)unit;
-    if (owner != role && plan->bound[owner].loan.mem) {
-        bound->mem = plan->bound[owner].loan.mem;
+    const clattn__loan *shared = &plan->bound[owner].loan;
+    if (owner != role && shared->mem && shared->host == first) { /* else the owner's elements did not line up */
+        bound->mem = shared->mem;
         return CLATTN_OK;
     }
     clattn_status status = clattn__loan_begin(&plan->context->env, first, bytes, clattn__role_is_output(role),
