@@ -333,6 +333,26 @@ static void foreign_memory(void) {
     clReleaseContext(other);
 }
 
+/* The references read and write host memory; a buffer is refused by its name before anything is touched. */
+static void references_on_host(void) {
+    static int handle; /* never looked into */
+    clattn_attention_desc d = good_desc();
+    clattn_attention_io io = good_io();
+    memset(&io.kv_lengths, 0, sizeof io.kv_lengths);
+    io.key.data = NULL, io.key.mem = &handle;
+    CHECK(clattn_reference_attention(&d, &io, NULL) == CLATTN_INVALID_ARGUMENT &&
+              strstr(clattn_last_error(), "key is a cl_mem"),
+          "%s", clattn_last_error());
+    clattn_softmax_desc softmax;
+    clattn_softmax_desc_init(&softmax);
+    softmax.rank = 1, softmax.shape[0] = 4;
+    clattn_softmax_io row = {.x = clattn_host(data, CLATTN_F32, 1, 4, 0, 0, 0), .probability = io.key};
+    row.probability.rank = 1, row.probability.shape[0] = 4;
+    CHECK(clattn_reference_softmax(&softmax, &row, NULL) == CLATTN_INVALID_ARGUMENT &&
+              strstr(clattn_last_error(), "probability is a cl_mem"),
+          "%s", clattn_last_error());
+}
+
 static void limits(void) {
     clattn_limits first = {0}, second = {0};
     clattn_device_info info;
@@ -384,6 +404,7 @@ int main(int argc, char **argv) {
                                         {"contexts", contexts},
                                         {"objects", objects},
                                         {"foreign_memory", foreign_memory},
+                                        {"references_on_host", references_on_host},
                                         {"limits", limits},
                                         {"limits_of_slow_units", limits_of_slow_units},
                                         {NULL, NULL}};

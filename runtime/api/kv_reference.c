@@ -6,19 +6,6 @@
 #include "api/rules.h"
 #include "ref/ref.h"
 
-typedef struct named_tensor {
-    const char *name;
-    const clattn_tensor *tensor;
-} named_tensor;
-
-static clattn_status check_on_host(const named_tensor *tensors, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (tensors[i].tensor->mem)
-            return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; the reference works on host memory only",
-                                tensors[i].name);
-    return CLATTN_OK;
-}
-
 /* Axes of a tensor in the order batch, head, row, column; -1: the array does not have it. */
 static clattn__ref_array array_of(const clattn_tensor *t, int batch, int head, int row, int column) {
     const int axes[4] = {batch, head, row, column};
@@ -58,12 +45,12 @@ clattn_status clattn_reference_rope(const clattn_rope_desc *desc, const clattn_r
     clattn_rope_io all;
     CLATTN__TRY(clattn__check_rope_desc(desc, &d));
     CLATTN__TRY(clattn__check_rope_io(&d, io, &all));
-    const named_tensor tensors[] = {{"input", &all.input},
-                                    {"positions", &all.positions},
-                                    {"cosine", &all.cosine},
-                                    {"sine", &all.sine},
-                                    {"output", &all.output}};
-    CLATTN__TRY(check_on_host(tensors, CLATTN__COUNT(tensors)));
+    const clattn__named_tensor tensors[] = {{"input", &all.input},
+                                            {"positions", &all.positions},
+                                            {"cosine", &all.cosine},
+                                            {"sine", &all.sine},
+                                            {"output", &all.output}};
+    CLATTN__TRY(clattn__check_on_host(tensors, CLATTN__COUNT(tensors)));
     clattn__ref_rope p = rotation(&d);
     p.x = array4(&all.input);
     p.y = array4(&all.output);
@@ -82,13 +69,13 @@ static clattn_status check_memory(const clattn__kv_desc *d, bool writes, const c
     if (!d->caller_memory)
         return clattn__fail(CLATTN_INVALID_ARGUMENT, "caller_memory is 0; the reference holds no tokens");
     CLATTN__TRY(clattn__check_kv_memory(d, true, writes, in, m));
-    const named_tensor tensors[] = {{"memory.key", &m->key},
-                                    {"memory.value", &m->value},
-                                    {"memory.key_scales", &m->key_scales},
-                                    {"memory.value_scales", &m->value_scales},
-                                    {"memory.lengths", &m->lengths},
-                                    {"memory.block_table", &m->block_table}};
-    return check_on_host(tensors, CLATTN__COUNT(tensors));
+    const clattn__named_tensor tensors[] = {{"memory.key", &m->key},
+                                            {"memory.value", &m->value},
+                                            {"memory.key_scales", &m->key_scales},
+                                            {"memory.value_scales", &m->value_scales},
+                                            {"memory.lengths", &m->lengths},
+                                            {"memory.block_table", &m->block_table}};
+    return clattn__check_on_host(tensors, CLATTN__COUNT(tensors));
 }
 
 static clattn_status check_lengths(const clattn__kv_desc *d, const clattn_kv_memory *m, int64_t added, int64_t rows) {
@@ -144,8 +131,8 @@ clattn_status clattn_reference_kv_append(const clattn_kv_cache_desc *desc, const
     CLATTN__TRY(clattn__check_kv_desc(desc, &d));
     CLATTN__TRY(clattn__check_kv_append(&d, io, &all));
     CLATTN__TRY(check_memory(&d, true, &io->memory, &all.memory));
-    const named_tensor tensors[] = {{"key", &all.key}, {"value", &all.value}};
-    CLATTN__TRY(check_on_host(tensors, CLATTN__COUNT(tensors)));
+    const clattn__named_tensor tensors[] = {{"key", &all.key}, {"value", &all.value}};
+    CLATTN__TRY(clattn__check_on_host(tensors, CLATTN__COUNT(tensors)));
     const int64_t rows = all.key.shape[2];
     CLATTN__TRY(check_lengths(&d, &all.memory, rows, 0));
 
@@ -274,12 +261,12 @@ clattn_status clattn__reference_kv_attend(const clattn_kv_cache_desc *desc, cons
     CLATTN__TRY(clattn__check_kv_desc(desc, &d));
     CLATTN__TRY(clattn__check_kv_attend(&d, io, &all));
     CLATTN__TRY(check_memory(&d, false, &io->memory, &all.memory));
-    const named_tensor tensors[] = {{"query", &all.query},
-                                    {"alibi", &all.alibi},
-                                    {"sinks", &all.sinks},
-                                    {"output", &all.output},
-                                    {"logsumexp", &all.logsumexp}};
-    CLATTN__TRY(check_on_host(tensors, CLATTN__COUNT(tensors)));
+    const clattn__named_tensor tensors[] = {{"query", &all.query},
+                                            {"alibi", &all.alibi},
+                                            {"sinks", &all.sinks},
+                                            {"output", &all.output},
+                                            {"logsumexp", &all.logsumexp}};
+    CLATTN__TRY(clattn__check_on_host(tensors, CLATTN__COUNT(tensors)));
     CLATTN__TRY(check_lengths(&d, &all.memory, 0, all.query.shape[2]));
     attend_memory memory = {0};
     clattn_status status = attend(&d, &all, turned, &memory, tolerances);

@@ -8,19 +8,6 @@
 #include "ref/ref.h"
 #include "registry/registry.h"
 
-typedef struct named_tensor {
-    const char *name;
-    const clattn_tensor *tensor;
-} named_tensor;
-
-static clattn_status check_on_host(const named_tensor *tensors, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (tensors[i].tensor->mem)
-            return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; the reference works on host memory only",
-                                tensors[i].name);
-    return CLATTN_OK;
-}
-
 /* ---- views: which stride of a tensor is batch, head, row and column -------------------------------------------- */
 
 static clattn__ref_array view(const clattn_tensor *t, int64_t batch, int64_t head, int64_t row, int64_t column) {
@@ -158,30 +145,30 @@ clattn_status clattn__reference_attention(const clattn_attention_desc *desc, con
     clattn_status status = clattn__check_attention_desc(desc, &d);
     if (status == CLATTN_OK) status = clattn__check_attention_io(&d, io, &all);
     if (status != CLATTN_OK) return status;
-    const named_tensor tensors[] = {{"query", &all.query},
-                                    {"key", &all.key},
-                                    {"value", &all.value},
-                                    {"past_key", &all.past_key},
-                                    {"past_value", &all.past_value},
-                                    {"present_key", &all.present_key},
-                                    {"present_value", &all.present_value},
-                                    {"mask", &all.mask},
-                                    {"padding_mask", &all.padding_mask},
-                                    {"kv_lengths", &all.kv_lengths},
-                                    {"alibi", &all.alibi},
-                                    {"sinks", &all.sinks},
-                                    {"score_weight", &all.score_weight},
-                                    {"score_bias", &all.score_bias},
-                                    {"prefix_lengths", &all.prefix_lengths},
-                                    {"query_documents", &all.query_documents},
-                                    {"key_documents", &all.key_documents},
-                                    {"query_starts", &all.query_starts},
-                                    {"key_starts", &all.key_starts},
-                                    {"output", &all.output},
-                                    {"logsumexp", &all.logsumexp},
-                                    {"weights", &all.weights},
-                                    {"scores", &all.scores}};
-    status = check_on_host(tensors, CLATTN__COUNT(tensors));
+    const clattn__named_tensor tensors[] = {{"query", &all.query},
+                                            {"key", &all.key},
+                                            {"value", &all.value},
+                                            {"past_key", &all.past_key},
+                                            {"past_value", &all.past_value},
+                                            {"present_key", &all.present_key},
+                                            {"present_value", &all.present_value},
+                                            {"mask", &all.mask},
+                                            {"padding_mask", &all.padding_mask},
+                                            {"kv_lengths", &all.kv_lengths},
+                                            {"alibi", &all.alibi},
+                                            {"sinks", &all.sinks},
+                                            {"score_weight", &all.score_weight},
+                                            {"score_bias", &all.score_bias},
+                                            {"prefix_lengths", &all.prefix_lengths},
+                                            {"query_documents", &all.query_documents},
+                                            {"key_documents", &all.key_documents},
+                                            {"query_starts", &all.query_starts},
+                                            {"key_starts", &all.key_starts},
+                                            {"output", &all.output},
+                                            {"logsumexp", &all.logsumexp},
+                                            {"weights", &all.weights},
+                                            {"scores", &all.scores}};
+    status = clattn__check_on_host(tensors, CLATTN__COUNT(tensors));
     if (status != CLATTN_OK) return status;
 
     void *joined[2];
@@ -387,14 +374,14 @@ static clattn_status reference_mha(const clattn_mha_desc *d, const clattn_mha_we
     clattn_mha_io all;
     clattn_status status = clattn__check_mha_io(d, appended, io, &all);
     if (status != CLATTN_OK) return status;
-    const named_tensor tensors[] = {{"query", &all.query},
-                                    {"key", &all.key},
-                                    {"value", &all.value},
-                                    {"mask", &all.mask},
-                                    {"padding_mask", &all.padding_mask},
-                                    {"output", &all.output},
-                                    {"weights", &all.weights}};
-    status = check_on_host(tensors, CLATTN__COUNT(tensors));
+    const clattn__named_tensor tensors[] = {{"query", &all.query},
+                                            {"key", &all.key},
+                                            {"value", &all.value},
+                                            {"mask", &all.mask},
+                                            {"padding_mask", &all.padding_mask},
+                                            {"output", &all.output},
+                                            {"weights", &all.weights}};
+    status = clattn__check_on_host(tensors, CLATTN__COUNT(tensors));
     if (status != CLATTN_OK) return status;
 
     layer_memory memory;

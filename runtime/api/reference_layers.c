@@ -14,11 +14,10 @@ static const float *floats(const clattn_tensor *tensor) {
 static clattn_status check_io(const clattn__layer_rules *rules, const clattn_layer_io *io,
                               clattn_tensor tensors[CLATTN__LAYER_TENSORS]) {
     CLATTN__TRY(clattn__check_layer_io(rules, io, tensors));
+    clattn__named_tensor named[CLATTN__LAYER_TENSORS];
     for (int i = 0; i < CLATTN__LAYER_TENSORS; i++)
-        if (tensors[i].mem)
-            return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; the reference works on host memory only",
-                                rules->tensors[i].name);
-    return CLATTN_OK;
+        named[i] = (clattn__named_tensor){rules->tensors[i].name, &tensors[i]};
+    return clattn__check_on_host(named, CLATTN__LAYER_TENSORS);
 }
 
 static clattn_status new_values(int64_t count, bool errors, clattn__ref_values *values) {

@@ -206,3 +206,11 @@ clattn_status clattn__check_tensors(const clattn__tensor_row *rows, size_t count
     }
     return CLATTN_OK;
 }
+
+clattn_status clattn__check_on_host(const clattn__named_tensor *tensors, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (tensors[i].tensor->mem)
+            return clattn__fail(CLATTN_INVALID_ARGUMENT, "%s is a cl_mem; the reference works on host memory only",
+                                tensors[i].name);
+    return CLATTN_OK;
+}

@@ -42,6 +42,13 @@ typedef struct clattn__tensor_row {
 } clattn__tensor_row;
 clattn_status clattn__check_tensors(const clattn__tensor_row *rows, size_t count);
 
+/* Of the references: none of these tensors is a cl_mem. */
+typedef struct clattn__named_tensor {
+    const char *name;
+    const clattn_tensor *tensor;
+} clattn__named_tensor;
+clattn_status clattn__check_on_host(const clattn__named_tensor *tensors, size_t count);
+
 /* weights.c: float32 copies of weights of 16 bits, kept until the layer is made. Zeroed at first. */
 typedef struct clattn__widened_copy clattn__widened_copy;
 typedef struct clattn__widened {

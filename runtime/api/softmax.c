@@ -91,13 +91,14 @@ static clattn__ref_array dense_view(float *memory, const int64_t *shape, int axi
 }
 
 static clattn_status check_on_host(const clattn_softmax_io *io) {
-    const clattn_tensor *tensors[] = {&io->x,           &io->mask, &io->grad_output, &io->labels,
-                                      &io->probability, &io->loss, &io->grad_x};
-    for (size_t i = 0; i < CLATTN__COUNT(tensors); i++)
-        if (tensors[i]->mem)
-            return clattn__fail(CLATTN_INVALID_ARGUMENT,
-                                "a tensor of the reference softmax is a cl_mem; it works on host memory only");
-    return CLATTN_OK;
+    const clattn__named_tensor tensors[] = {{"x", &io->x},
+                                            {"mask", &io->mask},
+                                            {"grad_output", &io->grad_output},
+                                            {"labels", &io->labels},
+                                            {"probability", &io->probability},
+                                            {"loss", &io->loss},
+                                            {"grad_x", &io->grad_x}};
+    return clattn__check_on_host(tensors, CLATTN__COUNT(tensors));
 }
 
 clattn_status clattn_reference_softmax(const clattn_softmax_desc *desc, const clattn_softmax_io *io,
