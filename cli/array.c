@@ -21,6 +21,10 @@ void cli_array_free(cli_array *array) {
     *array = (cli_array){0};
 }
 
+void cli_arrays_free(cli_array *const *arrays, size_t count) {
+    for (size_t i = 0; i < count; i++) cli_array_free(arrays[i]);
+}
+
 bool cli_array_allocate(cli_array *array, char *why, size_t why_size) {
     size_t size = clattn_dtype_size(array->dtype);
     int64_t elements = 1;

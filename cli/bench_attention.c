@@ -99,7 +99,7 @@ static void close_case(bench_case *c) {
     bench_attention_data *data = &s->data;
     cli_array *const arrays[] = {&data->query, &data->key,   &data->value, &data->output,
                                  &data->mask,  &data->alibi, &data->sinks};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) cli_array_free(arrays[i]);
+    cli_arrays_free(arrays, sizeof arrays / sizeof *arrays);
     clattn_attention_destroy(&s->plan);
 }
 

@@ -139,7 +139,7 @@ static clattn_status check(bench_case *c) {
 static void close_case(bench_case *c) {
     decode_state *s = c->state;
     cli_array *const arrays[] = {&s->data.query, &s->data.key, &s->data.value, &s->data.output};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) cli_array_free(arrays[i]);
+    cli_arrays_free(arrays, sizeof arrays / sizeof *arrays);
     clattn_kv_cache_destroy(&s->cache);
 }
 

@@ -90,7 +90,7 @@ static clattn_status check(bench_case *c) {
 static void close_case(bench_case *c) {
     gemm_state *s = c->state;
     cli_array *const arrays[] = {&s->input, &s->weight, &s->bias, &s->output};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) cli_array_free(arrays[i]);
+    cli_arrays_free(arrays, sizeof arrays / sizeof *arrays);
     clattn_layer_destroy(&s->layer);
 }
 

@@ -104,6 +104,7 @@ typedef struct cli_array {
 /* Allocates; every byte is 0xff, which is NaN in each float type, so that a value nobody wrote shows. */
 bool cli_array_new(cli_array *array, clattn_dtype dtype, int rank, const int64_t *shape, char why[512]);
 void cli_array_free(cli_array *array);
+void cli_arrays_free(cli_array *const *arrays, size_t count);
 int64_t cli_array_elements(const cli_array *array);
 /* Any dtype to float32 / to bool bytes / to int32, in place; false with a message in `why` when values do not fit. */
 bool cli_array_to_f32(cli_array *array, char why[256]);

@@ -92,7 +92,7 @@ static int load(embed_job *job) {
 static void job_free(embed_job *job) {
     cli_bert_free(&job->model);
     cli_array *const arrays[] = {&job->ids, &job->mask, &job->words, &job->hidden, &job->embedding, &job->expect};
-    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) cli_array_free(arrays[i]);
+    cli_arrays_free(arrays, sizeof arrays / sizeof *arrays);
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */

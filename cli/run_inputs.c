@@ -212,7 +212,7 @@ int run_load(run_job *job) {
 void run_free(run_job *job) {
     cli_array *const arrays[] = {&job->query, &job->key,    &job->value,  &job->padding_mask,
                                  &job->mask,  &job->expect, &job->output, &job->attention};
-    for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++) cli_array_free(arrays[i]);
+    cli_arrays_free(arrays, sizeof arrays / sizeof *arrays);
     cli_tensors_free(&job->tensors);
     free(job->labels.text);
     free(job->labels.words);
