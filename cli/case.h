@@ -37,6 +37,7 @@ typedef struct cli_case {
 
 /* Attributes of case.json. */
 double case_number(const cli_case *c, const char *name, double fallback);
+int32_t case_whole(const cli_case *c, const char *name, double fallback); /* what does not fit is cut to what does */
 bool case_flag(const cli_case *c, const char *name);
 const char *case_text(const cli_case *c, const char *name); /* "" when absent */
 

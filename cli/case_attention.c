@@ -66,8 +66,8 @@ static int64_t position(const attention_case *a, int64_t b, int64_t i) {
 }
 
 static bool in_reach(const cli_case *c, int64_t p, int64_t j) {
-    int64_t left = (int64_t)case_number(c, "window_left", -1), right = (int64_t)case_number(c, "window_right", -1);
-    int64_t prefix = (int64_t)case_number(c, "prefix_length", 0);
+    int64_t left = case_whole(c, "window_left", -1), right = case_whole(c, "window_right", -1);
+    int64_t prefix = case_whole(c, "prefix_length", 0);
     if (case_flag(c, "is_causal") && j > p && j >= prefix) return false;
     return (left < 0 || j >= p - left) && (right < 0 || j <= p + right);
 }
@@ -149,8 +149,8 @@ static case_result build_bias(cli_case *c, attention_case *a, const cli_array *b
 
 static case_result describe_causal(cli_case *c, attention_case *a) {
     clattn_attention_desc *d = &a->desc;
-    d->window_left = (int64_t)case_number(c, "window_left", -1);
-    d->window_right = (int64_t)case_number(c, "window_right", -1);
+    d->window_left = case_whole(c, "window_left", -1);
+    d->window_right = case_whole(c, "window_right", -1);
     d->align_end = counts_from_end(c, a);
     if (!case_flag(c, "is_causal")) return CASE_DONE;
     const char *alignment = case_text(c, "causal_alignment");
@@ -208,7 +208,7 @@ static case_result describe_masks(cli_case *c, attention_case *a) {
 /* ---- the rest of the description ------------------------------------------------------------------------------ */
 
 static case_result load_inputs(cli_case *c, attention_case *a) {
-    int64_t heads = (int64_t)case_number(c, "q_num_heads", 1), groups = (int64_t)case_number(c, "kv_num_heads", 1);
+    int64_t heads = case_whole(c, "q_num_heads", 1), groups = case_whole(c, "kv_num_heads", 1);
     CASE_TRY(case_input(c, "query", &a->query));
     CASE_TRY(case_input(c, "key", &a->key));
     CASE_TRY(case_input(c, "value", &a->value));
@@ -262,7 +262,7 @@ static case_result describe_outputs(cli_case *c, attention_case *a) {
     CASE_TRY(case_output(c, "attn_weights", CLATTN_F32, &a->weights));
     if (!a->output) return case_error(c, "the case has no output");
     if (a->scores && raw) return case_error(c, "the case has both scores and qk_matmul_output");
-    int mode = a->scores ? (int)case_number(c, "qk_matmul_output_mode", 0) : 0;
+    int mode = a->scores ? case_whole(c, "qk_matmul_output_mode", 0) : 0;
     if (mode < 0 || mode > 3) return case_error(c, "qk_matmul_output_mode is %d; it must be 0 to 3", mode);
     if (raw) a->scores = raw;
     d->scores = a->scores ? (clattn_scores_output)(CLATTN_SCORES_RAW + mode) : CLATTN_SCORES_NONE;

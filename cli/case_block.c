@@ -96,8 +96,8 @@ static case_result load(cli_case *c, block_case *b) {
     b->pre = case_flag(c, "norm_first");
     b->eps = (float)case_number(c, "eps", 1e-5);
     b->causal = case_flag(c, "is_causal") ? CLATTN_CAUSAL_TOP_LEFT : CLATTN_CAUSAL_NONE;
-    b->heads = (int64_t)case_number(c, "num_heads", 1);
-    b->feed_forward = (int64_t)case_number(c, "feed_forward", 0);
+    b->heads = case_whole(c, "num_heads", 1);
+    b->feed_forward = case_whole(c, "feed_forward", 0);
     CASE_TRY(case_input(c, "x", &b->x));
     CASE_TRY(case_input(c, "memory", &b->memory));
     if (!b->x || b->x->rank != 3 || (b->decoder && (!b->memory || b->memory->rank != 3)))

@@ -44,8 +44,8 @@ static case_result describe(cli_case *c, decode_case *k) {
     a->has_scale = !isnan(scale);
     a->scale = a->has_scale ? (float)scale : 0;
     a->softcap = (float)case_number(c, "softcap", 0);
-    a->window_left = (int64_t)case_number(c, "window_left", -1);
-    a->window_right = (int64_t)case_number(c, "window_right", -1);
+    a->window_left = case_whole(c, "window_left", -1);
+    a->window_right = case_whole(c, "window_right", -1);
     a->causal = case_flag(c, "is_causal") ? CLATTN_CAUSAL_BOTTOM_RIGHT : CLATTN_CAUSAL_NONE;
     a->alibi = k->slopes != NULL;
     a->sinks = k->sinks != NULL;
@@ -127,7 +127,7 @@ case_result case_decode(cli_case *c) {
     k.attention.kv_heads = k.key->shape[1];
     k.attention.kv_len = k.key->shape[2];
     k.attention.value_dim = k.value->shape[3];
-    const int64_t total = k.attention.query_len, prefill = (int64_t)case_number(c, "prefill_length", (double)total);
+    const int64_t total = k.attention.query_len, prefill = case_whole(c, "prefill_length", (double)total);
     if (prefill < 0 || prefill > total) return case_error(c, "prefill_length is not within the tokens");
 
     clattn_kv_cache *cache = NULL;

@@ -99,7 +99,7 @@ static case_result encode(cli_case *c, const cli_array *positions, cli_array *en
     clattn_positions_desc_init(&d);
     d.batch = 1;
     d.rows = S;
-    d.features = (int64_t)case_number(c, "dim", 0);
+    d.features = case_whole(c, "dim", 0);
     d.base = case_number(c, "base", 10000);
     d.positions = 1;
     const clattn_layer_io io = {.positions = clattn_host(positions->data, positions->dtype, 1, S, 0, 0, 0),
@@ -140,8 +140,7 @@ case_result case_positional_encoding_shift(cli_case *c) {
     CASE_TRY(case_output(c, "shifted", CLATTN_F32, &shifted));
     if (!shifts || shifts->dtype != CLATTN_I64 || !encoding || !matrices || !shifted)
         return case_error(c, "the case lacks int64 shifts, encoding, shift_matrix or shifted");
-    const int64_t S = cli_array_elements(positions), E = (int64_t)case_number(c, "dim", 0),
-                  K = cli_array_elements(shifts);
+    const int64_t S = cli_array_elements(positions), E = case_whole(c, "dim", 0), K = cli_array_elements(shifts);
     if (cli_array_elements(matrices) != K * E * E || cli_array_elements(shifted) != K * S * E)
         return case_error(c, "shift_matrix or shifted does not hold one part per shift");
     CASE_TRY(encode(c, positions, encoding));
@@ -161,7 +160,7 @@ case_result case_positional_encoding_dot(cli_case *c) {
     cli_array *positions, *encoding, *dot;
     CASE_TRY(load_positions(c, &positions));
     CASE_TRY(case_output(c, "dot", CLATTN_F32, &dot));
-    const int64_t shape[2] = {cli_array_elements(positions), (int64_t)case_number(c, "dim", 0)};
+    const int64_t shape[2] = {cli_array_elements(positions), case_whole(c, "dim", 0)};
     if (!dot) return case_error(c, "the case has no dot");
     CASE_TRY(case_scratch(c, CLATTN_F32, 2, shape, &encoding));
     CASE_TRY(encode(c, positions, encoding));

@@ -138,7 +138,7 @@ static case_result describe_sizes(cli_case *c, mha_case *m) {
     d->kv_len = key->shape[1];
     d->key_dim = key->shape[2];
     d->value_dim = value->shape[2];
-    d->heads = (int64_t)case_number(c, "num_heads", 1);
+    d->heads = case_whole(c, "num_heads", 1);
     d->add_zero_attn = case_flag(c, "add_zero_attn");
     d->attention_kernel = c->kernel;
     double scale = case_number(c, "scale", NAN);

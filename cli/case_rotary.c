@@ -5,7 +5,7 @@
 
 /* (B, H, S, D), or (B, S, H*D) seen as such. */
 static case_result token_view(cli_case *c, const char *role, const cli_array *array, clattn_tensor *view) {
-    const int64_t *n = array->shape, heads = (int64_t)case_number(c, "num_heads", 0);
+    const int64_t *n = array->shape, heads = case_whole(c, "num_heads", 0);
     if (strcmp(case_text(c, "layout"), "B H S D") == 0) {
         if (array->rank != 4) return case_error(c, "%s has rank %d; it must have rank 4", role, array->rank);
         return case_view(c, array, 4, n, view);
@@ -24,7 +24,7 @@ static case_result token_view(cli_case *c, const char *role, const cli_array *ar
 case_result case_rotary_describe(cli_case *c, clattn_rope_desc *d, const cli_array *cosine) {
     const char *style = case_text(c, "style")[0] ? case_text(c, "style") : case_text(c, "rope_style");
     clattn_rope_desc_init(d);
-    d->rotary_dim = (int64_t)case_number(c, "rotary_dim", 0);
+    d->rotary_dim = case_whole(c, "rotary_dim", 0);
     d->source = cosine->rank == 2 ? CLATTN_ROPE_TABLE : CLATTN_ROPE_ROWS;
     d->table_rows = cosine->rank == 2 ? cosine->shape[0] : 0;
     if (strcmp(style, "interleaved") == 0)

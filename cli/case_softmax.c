@@ -22,7 +22,7 @@ static case_result describe(cli_case *c, const cli_array *x, clattn_softmax_desc
     clattn_softmax_desc_init(desc);
     desc->rank = x->rank;
     memcpy(desc->shape, x->shape, sizeof desc->shape);
-    desc->axis = (int)case_number(c, "axis", -1);
+    desc->axis = case_whole(c, "axis", -1);
     return CASE_DONE;
 }
 
@@ -85,7 +85,7 @@ static case_result entropy_half(cli_case *c, const entropy_roles *roles) {
         cli_array_elements(gradient) != x->shape[0] || cli_array_elements(loss) != 1)
         return case_unsupported(c, "only one row with probability, loss and gradient is supported");
     CASE_TRY(case_scratch(c, CLATTN_I32, 1, &one, &labels));
-    *(int32_t *)labels->data = (int32_t)case_number(c, "true_label", -1);
+    *(int32_t *)labels->data = case_whole(c, "true_label", -1);
     desc.kind = CLATTN_SOFTMAX_CROSS_ENTROPY;
     desc.probability = desc.gradient = 1;
     const clattn_softmax_io io = {.x = cli_array_tensor(x),

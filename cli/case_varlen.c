@@ -15,13 +15,13 @@ static case_result longest_of(cli_case *c, const char *role, const char *attribu
     *longest = 0;
     for (int64_t b = 1; b < (*starts)->shape[0]; b++)
         if ((int64_t)at[b] - at[b - 1] > *longest) *longest = (int64_t)at[b] - at[b - 1];
-    *longest = (int64_t)case_number(c, attribute, (double)*longest);
+    *longest = case_whole(c, attribute, (double)*longest);
     return CASE_DONE;
 }
 
 static case_result describe_order(cli_case *c, clattn_attention_desc *d) {
-    d->window_left = (int64_t)case_number(c, "window_left", -1);
-    d->window_right = (int64_t)case_number(c, "window_right", -1);
+    d->window_left = case_whole(c, "window_left", -1);
+    d->window_right = case_whole(c, "window_right", -1);
     const char *alignment = case_text(c, "causal_alignment");
     const bool bottom_right = strcmp(alignment, "bottom_right") == 0;
     if (!bottom_right && strcmp(alignment, "top_left") != 0 && alignment[0])

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "case.h"
+#include "file.h"
 #include "table.h"
 
 /* Later operations are a line each. */
@@ -43,6 +44,7 @@ case_result case_unsupported(cli_case *c, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(c->why, sizeof c->why, format, arguments);
     va_end(arguments);
+    cli_printable(c->why, true);
     return CASE_UNSUPPORTED;
 }
 
@@ -51,6 +53,7 @@ case_result case_error(cli_case *c, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(c->why, sizeof c->why, format, arguments);
     va_end(arguments);
+    cli_printable(c->why, true);
     return CASE_ERROR;
 }
 
@@ -67,6 +70,11 @@ case_result case_status(cli_case *c, clattn_status status, const clattn_plan_inf
 double case_number(const cli_case *c, const char *name, double fallback) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(c->attributes, name);
     return cJSON_IsNumber(item) ? item->valuedouble : fallback;
+}
+
+int32_t case_whole(const cli_case *c, const char *name, double fallback) {
+    const double value = case_number(c, name, fallback);
+    return value > INT32_MAX ? INT32_MAX : value > INT32_MIN ? (int32_t)value : INT32_MIN;
 }
 
 bool case_flag(const cli_case *c, const char *name) {
@@ -206,6 +214,7 @@ static case_result compare(cli_case *c, case_verdict *verdict) {
 
 static void copy_text(char *to, size_t size, const cJSON *from, const char *fallback) {
     snprintf(to, size, "%s", cJSON_IsString(from) ? from->valuestring : fallback);
+    cli_printable(to, false);
 }
 
 static case_result run_operation(cli_case *c) {

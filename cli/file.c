@@ -10,13 +10,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+void cli_printable(char *text, bool lines) {
+    for (char *c = text; *c; c++)
+        if (((unsigned char)*c < ' ' && !(lines && *c == '\n')) || *c == 0x7f) *c = '?';
+}
+
 bool cli_why(char *why, size_t size, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(why, size, format, arguments);
     va_end(arguments);
-    for (char *c = why; *c; c++) /* names come from files; a terminal must not obey what stands in them */
-        if ((unsigned char)*c < ' ' || *c == 0x7f) *c = '?';
+    cli_printable(why, false);
     return false;
 }
 
