@@ -139,8 +139,16 @@ else
     echo "bench: FAILED for these: $(grep 'exit code' "$out/bench.log" | tr '\n' ';')"
 fi
 case "$device" in cpu*) on=cpu ;; *) on=cuda ;; esac
-step torch python3 "$here/field_torch.py" "$out/bench.csv" "$out" --on "$on"
-sed 's/^/    /' "$out/torch.log"
+reason=''
+command -v python3 >/dev/null || reason='there is no python3'
+[ -f "$out/bench.csv" ] || reason='nothing was measured that it could repeat'
+if [ -z "$reason" ]; then
+    step torch python3 "$here/field_torch.py" "$out/bench.csv" "$out" --on "$on"
+    sed 's/^/    /' "$out/torch.log"
+else
+    skipped=$((skipped + 1))
+    echo "torch: skipped, since $reason"
+fi
 if [ -z "$quick" ]; then
     if [ -n "$card" ]; then
         echo "test programs: skipped, since the pack has no PTX of the sizes they try"
