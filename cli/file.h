@@ -7,8 +7,8 @@
 
 #include "cli.h"
 
-/* Names and texts come from files, and a terminal must not obey what stands in them: control characters, but line breaks
- * where `lines`, become question marks. */
+/* Names and texts come from files, and a terminal must not obey what stands in them: control characters become question
+ * marks, but line breaks stay where `lines`. */
 void cli_printable(char *text, bool lines);
 /* Writes one sentence, printable, and returns false, so that `return cli_why(...)` reads as one line. */
 bool cli_why(char *why, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));

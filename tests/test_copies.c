@@ -144,7 +144,7 @@ static void outputs_side_by_side(void) {
     free_operands(&o);
 }
 
-/* A mask of bytes that reaches into the first floats of the query, from where no float begins: each is read as it is. */
+/* A mask of bytes that reaches into the first floats of the query, from where no float begins. */
 static void inputs_out_of_line(void) {
     operands o = make_operands(PER_TENSOR);
     float *memory = make_tensor(6, PER_TENSOR + 1), *want = make_tensor(7, PER_TENSOR);

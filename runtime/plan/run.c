@@ -71,8 +71,8 @@ static char *host_range(const clattn_tensor *tensor, size_t *bytes) {
 
 /* Inputs that share host memory (query = key = value, or slices of one packed array) must share one loan: OpenCL leaves
  * two buffers on the same host memory undefined. So must outputs (keys and values side by side in the rows of one
- * array): what is copied back of one would bring along the old bytes of the other. Widens [*first, *first + *bytes) over
- * every input, or every output, that it touches, and tells the first role among them, which owns the loan. */
+ * array): what is copied back of one would bring along the old bytes of the other. Widens [*first, *first + *bytes)
+ * over every input, or every output, that it touches, and tells the first role among them, which owns the loan. */
 static clattn__role shared_range(const clattn_tensor tensors[], clattn__role role, char **first, size_t *bytes) {
     clattn__role owner = role;
     const bool output = clattn__role_is_output(role);
