@@ -161,7 +161,7 @@ softmax_forward(const clattn_softmax_args a,   /* grid: (GROUP * rows)          
     const clattn_softmax_view vx = a.view[SOFTMAX_X], vm = a.view[SOFTMAX_MASK], vp = a.view[SOFTMAX_PROBABILITY];
     const int lane = (int)get_local_id(0);
     POISON(scratch, lane, GROUP);
-    const int3 at = place_of(&s, (long)get_group_id(0));
+    const int3 at = place_of(&s, a.first + (long)get_group_id(0));
     const source from = {x + start_of(&vx, at), mask + start_of(&vm, at), vx.along, vm.along};
     const float greatest = greatest_of(&from, &s, lane, scratch);
     const float inverse = inverse_of(sum_of(&from, &s, greatest, lane, scratch));
@@ -181,7 +181,7 @@ softmax_backward(const clattn_softmax_args a,         /* grid: (GROUP * rows)   
                               vx = a.view[SOFTMAX_GRAD];
     const int lane = (int)get_local_id(0);
     POISON(scratch, lane, GROUP);
-    const int3 at = place_of(&s, (long)get_group_id(0));
+    const int3 at = place_of(&s, a.first + (long)get_group_id(0));
     const __global storage *p = probability + start_of(&vp, at), *g = grad_output + start_of(&vg, at);
     const __global uchar *m = mask + start_of(&vm, at);
     __global storage *to = grad_x + start_of(&vx, at);
@@ -218,7 +218,7 @@ softmax_cross_entropy(const clattn_softmax_args a,   /* grid: (GROUP * rows)    
     const int lane = (int)get_local_id(0);
     POISON(scratch, lane, GROUP);
     POISON(starts, lane, GROUP);
-    const int3 at = place_of(&s, (long)get_group_id(0));
+    const int3 at = place_of(&s, a.first + (long)get_group_id(0));
     const source from = {x + start_of(&vx, at), mask + start_of(&vm, at), vx.along, vm.along};
     if (lane == 0) {
         starts[0] = start_of(&a.view[SOFTMAX_PROBABILITY], at);

@@ -158,86 +158,6 @@ static void few_queries(void) {
     }
 }
 
-enum { LONG_KEYS = 3000, LONG_DIM = 32 };
-
-typedef struct long_case {
-    const char *kernel;
-    int query_len, kv_len, fast, slow; /* launches */
-} long_case;
-
-static int count_launches(const char *pretend, const long_case *c) {
-    static float x[LONG_KEYS * LONG_DIM], out[LONG_KEYS * LONG_DIM], want[LONG_KEYS * LONG_DIM],
-        tolerance[LONG_KEYS * LONG_DIM];
-    for (int i = 0; i < LONG_KEYS * LONG_DIM; i++) x[i] = (float)(i * 7 % 31) / 31 - 0.5f;
-    clattn_context *context = open_as(pretend, NULL);
-    if (!CHECK(context, "%s: no context", pretend)) return 0;
-    clattn_attention *plan = NULL;
-    clattn_attention_desc d;
-    clattn_attention_desc_init(&d);
-    d.batch = 1, d.query_heads = 1, d.query_len = c->query_len, d.kv_len = c->kv_len, d.head_dim = LONG_DIM;
-    d.causal = CLATTN_CAUSAL_BOTTOM_RIGHT;
-    d.kernel = c->kernel;
-    clattn_attention_io io = {.query = clattn_host(x, CLATTN_F32, 4, 1, 1, c->query_len, LONG_DIM),
-                              .key = clattn_host(x, CLATTN_F32, 4, 1, 1, c->kv_len, LONG_DIM)};
-    io.value = io.key, io.output = io.query;
-    io.output.data = want;
-    CHECK(clattn_reference_attention(&d, &io, tolerance) == CLATTN_OK, "%s", clattn_last_error());
-    io.output.data = out;
-    CHECK(clattn_attention_create(&plan, context, &d) == CLATTN_OK, "%s: %s", pretend, clattn_last_error());
-    (void)clattn_test_launches();
-    CHECK(plan && clattn_attention_run(plan, &io) == CLATTN_OK, "%s", clattn_last_error());
-    const int count = clattn_test_launches();
-    clattn_check_close(out, want, tolerance, 0, c->query_len * LONG_DIM, pretend);
-    clattn_attention_destroy(&plan);
-    clattn_context_destroy(&context);
-    return count;
-}
-
-/* 5.8 million multiply-adds, and 0.2 million elements: no 200 ms for a GPU of today, many for one of 1 MHz. */
-static void launches_are_short(void) {
-    static const long_case cases[] = {{"attn_tiled", 300, 300, 1, 5},
-                                      {"attn_naive", 300, 300, 1, 5},
-                                      {"attn_decode", 1, LONG_KEYS, 2, 5}}; /* the last of them merges */
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        const int fast = count_launches("type=gpu,compute_units=40,clock_mhz=2000", &cases[i]);
-        const int slow = count_launches("type=gpu,compute_units=1,clock_mhz=1", &cases[i]);
-        CHECK(fast == cases[i].fast, "%s: %d launches on a fast device", cases[i].kernel, fast);
-        CHECK(slow == cases[i].slow, "%s: %d launches on a slow device", cases[i].kernel, slow);
-    }
-}
-
-/* Rows of a batch norm go in parts, whose statistics are united. */
-static int count_norm_launches(const char *pretend) {
-    enum { B = 3, L = 170, E = 5 };
-    static float x[B * L * E], out[B * L * E], want[B * L * E], tolerance[B * L * E];
-    for (int i = 0; i < B * L * E; i++) x[i] = (float)(i * 7 % 31) / 31 + (float)(i % E) + (float)i / (B * L);
-    clattn_context *context = open_as(pretend, NULL);
-    if (!CHECK(context, "%s: no context", pretend)) return 0;
-    clattn_layer *norm = NULL;
-    clattn_norm_desc d;
-    clattn_norm_desc_init(&d);
-    d.kind = CLATTN_NORM_BATCH, d.batch = B, d.rows = L, d.features = E;
-    clattn_layer_io io = {.input = clattn_host(x, CLATTN_F32, 3, B, L, E, 0),
-                          .output = clattn_host(want, CLATTN_F32, 3, B, L, E, 0)};
-    CHECK(clattn_reference_norm(&d, NULL, &io, tolerance) == CLATTN_OK, "%s", clattn_last_error());
-    io.output.data = out;
-    CHECK(clattn_norm_create(&norm, context, &d, NULL) == CLATTN_OK, "%s: %s", pretend, clattn_last_error());
-    (void)clattn_test_launches();
-    CHECK(norm && clattn_layer_run(norm, &io) == CLATTN_OK, "%s", clattn_last_error());
-    const int count = clattn_test_launches();
-    clattn_check_close(out, want, tolerance, 0, B * L * E, pretend);
-    clattn_layer_destroy(&norm);
-    clattn_context_destroy(&context);
-    return count;
-}
-
-static void norm_launches_are_short(void) { /* the last launch normalises */
-    const int fast = count_norm_launches("type=gpu,compute_units=40,clock_mhz=2000");
-    const int slow = count_norm_launches("type=gpu,compute_units=1,clock_mhz=1"); /* 200 rows of 510 in 200 ms */
-    CHECK(fast == 1 + 1, "%d launches on a fast device", fast);
-    CHECK(slow == 3 + 1, "%d launches on a slow device", slow);
-}
-
 /* Tiles of a plan on a driver that says of so many kernels that they spill; "" when there is none. */
 static void tiles_when_spilling(clattn_context *context, int kernels, size_t bytes, char *tiles, size_t capacity) {
     clattn_attention *plan = NULL;
@@ -443,8 +363,6 @@ int main(int argc, char **argv) {
                                         {"small_gpus", small_gpus},
                                         {"subgroup_widths", subgroup_widths},
                                         {"few_queries", few_queries},
-                                        {"launches_are_short", launches_are_short},
-                                        {"norm_launches_are_short", norm_launches_are_short},
                                         {"registers", registers},
                                         {"every_kernel_is_listed", every_kernel_is_listed},
                                         {"bad_listings", bad_listings},

@@ -24,8 +24,8 @@ if [ -z "${CLATTN_BUILD:-}" ]; then
 fi
 
 # The tests that work on a device; the others are about this machine's files and processes.
-suites='attention block copies decode features gemm kv_cache layers matrix mha packed past pretend random random_cache
-    registry rope softmax storage'
+suites='attention block copies decode features gemm kv_cache launches layers matrix mha packed past pretend random
+    random_cache registry rope softmax storage'
 rm -rf "${folder:?}/bin" "${folder:?}/lib" "${folder:?}/golden" "${folder:?}/card"
 mkdir "$folder/bin" "$folder/lib"
 cp "$build/clattn" "$folder/bin/"

@@ -169,6 +169,7 @@ typedef struct clattn_softmax_shape {
 typedef struct clattn_softmax_args {
     clattn_softmax_view view[SOFTMAX_OPERANDS];
     clattn_softmax_shape shape;
+    clattn_i64 first; /* row of group 0: launches come in chunks */
 } clattn_softmax_args;
 
 #endif

@@ -22,9 +22,6 @@ enum {
     LEAST_PARTIALS = 256 /* room for the splits of verification */
 };
 
-/* Elements of keys and values that the slowest devices read per clock and compute unit. */
-#define CELLS_PER_CLOCK 0.25
-
 static int forced_splits;
 static bool forced_groups;
 
@@ -167,7 +164,7 @@ static size_t partial_floats(const clattn__attn_kernel *kernel) {
 static int64_t launch_units(const clattn__attn_kernel *kernel, int64_t chunks) {
     const clattn__attn_problem *p = &kernel->problem;
     const double cells = (double)chunks * kernel->block_kv * (double)(p->head_dim + p->value_dim);
-    return clattn__launch_units(&kernel->programs->env->device.caps, cells, CELLS_PER_CLOCK);
+    return clattn__launch_units(&kernel->programs->env->device.caps, cells, CLATTN__ELEMENTS_PER_CLOCK);
 }
 
 /* How many items share the chunks of one tile, so that the device is busy. On GPUs all of its places get work in each
@@ -274,6 +271,7 @@ static clattn_status enqueue_merge(clattn__attn_kernel *kernel, const clattn__at
         launch.dims = 2;
         launch.global[0] = (size_t)ceil_div(d->rows * fours, (int64_t)group) * group;
         launch.global[1] = lines;
+        clattn__launch_shorten(&launch, &env->device.caps, 4.0 * (double)d->chunks);
     }
     return status == CLATTN_OK ? clattn__launch_enqueue(env, &launch) : status;
 }

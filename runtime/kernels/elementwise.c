@@ -20,7 +20,7 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     const clattn__caps *caps = &env->device.caps;
     const size_t lanes = (size_t)clattn__lanes(caps);
     const clattn__launch launch = clattn__rows_launch(caps, op->kernel, ((size_t)args.features + lanes - 1) / lanes,
-                                                      (size_t)args.batch * (size_t)args.rows);
+                                                      (size_t)args.batch * (size_t)args.rows, 3.0 * (double)lanes);
     return clattn__launch_enqueue(env, &launch);
 }
 

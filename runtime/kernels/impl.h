@@ -153,6 +153,8 @@ int64_t clattn__launch_units(const clattn__caps *caps, double multiply_adds, dou
 /* per_clock of kernels by tiles: a quarter of what the smallest units in use do (Intel's execution units, 8), a
  * hundredth and less of the large ones. */
 #define CLATTN__TILES_PER_CLOCK 2.0
+/* Of kernels that wait for memory: elements that the slowest devices read or write per clock and compute unit. */
+#define CLATTN__ELEMENTS_PER_CLOCK 0.25
 /* One work-group of local_items[0] per tile of block_q rows, in launches that stay short. For kernels that end in
  * ATTN_FIRST. */
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);
@@ -317,8 +319,12 @@ int clattn__lanes(const clattn__caps *caps);
 /* Turns per position of features / 2 pairs, as fractions of 2^64: base^(-2i / features) / (2 pi). Caller frees; NULL
  * when there is no memory. */
 uint64_t *clattn__turns(int64_t features, double base);
-/* A grid of (items, rows) work-items in groups of one row, items rounded up. */
-clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows);
+/* A grid of (items, rows) work-items in groups of one row, items rounded up, in launches that stay short: `elements` of
+ * memory are read or written by a work-item, counted once for each time. */
+clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows,
+                                   double elements);
+/* Such launches of a grid (items, rows) that is there: by rows, and where one is too much by itself, by groups in it. */
+void clattn__launch_shorten(clattn__launch *launch, const clattn__caps *caps, double elements);
 
 /* norm.c. weight and bias (features), NULL for ones and zeros. Operands of all three; unused ones are NONE. */
 enum {

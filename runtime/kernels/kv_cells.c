@@ -5,6 +5,8 @@
 #include "kernels/impl.h"
 
 enum { NO_TOKENS = 0 }; /* constant: the length of every batch entry of a cache that starts empty */
+/* Of memory: a token's element, the cell, the table. A work-item that is alone in its group waits so much longer. */
+enum { CELL_ELEMENTS = 3, LONE_ITEM = 8 };
 
 static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     clattn__env *env = op->programs->env;
@@ -29,9 +31,13 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     if (status == CLATTN_OK) status = clattn__arg(env, op->kernel, CACHE_ARGS, sizeof args, &args);
     if (status != CLATTN_OK) return status;
     const bool by_row = args.items == 1;
-    clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.items,
-                                                (size_t)args.batch * (size_t)args.heads * (size_t)args.rows);
-    if (by_row) launch.global[0] = launch.local[0] = 1;
+    clattn__launch launch =
+        clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.items,
+                            (size_t)args.batch * (size_t)args.heads * (size_t)args.rows, CELL_ELEMENTS);
+    if (by_row) {
+        launch.global[0] = launch.local[0] = 1;
+        clattn__launch_shorten(&launch, &env->device.caps, (double)LONE_ITEM * CELL_ELEMENTS * args.width);
+    }
     return clattn__launch_enqueue(env, &launch);
 }
 

@@ -4,6 +4,8 @@
 #include "kernels/impl.h"
 
 enum { WEIGHT = 0, BIAS = 1, STATISTICS = 2 }; /* constants */
+/* Of memory, read or written for each feature: x and residual three times, sum, weight, bias and y. */
+enum { NORM_ELEMENTS = 10, APPLY_ELEMENTS = 6 };
 
 /* Work-items per row: a CPU walks a row in one loop; elsewhere a group shares it. */
 static int items_per_row(const clattn__caps *caps) {
@@ -70,11 +72,13 @@ static clattn_status enqueue_layer_norm(clattn__op *op, const clattn__op_call *c
         [NORM_SUM - 1] = call->mem[CLATTN__NORM_SUM],  [NORM_Y - 1] = call->mem[CLATTN__NORM_Y]};
     clattn_status status = set_mems(op, &args, mems, CLATTN__COUNT(mems));
     if (status != CLATTN_OK) return status;
-    const size_t items = (size_t)items_per_row(&op->programs->env->device.caps);
-    const clattn__launch launch = {.kernel = op->kernel,
-                                   .dims = 2,
-                                   .global = {items, (size_t)args.batch * (size_t)args.rows},
-                                   .local = {items, 1}};
+    const clattn__caps *caps = &op->programs->env->device.caps;
+    const size_t items = (size_t)items_per_row(caps);
+    clattn__launch launch = {.kernel = op->kernel,
+                             .dims = 2,
+                             .global = {items, (size_t)args.batch * (size_t)args.rows},
+                             .local = {items, 1}};
+    clattn__launch_shorten(&launch, caps, NORM_ELEMENTS * (1.0 + args.features / (double)items));
     return clattn__launch_enqueue(op->programs->env, &launch);
 }
 
@@ -102,7 +106,7 @@ static clattn_status enqueue_statistics(clattn__op *op, const clattn__op_call *c
     clattn_status status = set_mems(op, &args, mems, CLATTN__COUNT(mems));
     if (status != CLATTN_OK) return status;
     clattn__env *env = op->programs->env;
-    const clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.features, 1);
+    const clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.features, 1, 0);
     const int rows = args.batch * args.rows;
     const int64_t most = rows_at_once(&env->device.caps, args.features);
     for (int first = 0, count; first < rows && status == CLATTN_OK; first += count) {
@@ -130,7 +134,7 @@ static clattn_status enqueue_apply(clattn__op *op, const clattn__op_call *call) 
     if (status != CLATTN_OK) return status;
     clattn__env *env = op->programs->env;
     const clattn__launch launch = clattn__rows_launch(&env->device.caps, op->kernel, (size_t)args.features,
-                                                      (size_t)args.batch * (size_t)args.rows);
+                                                      (size_t)args.batch * (size_t)args.rows, APPLY_ELEMENTS);
     return clattn__launch_enqueue(env, &launch);
 }
 

@@ -59,9 +59,20 @@ uint64_t *clattn__turns(int64_t features, double base) {
     return turns;
 }
 
-clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows) {
+void clattn__launch_shorten(clattn__launch *launch, const clattn__caps *caps, double elements) {
+    const size_t row = launch->global[0], group = launch->local[0];
+    const int64_t rows = clattn__launch_units(caps, elements * (double)row, CLATTN__ELEMENTS_PER_CLOCK);
+    const int64_t groups = clattn__launch_units(caps, elements * (double)group, CLATTN__ELEMENTS_PER_CLOCK);
+    launch->most[1] = (size_t)rows;
+    if (rows == 1) launch->most[0] = (size_t)groups * group; /* one row may be too long by itself */
+}
+
+clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows,
+                                   double elements) {
     enum { GROUP = 64 }; /* work-items per group, fewer where the device allows fewer */
     const size_t group = caps->max_work_group < GROUP || caps->max_item_sizes[0] < GROUP ? 1 : GROUP;
-    return (clattn__launch){
+    clattn__launch launch = {
         .kernel = kernel, .dims = 2, .global = {(items + group - 1) / group * group, rows}, .local = {group, 1}};
+    clattn__launch_shorten(&launch, caps, elements);
+    return launch;
 }

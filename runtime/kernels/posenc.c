@@ -3,7 +3,8 @@
 
 #include "kernels/impl.h"
 
-enum { TABLE = 0 }; /* the constant: turns or learned rows */
+enum { TABLE = 0 };            /* the constant: turns or learned rows */
+enum { FEATURE_ELEMENTS = 4 }; /* of memory: x, position, table, y */
 
 static clattn_status enqueue(clattn__op *op, const clattn__op_call *call, bool pairs) {
     clattn__env *env = op->programs->env;
@@ -25,7 +26,7 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call, bool p
     if (status != CLATTN_OK) return status;
     const clattn__launch launch =
         clattn__rows_launch(&env->device.caps, op->kernel, (size_t)(pairs ? args.features / 2 : args.features),
-                            (size_t)args.batch * (size_t)args.rows);
+                            (size_t)args.batch * (size_t)args.rows, pairs ? 2 * FEATURE_ELEMENTS : FEATURE_ELEMENTS);
     return clattn__launch_enqueue(env, &launch);
 }
 

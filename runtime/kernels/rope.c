@@ -4,6 +4,7 @@
 #include "kernels/impl.h"
 
 enum { COSINE = 0, SINE = 1 }; /* constants: turns or the two tables, where the call brings none */
+enum { PAIR_ELEMENTS = 8 };    /* of memory: a pair twice, position, angle, and for turns the arithmetic */
 
 static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     clattn__env *env = op->programs->env;
@@ -30,7 +31,7 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     if (status != CLATTN_OK) return status;
     const clattn__launch launch =
         clattn__rows_launch(&env->device.caps, op->kernel, (size_t)(args.head_dim - args.rotary_dim / 2),
-                            (size_t)args.batch * (size_t)args.heads * (size_t)args.rows);
+                            (size_t)args.batch * (size_t)args.heads * (size_t)args.rows, PAIR_ELEMENTS);
     return clattn__launch_enqueue(env, &launch);
 }
 

@@ -3,8 +3,6 @@
 
 #include "kernels/impl.h"
 
-enum { GROUP = 64 }; /* work-items per group, fewer where the device allows fewer */
-
 static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
     clattn_rows_args args;
     memcpy(&args, call->args.bytes, sizeof args);
@@ -25,17 +23,12 @@ clattn_status clattn__rows_create(clattn__op *op, clattn__programs *programs, cl
 clattn_status clattn__rows_enqueue(clattn__programs *programs, cl_kernel kernel, const clattn_rows_args *args,
                                    cl_mem source, cl_mem y) {
     clattn__env *env = programs->env;
-    const clattn__caps *caps = &env->device.caps;
-    const size_t columns = (size_t)args->heads * (size_t)args->width;
-    const size_t group = caps->max_work_group < GROUP || caps->max_item_sizes[0] < GROUP ? 1 : GROUP;
     clattn_status status = clattn__arg(env, kernel, ROWS_ARGS, sizeof *args, args);
     if (status == CLATTN_OK) status = clattn__arg_mem(env, kernel, ROWS_SOURCE, source);
     if (status == CLATTN_OK) status = clattn__arg_mem(env, kernel, ROWS_Y, y);
     if (status != CLATTN_OK) return status;
-    const clattn__launch launch = {
-        .kernel = kernel,
-        .dims = 2,
-        .global = {(columns + group - 1) / group * group, (size_t)args->batch * (size_t)args->rows},
-        .local = {group, 1}};
+    const clattn__launch launch =
+        clattn__rows_launch(&env->device.caps, kernel, (size_t)args->heads * (size_t)args->width,
+                            (size_t)args->batch * (size_t)args->rows, 3 /* source, y twice */);
     return clattn__launch_enqueue(env, &launch);
 }

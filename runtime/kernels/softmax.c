@@ -6,6 +6,7 @@
 #include "kernels/impl.h"
 
 enum { GROUP = 64, SLOTS = 7 }; /* work-items per row on GPUs */
+enum { ROW_ELEMENTS = 10 };     /* of memory, read or written for each element: four times x and mask, two outputs */
 
 typedef struct softmax_entry {
     const char *name;
@@ -36,9 +37,9 @@ static clattn_softmax_view view_of(const clattn_place *place, clattn_i64 column,
     return view;
 }
 
-static clattn_status set_args(clattn__op *op, const clattn_softmax_args *args, const clattn__op_call *call) {
+static clattn_status set_mems(clattn__op *op, const clattn__op_call *call) {
     clattn__env *env = op->programs->env;
-    clattn_status status = clattn__arg(env, op->kernel, 0, sizeof *args, args);
+    clattn_status status = CLATTN_OK;
     for (size_t kind = 0; kind < CLATTN__COUNT(entries); kind++) {
         if (strcmp(entries[kind].name, op->name) != 0) continue;
         const int *slots = entries[kind].slots;
@@ -56,12 +57,20 @@ static clattn_status enqueue(clattn__op *op, const clattn__op_call *call) {
         if (!call->mem[i]) continue;
         args.view[i] = view_of(&call->place[i], i == SOFTMAX_MASK ? args.shape.mask_column : 1, args.shape.axis);
     }
-    clattn_status status = set_args(op, &args, call);
-    if (status != CLATTN_OK) return status;
-    const size_t group = group_of(&op->programs->env->device.caps);
-    const clattn__launch launch = {
-        .kernel = op->kernel, .dims = 1, .global = {(size_t)args.shape.rows * group}, .local = {group}};
-    return clattn__launch_enqueue(op->programs->env, &launch);
+    clattn__env *env = op->programs->env;
+    const clattn__caps *caps = &env->device.caps;
+    const size_t group = group_of(caps);
+    const double row_cost = ROW_ELEMENTS * ((double)args.shape.n + (double)group);
+    const int64_t most = clattn__launch_units(caps, row_cost, CLATTN__ELEMENTS_PER_CLOCK);
+    clattn_status status = set_mems(op, call);
+    for (args.first = 0; args.first < args.shape.rows && status == CLATTN_OK; args.first += most) {
+        const int64_t rows = args.shape.rows - args.first < most ? args.shape.rows - args.first : most;
+        const clattn__launch launch = {
+            .kernel = op->kernel, .dims = 1, .global = {(size_t)rows * group}, .local = {group}};
+        status = clattn__arg(env, op->kernel, 0, sizeof args, &args);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
+    }
+    return status;
 }
 
 clattn_status clattn__softmax_create(clattn__op *op, clattn__programs *programs, clattn_dtype dtype,

@@ -24,8 +24,9 @@ clattn_status clattn__arg_mem(clattn__env *env, cl_kernel kernel, cl_uint slot, 
 /* The part of the grid that begins at `from`. */
 static clattn_status enqueue_part(clattn__env *env, const clattn__launch *launch, const size_t from[3],
                                   const size_t global[3], bool fixed_group) {
-    cl_int code = clEnqueueNDRangeKernel(env->queue, launch->kernel, launch->dims, from[1] || from[2] ? from : NULL,
-                                         global, fixed_group ? launch->local : NULL, 0, NULL, NULL);
+    cl_int code =
+        clEnqueueNDRangeKernel(env->queue, launch->kernel, launch->dims, from[0] || from[1] || from[2] ? from : NULL,
+                               global, fixed_group ? launch->local : NULL, 0, NULL, NULL);
     if (code == CL_SUCCESS) return CLATTN_OK;
     char name[64], call[192];
     kernel_name(launch->kernel, name);
@@ -38,25 +39,32 @@ static clattn_status enqueue_part(clattn__env *env, const clattn__launch *launch
 /* CUDA's grids hold so many groups in their second and third dimension. */
 enum { MOST_GROUPS = 65535 };
 
+/* The next part of the grid behind the one at `from`; false behind the last. */
+static bool next_part(size_t from[3], const size_t part[3], const size_t global[3]) {
+    for (int i = 0; i < 3; i++) {
+        from[i] += part[i];
+        if (from[i] < global[i]) return true;
+        from[i] = 0;
+    }
+    return false;
+}
+
 clattn_status clattn__launch_enqueue(clattn__env *env, const clattn__launch *launch) {
     const bool short_grids = env->device.caps.quirks & CLATTN__QUIRK_SHORT_GRIDS;
     bool fixed_group = false;
-    size_t global[3] = {1, 1, 1}, most[3] = {SIZE_MAX, SIZE_MAX, SIZE_MAX};
+    size_t global[3] = {1, 1, 1}, most[3] = {SIZE_MAX, SIZE_MAX, SIZE_MAX}, from[3] = {0}, part[3];
     for (cl_uint i = 0; i < launch->dims; i++) {
         if (launch->global[i] == 0) return CLATTN_OK;
         fixed_group = fixed_group || launch->local[i] != 0;
         global[i] = launch->global[i];
-        if (short_grids && i > 0) most[i] = MOST_GROUPS * (launch->local[i] ? launch->local[i] : 1);
+        if (launch->most[i]) most[i] = launch->most[i];
+        const size_t grid = MOST_GROUPS * (launch->local[i] ? launch->local[i] : 1);
+        if (short_grids && i > 0 && grid < most[i]) most[i] = grid;
     }
-    size_t from[3] = {0}, part[3] = {global[0]}, left[3];
-    for (left[2] = global[2]; left[2] > 0; left[2] -= part[2], from[2] += part[2]) {
-        part[2] = left[2] < most[2] ? left[2] : most[2];
-        from[1] = 0;
-        for (left[1] = global[1]; left[1] > 0; left[1] -= part[1], from[1] += part[1]) {
-            part[1] = left[1] < most[1] ? left[1] : most[1];
-            clattn_status status = enqueue_part(env, launch, from, part, fixed_group);
-            if (status != CLATTN_OK) return status;
-        }
-    }
-    return CLATTN_OK;
+    clattn_status status;
+    do {
+        for (int i = 0; i < 3; i++) part[i] = global[i] - from[i] < most[i] ? global[i] - from[i] : most[i];
+        status = enqueue_part(env, launch, from, part, fixed_group);
+    } while (status == CLATTN_OK && next_part(from, part, global));
+    return status;
 }

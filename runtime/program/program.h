@@ -75,8 +75,10 @@ typedef struct clattn__launch {
     cl_kernel kernel;
     cl_uint dims;
     size_t global[3]; /* work-items; 0 in any dimension launches nothing and succeeds. Grids may be cut up but in the
-                         first dimension, so that kernels of GPUs ask for their global number there */
+                         first dimension, whatever `most` says: kernels of GPUs ask for their global number there */
     size_t local[3];
+    size_t most[3]; /* work-items that one launch may hold, multiples of local; 0: all. Grids that are cut up have
+                       offsets, so their kernels ask for global numbers */
 } clattn__launch;
 clattn_status clattn__arg(clattn__env *env, cl_kernel kernel, cl_uint slot, size_t bytes, const void *value);
 clattn_status clattn__arg_mem(clattn__env *env, cl_kernel kernel, cl_uint slot,
