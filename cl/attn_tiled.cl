@@ -34,10 +34,11 @@
  *   QUERY_LD, KEY_LD, WEIGHT_LD: float4 per row of the slices of Q and K^T and of the weights, one more than needed, so
  *   that neighbouring rows start in other banks; keys that only one sub-group of 8 or 16 reads at once need none.
  *   TERMS: terms of a product per step: 4, or with SHARED_ROWS as many as a sub-group has items.
- * Others: HEAD_DIM, VALUE_DIM, SUBGROUP (of inc/vendor.clh), STORAGE_F16, STORAGE_BF16, every feature as 0 or 1 (no
- * weights and no scores output). */
+ * Others: HEAD_DIM, VALUE_DIM, SUBGROUP (of inc/vendor.clh), KEY_PARTS (of inc/key_parts.clh), STORAGE_F16,
+ * STORAGE_BF16, every feature as 0 or 1 (no weights and no scores output). */
 #include "inc/cell_rows.clh"
 #include "inc/dropout.clh"
+#include "inc/key_parts.clh"
 #include "inc/local.clh"
 #include "inc/mask.clh"
 #include "inc/types.clh"
@@ -245,9 +246,22 @@ INLINE void store_rows(const sum_tile *x, __global storage *o, clattn_i64 stride
     EACH_ROW(STORE_OUTPUT)
 }
 
+/* What an item leaves to the next part: (VALUE_VECTORS, ROWS) sums, maxima, totals, bits; ITEMS apart. */
+#define KEPT (VALUE_VECTORS * ROWS + 3)
+
+INLINE void keep_rows(const sum_tile *x, __global uint4 *to) {
+#define KEEP_ROW(n) to[n * ITEMS] = as_uint4(float4_of(x->r##n));
+    EACH_ROW(KEEP_ROW)
+}
+
+INLINE void take_rows(sum_tile *x, const __global uint4 *from) {
+#define TAKE_ROW(n) x->r##n = four_of(as_float4(from[n * ITEMS]));
+    EACH_ROW(TAKE_ROW)
+}
+
 /* first: number of group 0's tile, as launches come in chunks. */
-__kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void attn_tiled(ATTN_ALL_PARAMETERS(all),
-                                                                                         clattn_i64 first) {
+__kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void
+attn_tiled(ATTN_ALL_PARAMETERS(all), clattn_i64 first KEY_PART_PARAMETERS) {
     __local float4 area[AREA_FLOATS / 4];            /* slices of Q and K^T, of V, or what the items of a row tell */
     __local float4 weight_area[BLOCK_Q * WEIGHT_LD]; /* (BLOCK_Q, BLOCK_KV), padded rows */
     __local int odd_slice;                           /* number of the last slice of V with a NaN or an infinity */
@@ -282,6 +296,7 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
     int stop = ALWAYS_KEYS && head.always < head.kv_len ? head.kv_len : run_end;
     if (VARLEN && q0 >= a.query_len) stop = 0; /* this sequence is shorter than the longest: nothing to do */
     int k0 = top_run.x / BLOCK_KV * BLOCK_KV;
+    if (KEY_PARTS) k0 = max(k0, PART_FIRST), stop = min(stop, PART_END);
     if (ALWAYS_KEYS && k0 >= run_end) k0 = max(k0, always_block);
 
     /* Running values, component r for row r, in units of log2: top is the greatest score so far, total this item's part
@@ -296,6 +311,17 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
     EACH_VECTOR(CLEAR_VECTOR)
     int slice_number = 0;
     if (item == 0) odd_slice = -1;
+#if KEY_PARTS
+    __global uint4 *own = kept + ((clattn_i64)get_group_id(0) * KEPT * ITEMS + item);
+    __global uint4 *own_sums = own + VALUE_VECTORS * ROWS * ITEMS;
+    if (!PART_BEGINS) {
+#define TAKE_VECTOR(n) take_rows(&acc.c##n, own + n * ROWS * ITEMS);
+        EACH_VECTOR(TAKE_VECTOR)
+        top = as_float4(own_sums[0]);
+        total = as_float4(own_sums[ITEMS]);
+        attended = own_sums[2 * ITEMS].x;
+    }
+#endif
 
     while (k0 < stop) {
         const bool masks = MASK_BOOL || MASK_FLOAT || PADDING || DOCUMENTS;
@@ -386,6 +412,16 @@ __kernel PIN_SUBGROUP __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void at
         k0 += BLOCK_KV;
         if (ALWAYS_KEYS && k0 >= run_end) k0 = max(k0, always_block);
     }
+
+#if KEY_PARTS
+    if (!PART_ENDS) {
+#define KEEP_VECTOR(n) keep_rows(&acc.c##n, own + n * ROWS * ITEMS);
+        EACH_VECTOR(KEEP_VECTOR)
+        own_sums[0] = as_uint4(top);
+        own_sums[ITEMS] = as_uint4(total);
+        own_sums[2 * ITEMS] = (uint4)(attended);
+    }
+#endif
 
     /* pass 5: the parts of the sums meet, and whether the row had a key at all */
     __local uint *attended_area = (__local uint *)weight_area;

@@ -133,8 +133,8 @@ static int check_order(clattn_context *context, clattn__gemm_kernel *kernel) {
 
 /* Rows go in parts where all of them would take a slow device more than 200 ms. */
 static void test_short_launches(void) {
-    static const char *const devices[] = {"type=gpu,compute_units=40,clock_mhz=2000",
-                                          "type=gpu,compute_units=1,clock_mhz=1"};
+    static const char *const devices[] = {"type=gpu,vendor=other,compute_units=40,clock_mhz=2000",
+                                          "type=gpu,vendor=other,compute_units=1,clock_mhz=1"};
     int launches[2] = {0};
     for (int i = 0; i < 2; i++) {
         clattn_context_options options;

@@ -372,7 +372,7 @@ static void test_tiled_choice(void) {
 static void test_tiled_launches(void) {
     static const product p = {1, 130, 150, 40, 0, 0, false, true, 1};
     if (!open_device()) return;
-    env.device.caps.type = CLATTN_DEVICE_GPU;
+    env.device.caps.type = CLATTN_DEVICE_GPU, env.device.caps.vendor = CLATTN__VENDOR_OTHER;
     env.device.caps.compute_units = 40, env.device.caps.clock_mhz = 2000;
     (void)clattn_test_launches();
     check_product(&clattn__gemm_tiled, &p, 650); /* runs it twice */

@@ -24,12 +24,18 @@ static clattn_context *open_as(const char *pretend) {
 
 /* ---- small kernels ----------------------------------------------------------------------------------------------- */
 
+struct op_case;
+typedef struct op_maker {
+    clattn_status (*create)(clattn__op *op, clattn__programs *programs, const struct op_case *c);
+    void (*fill)(clattn__op_call *call, const struct op_case *c);
+} op_maker;
+
 /* Every tensor is (1, 1, rows, width), dense, of float32 or of what fits into as many bytes. */
 typedef struct op_case {
     const char *name;
-    clattn_status (*create)(clattn__op *op, clattn__programs *programs, const struct op_case *c);
-    void (*fill)(clattn__op_call *call, const struct op_case *c);
+    const op_maker *maker;
     int inputs[3], output; /* operands; inputs end with -1 */
+    int spare;             /* another output, which is not looked at; 0: none */
     int rows, width, slow; /* launches on the slow device, which moves 50,000 elements in 200 ms */
     int kind;
 } op_case;
@@ -137,57 +143,33 @@ static void fill_cache(clattn__op_call *call, const op_case *c) {
     memcpy(call->args.bytes, &args, sizeof args);
 }
 
+static const op_maker row_filler = {create_rows, fill_rows}, layer_norm = {create_layer_norm, fill_norm},
+                      batch_norm = {create_batch_apply, fill_norm},
+                      elementwise = {create_elementwise, fill_elementwise},
+                      sinusoidal = {create_sinusoidal, fill_positions}, learned = {create_learned, fill_positions},
+                      rope = {create_rope, fill_rope}, softmax = {create_softmax, fill_softmax},
+                      cache = {create_cache, fill_cache};
+enum { RELU = CLATTN_ACTIVATION_RELU, ENTROPY = CLATTN_SOFTMAX_CROSS_ENTROPY };
+
 static const op_case op_cases[] = {
-    {"rows", create_rows, fill_rows, {-1}, CLATTN__ROWS_Y, 1000, 8, 4, 0},
-    {"layer norm", create_layer_norm, fill_norm, {CLATTN__NORM_X, -1}, CLATTN__NORM_Y, 500, 8, 8, 0},
-    {"batch norm", create_batch_apply, fill_norm, {CLATTN__NORM_X, -1}, CLATTN__NORM_Y, 500, 8, 4, 0},
-    {"activation",
-     create_elementwise,
-     fill_elementwise,
-     {CLATTN__ELEMENTWISE_X, -1},
-     CLATTN__ELEMENTWISE_Y,
-     500,
-     8,
-     8,
-     CLATTN_ACTIVATION_RELU},
-    {"long activation",
-     create_elementwise,
-     fill_elementwise,
-     {CLATTN__ELEMENTWISE_X, -1},
-     CLATTN__ELEMENTWISE_Y,
-     2,
-     40000,
-     6,
-     CLATTN_ACTIVATION_RELU},
-    {"sinusoidal", create_sinusoidal, fill_positions, {CLATTN__POSITIONS_X, -1}, CLATTN__POSITIONS_Y, 500, 8, 6, 0},
-    {"learned", create_learned, fill_positions, {CLATTN__POSITIONS_X, -1}, CLATTN__POSITIONS_Y, 500, 8, 3, 0},
-    {"rope", create_rope, fill_rope, {CLATTN__ROPE_X, -1}, CLATTN__ROPE_Y, 500, 8, 6, 0},
-    {"softmax", create_softmax, fill_softmax, {SOFTMAX_X, -1}, SOFTMAX_PROBABILITY, 300, 8, 5, CLATTN_SOFTMAX_FORWARD},
-    {"softmax backward",
-     create_softmax,
-     fill_softmax,
-     {SOFTMAX_X, SOFTMAX_SECOND, -1},
-     SOFTMAX_GRAD,
-     300,
-     8,
-     5,
-     CLATTN_SOFTMAX_BACKWARD},
-    {"cross entropy",
-     create_softmax,
-     fill_softmax,
-     {SOFTMAX_X, SOFTMAX_SECOND, -1},
-     SOFTMAX_PROBABILITY,
-     300,
-     8,
-     5,
-     CLATTN_SOFTMAX_CROSS_ENTROPY},
-    {"append", create_cache, fill_cache, {CLATTN__CACHE_TOKENS, -1}, CLATTN__CACHE_CELLS, 1000, 8, 4, CLATTN_F32},
-    {"append bytes", create_cache, fill_cache, {CLATTN__CACHE_TOKENS, -1}, CLATTN__CACHE_CELLS, 1000, 8, 4, CLATTN_I8},
-    {"gather", create_cache, fill_cache, {CLATTN__CACHE_CELLS, -1}, CLATTN__CACHE_TOKENS, 1000, 8, 4, CLATTN_F32},
+    {"rows", &row_filler, {-1}, CLATTN__ROWS_Y, 0, 1000, 8, 4, 0},
+    {"layer norm", &layer_norm, {CLATTN__NORM_X, -1}, CLATTN__NORM_Y, 0, 500, 8, 8, 0},
+    {"batch norm", &batch_norm, {CLATTN__NORM_X, -1}, CLATTN__NORM_Y, 0, 500, 8, 4, 0},
+    {"activation", &elementwise, {CLATTN__ELEMENTWISE_X, -1}, CLATTN__ELEMENTWISE_Y, 0, 500, 8, 8, RELU},
+    {"long rows", &elementwise, {CLATTN__ELEMENTWISE_X, -1}, CLATTN__ELEMENTWISE_Y, 0, 2, 40000, 6, RELU},
+    {"sinusoidal", &sinusoidal, {CLATTN__POSITIONS_X, -1}, CLATTN__POSITIONS_Y, 0, 500, 8, 6, 0},
+    {"learned", &learned, {CLATTN__POSITIONS_X, -1}, CLATTN__POSITIONS_Y, 0, 500, 8, 3, 0},
+    {"rope", &rope, {CLATTN__ROPE_X, -1}, CLATTN__ROPE_Y, 0, 500, 8, 6, 0},
+    {"softmax", &softmax, {SOFTMAX_X, -1}, SOFTMAX_PROBABILITY, 0, 300, 8, 5, CLATTN_SOFTMAX_FORWARD},
+    {"backward", &softmax, {SOFTMAX_X, SOFTMAX_SECOND, -1}, SOFTMAX_GRAD, 0, 300, 8, 5, CLATTN_SOFTMAX_BACKWARD},
+    {"entropy", &softmax, {SOFTMAX_X, SOFTMAX_SECOND, -1}, SOFTMAX_PROBABILITY, SOFTMAX_LOSS, 300, 8, 5, ENTROPY},
+    {"append", &cache, {CLATTN__CACHE_TOKENS, -1}, CLATTN__CACHE_CELLS, 0, 1000, 8, 4, CLATTN_F32},
+    {"bytes", &cache, {CLATTN__CACHE_TOKENS, -1}, CLATTN__CACHE_CELLS, CLATTN__CACHE_SCALES, 1000, 8, 4, CLATTN_I8},
+    {"gather", &cache, {CLATTN__CACHE_CELLS, -1}, CLATTN__CACHE_TOKENS, 0, 1000, 8, 4, CLATTN_F32},
 };
 enum { MOST_ELEMENTS = 2 * 40000 };
 
-/* out: what the op wrote over NaN. Operands without data get an output nobody looks at. */
+/* out: what the op wrote over NaN. */
 static int count_op_launches(const char *pretend, const op_case *c, float *out) {
     static float x[MOST_ELEMENTS];
     const size_t count = (size_t)c->rows * (size_t)c->width, bytes = count * sizeof *x;
@@ -201,7 +183,7 @@ static int count_op_launches(const char *pretend, const op_case *c, float *out) 
     clattn__op_call call;
     clattn__buffer from = {0}, to = {0}, other = {0};
     memset(&call, 0, sizeof call);
-    c->fill(&call, c);
+    c->maker->fill(&call, c);
     clattn_status status = clattn__buffer_create(env, bytes, &from);
     if (status == CLATTN_OK) status = clattn__buffer_create(env, bytes, &to);
     if (status == CLATTN_OK) status = clattn__buffer_create(env, bytes, &other);
@@ -209,10 +191,10 @@ static int count_op_launches(const char *pretend, const op_case *c, float *out) 
     if (status == CLATTN_OK) status = clattn__buffer_write(env, to.mem, 0, bytes, out);
     for (int i = 0; i < CLATTN__OP_OPERANDS; i++) {
         call.place[i] = (clattn_place){.batch = (clattn_i64)count, .head = (clattn_i64)count, .row = c->width};
-        call.mem[i] = i == c->output ? to.mem : other.mem;
+        call.mem[i] = i == c->output ? to.mem : i > 0 && i == c->spare ? other.mem : NULL;
     }
     for (int i = 0; c->inputs[i] >= 0; i++) call.mem[c->inputs[i]] = from.mem;
-    if (status == CLATTN_OK) status = c->create(&op, &context->programs, c);
+    if (status == CLATTN_OK) status = c->maker->create(&op, &context->programs, c);
     (void)clattn_test_launches();
     if (status == CLATTN_OK) status = op.enqueue(&op, &call);
     const int launches = clattn_test_launches();
@@ -279,7 +261,7 @@ static int count_launches(const char *pretend, const long_case *c) {
 
 /* 5.8 million multiply-adds, and 0.2 million elements: no 200 ms for a GPU of today, many for one of 1 MHz. */
 static void attention(void) {
-    static const long_case cases[] = {{"attn_tiled", 300, 300, 1, 5},
+    static const long_case cases[] = {{"attn_tiled", 300, 300, 1, 30},
                                       {"attn_naive", 300, 300, 1, 5},
                                       {"attn_decode", 1, LONG_KEYS, 2, 5}}; /* the last of them merges */
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -287,6 +269,47 @@ static void attention(void) {
         const int slow = count_launches(slow_device, &cases[i]);
         CHECK(fast == cases[i].fast, "%s: %d launches on a fast device", cases[i].kernel, fast);
         CHECK(slow == cases[i].slow, "%s: %d launches on a slow device", cases[i].kernel, slow);
+    }
+}
+
+/* What a launch leaves to the next one, with every way in which keys are forbidden or looked up; verification runs each
+ * case in parts and, the second time, at once, and wants the same bits. */
+static void parts_of_keys(void) {
+    static const struct {
+        uint32_t features;
+        clattn_dtype dtype;
+        int head_dim, value_dim;
+    } rows[] = {
+        {CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE, CLATTN_F32,
+         33, 20},
+        {CLATTN__MASK_BOOL | CLATTN__PADDING | CLATTN__ALWAYS_KEYS | CLATTN__DROPOUT | CLATTN__LSE, CLATTN_F16, 32, 72},
+        {CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE, CLATTN_F32, 16, 16},
+        {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED, CLATTN_F32, 16, 16}};
+    for (int k = 0; clattn__attn_list[k]; k++) {
+        const clattn__attn_impl *impl = clattn__attn_list[k];
+        for (size_t i = 0; impl->walks_parts && i < CLATTN__COUNT(rows); i++) {
+            const clattn__attn_problem problem = {.features = rows[i].features,
+                                                  .dtype = impl->uses_engine ? CLATTN_F16 : rows[i].dtype,
+                                                  .batch = 2,
+                                                  .query_heads = 2,
+                                                  .kv_heads = 1,
+                                                  .query_len = 100,
+                                                  .kv_len = LONG_KEYS,
+                                                  .head_dim = rows[i].head_dim,
+                                                  .value_dim = rows[i].value_dim};
+            clattn_context *context = open_as(slow_device);
+            REQUIRE(context, "no context");
+            clattn__attn_kernel kernel = {.impl = impl, .programs = &context->programs, .problem = problem};
+            clattn__refusal why;
+            if (clattn__attn_serves(impl, &problem, &context->env.device.caps, &why)) {
+                CHECK(clattn__attn_prepare(&kernel, NULL) == CLATTN_OK &&
+                          clattn__attn_verify(&kernel, true, NULL) == CLATTN_OK,
+                      "%s, row %d: %s", impl->name, (int)i, clattn_last_error());
+                CHECK(kernel.part_keys > 0, "%s, row %d: all keys in one launch", impl->name, (int)i);
+            }
+            clattn__attn_kernel_clear(&kernel);
+            clattn_context_destroy(&context);
+        }
     }
 }
 
@@ -325,6 +348,7 @@ static void batch_statistics(void) { /* and then normalise */
 int main(int argc, char **argv) {
     static const clattn_test tests[] = {{"small kernels", small_kernels},
                                         {"attention", attention},
+                                        {"parts of keys", parts_of_keys},
                                         {"batch statistics", batch_statistics},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"launches", tests}, {NULL, NULL}};

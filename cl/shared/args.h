@@ -97,8 +97,15 @@ enum clattn_attn_slot {
     ATTN_TENSORS(ATTN_SLOT_OF) ATTN_FEATURE_SLOTS,
     ATTN_LAST_COMMON = ATTN_FEATURE_SLOTS - 1,
     ATTN_FEATURE_TENSORS(ATTN_SLOT_OF) ATTN_SLOTS,
-    ATTN_FIRST = ATTN_SLOTS /* clattn_i64, attn_naive and attn_tiled: rows or tiles that earlier launches have done */
+    ATTN_FIRST = ATTN_SLOTS, /* clattn_i64, kernels of rows or tiles: those that earlier launches have done */
+    ATTN_PART,               /* clattn_key_part, of kernels that walk the keys in parts */
+    ATTN_KEPT                /* what an item leaves to the next part */
 };
+
+/* The keys that a launch walks: inc/key_parts.clh. */
+typedef struct clattn_key_part {
+    int first, end;
+} clattn_key_part;
 
 /* A kernel's parameters; `args` is what it calls the struct. */
 #define ATTN_PARAMETER_OF(SLOT, name, type) , type *name

@@ -1,4 +1,5 @@
 /* What the host halves of all attention kernels share: refusals in words, build options, argument slots. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -71,25 +72,80 @@ clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__a
     return status;
 }
 
-static int64_t tiles_of(int64_t rows, int64_t block) { return (rows + block - 1) / block; }
+/* ---- tiles ------------------------------------------------------------------------------------------------------ */
+
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Multiply-adds of a tile for each key. */
+static double key_cost(const clattn__attn_kernel *kernel) {
+    return (double)kernel->block_q * (double)(kernel->problem.head_dim + kernel->problem.value_dim);
+}
+
+/* How many tiles a launch may hold whose work-groups walk so many keys. */
+static int64_t launch_tiles(const clattn__attn_kernel *kernel, int64_t keys) {
+    const double blocks = (double)kernel->block_kv * (double)ceil_div(keys, kernel->block_kv) + 1;
+    return clattn__launch_tiles(&kernel->programs->env->device.caps, blocks * key_cost(kernel),
+                                kernel->impl->uses_engine);
+}
+
+void clattn__attn_set_parts(clattn__attn_kernel *kernel) {
+    const int64_t most = clattn__launch_keys(&kernel->programs->env->device.caps, key_cost(kernel),
+                                             kernel->impl->uses_engine, kernel->local_items[0]);
+    const int64_t blocks = most / kernel->block_kv;
+    kernel->part_keys = most < kernel->problem.kv_len ? (blocks > 0 ? blocks : 1) * kernel->block_kv : 0;
+}
+
+clattn_status clattn__attn_make_parts(clattn__attn_kernel *kernel, size_t item_bytes) {
+    if (!kernel->part_keys) return CLATTN_OK;
+    const clattn__attn_problem *p = &kernel->problem;
+    const int64_t tiles = p->batch * p->query_heads * ceil_div(p->query_len, kernel->block_q);
+    const int64_t at_once = least(tiles > 0 ? tiles : 1, launch_tiles(kernel, kernel->part_keys));
+    const size_t used = strlen(kernel->tiles);
+    snprintf(kernel->tiles + used, sizeof kernel->tiles - used, ", %lld keys in a launch",
+             (long long)kernel->part_keys);
+    kernel->kept_bytes = item_bytes * kernel->local_items[0];
+    return clattn__buffer_create(kernel->programs->env, (size_t)at_once * kernel->kept_bytes, &kernel->scratch);
+}
+
+/* The launches of the tiles first..first+count-1: one for each part of the keys. */
+static clattn_status enqueue_parts(clattn__attn_kernel *kernel, const clattn__launch *launch, int64_t kv_len,
+                                   int64_t keys) {
+    clattn__env *env = kernel->programs->env;
+    clattn_status status = CLATTN_OK;
+    for (int64_t from = 0; status == CLATTN_OK && (from == 0 || from < kv_len); from += keys) {
+        const clattn_key_part part = {(int)from, from + keys < kv_len ? (int)(from + keys) : INT_MAX};
+        if (kernel->part_keys) status = clattn__arg(env, kernel->kernel, ATTN_PART, sizeof part, &part);
+        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, launch);
+    }
+    return status;
+}
+
+/* Keys of a launch. Where all would fit into one there are two, so that verification, whose cases are small, sees what
+ * parts leave to each other. */
+static int64_t keys_of(const clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+    const int64_t all = call->args.kv_len > 0 ? call->args.kv_len : 1;
+    if (!kernel->part_keys || call->unshared) return all;
+    return least(kernel->part_keys, kernel->block_kv * ceil_div(ceil_div(all, kernel->block_kv), 2));
+}
 
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
     clattn__env *env = kernel->programs->env;
     const clattn_attn_args *args = &call->args;
-    const int64_t tiles = (int64_t)args->batch * args->query_heads * (tiles_of(args->query_len, kernel->block_q));
-    const int64_t tile_cost = (int64_t)kernel->block_q *
-                              ((int64_t)kernel->block_kv * tiles_of(args->kv_len, kernel->block_kv) + 1) *
-                              (kernel->problem.head_dim + kernel->problem.value_dim);
-    const int64_t chunk = clattn__launch_units(&env->device.caps, (double)tile_cost, CLATTN__TILES_PER_CLOCK);
+    const int64_t tiles = (int64_t)args->batch * args->query_heads * ceil_div(args->query_len, kernel->block_q);
+    const int64_t keys = keys_of(kernel, call);
+    int64_t chunk = launch_tiles(kernel, keys);
+    if (kernel->part_keys) chunk = least(chunk, (int64_t)(kernel->scratch.bytes / kernel->kept_bytes));
 
     clattn_status status = clattn__attn_set_args(kernel, call);
+    if (kernel->part_keys && status == CLATTN_OK)
+        status = clattn__arg_mem(env, kernel->kernel, ATTN_KEPT, kernel->scratch.mem);
     for (clattn_i64 first = 0; first < tiles && status == CLATTN_OK; first += chunk) {
-        const int64_t count = tiles - first < chunk ? tiles - first : chunk;
-        clattn__launch launch = {.kernel = kernel->kernel, .dims = 1, .global = {0, 1, 1}, .local = {0, 1, 1}};
-        launch.local[0] = kernel->local_items[0];
-        launch.global[0] = (size_t)count * kernel->local_items[0];
+        clattn__launch launch = {.kernel = kernel->kernel, .dims = 1, .local = {kernel->local_items[0], 1, 1}};
+        launch.global[0] = (size_t)least(chunk, tiles - first) * kernel->local_items[0];
         status = clattn__arg(env, kernel->kernel, ATTN_FIRST, sizeof first, &first);
-        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
+        if (status == CLATTN_OK) status = enqueue_parts(kernel, &launch, args->kv_len, keys);
     }
     return status;
 }

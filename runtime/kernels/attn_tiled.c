@@ -11,6 +11,8 @@
 #define MOST_SUMS_PER_WIDE_ITEM 32
 #define MOST_ROWS_PER_ITEM 4
 #define MOST_VALUE_KEYS 32
+/* Vectors that an item keeps from part to part of the keys, beside its sums: KEPT of the kernel. */
+#define KEPT_ROWS 3
 /* Left free in local memory: drivers keep launch arguments and their own words there. */
 #define LOCAL_RESERVE 128
 
@@ -128,6 +130,7 @@ static clattn_status build(clattn__attn_kernel *kernel, const tile_plan *plan) {
     clattn__options_int(&options, "DEPTH", plan->depth);
     clattn__options_int(&options, "VALUE_KEYS", plan->value_keys);
     clattn__options_int(&options, "AREA_FLOATS", (long long)plan->area_floats);
+    clattn__options_int(&options, "KEY_PARTS", kernel->part_keys > 0);
     clattn__subgroup_options(&options, &kernel->programs->env->device.caps);
     clattn_status status = clattn__program_get(kernel->programs, "attn_tiled.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
@@ -138,6 +141,11 @@ static clattn_status build(clattn__attn_kernel *kernel, const tile_plan *plan) {
 static clattn_status prepare(clattn__attn_kernel *kernel) {
     const tile_plan plan = plan_of_params(&kernel->params, &kernel->problem, &kernel->programs->env->device.caps);
     const size_t items = (size_t)plan.x * (size_t)plan.y;
+    kernel->local_items[0] = items;
+    kernel->local_items[1] = kernel->local_items[2] = 1;
+    kernel->block_q = plan.block_q;
+    kernel->block_kv = plan.block_kv;
+    clattn__attn_set_parts(kernel);
     clattn_status status = build(kernel, &plan);
     if (status != CLATTN_OK) return status;
     const size_t most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
@@ -146,14 +154,11 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
                             "attn_tiled: the built kernel runs with at most %zu work-items per group on %s; "
                             "its smallest tile needs %zu",
                             most, kernel->programs->env->device.caps.name, items);
-    kernel->local_items[0] = items;
-    kernel->local_items[1] = kernel->local_items[2] = 1;
-    kernel->block_q = plan.block_q;
-    kernel->block_kv = plan.block_kv;
     snprintf(kernel->tiles, sizeof kernel->tiles,
              "%d query rows x %d keys, %d x %d work-items with %d rows each, %zu bytes of local memory", plan.block_q,
              plan.block_kv, plan.x, plan.y, plan.rows, plan.local_bytes);
-    return CLATTN_OK;
+    const size_t vectors = (size_t)round_up(kernel->problem.value_dim, 4 * plan.x) / (4 * (size_t)plan.x);
+    return clattn__attn_make_parts(kernel, (vectors * (size_t)plan.rows + KEPT_ROWS) * 16);
 }
 
 const clattn__attn_impl clattn__attn_tiled = {
@@ -163,6 +168,7 @@ const clattn__attn_impl clattn__attn_tiled = {
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN |
                 CLATTN__CACHE_FEATURES,
+    .walks_parts = true,
     .supports = supports,
     .params = {"items_x", "items_y", "depth"},
     .candidates = candidates,

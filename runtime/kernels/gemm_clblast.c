@@ -120,8 +120,7 @@ static clattn_status enqueue(clattn__gemm_kernel *kernel, const clattn__gemm_cal
     const bool one_matrix = a.x.batch == a.rows * a.x.row && a.y.batch == a.rows * a.y.row;
     const int products = one_matrix ? 1 : a.m / a.rows, rows = one_matrix ? a.m : a.rows;
     /* so many rows at a time that launches stay short */
-    const int64_t most =
-        clattn__launch_units(&kernel->programs->env->device.caps, (double)a.n * a.k, CLATTN__TILES_PER_CLOCK);
+    const int64_t most = clattn__launch_tiles(&kernel->programs->env->device.caps, (double)a.n * a.k, false);
     const int chunk = most < rows ? (int)most : rows;
     for (int b = 0; b < products; b++)
         for (int r = 0; r < rows && status == CLATTN_OK; r += chunk)

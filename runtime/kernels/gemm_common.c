@@ -99,7 +99,7 @@ clattn_status clattn__gemm_enqueue_blocks(clattn__gemm_kernel *kernel, const cla
     const int parts = args->weight_parts > 1 ? args->weight_parts : 1;
     const double block_cost = (double)kernel->block_m * kernel->block_n * parts *
                               (double)(kernel->block_k * (blocks_of(args->k, kernel->block_k) + 1));
-    int64_t chunk = clattn__launch_units(&env->device.caps, block_cost, CLATTN__TILES_PER_CLOCK);
+    int64_t chunk = clattn__launch_tiles(&env->device.caps, block_cost, kernel->impl->uses_engine);
     if (chunk > MOST_BLOCKS) chunk = MOST_BLOCKS;
 
     clattn_status status = clattn__gemm_set_args(kernel, call, args);
@@ -107,10 +107,8 @@ clattn_status clattn__gemm_enqueue_blocks(clattn__gemm_kernel *kernel, const cla
         const int64_t count = blocks - first < chunk ? blocks - first : chunk;
         here.first_block_m = (int)(first / columns);
         here.first_block_n = (int)(first % columns);
-        const clattn__launch launch = {.kernel = kernel->kernel,
-                                       .dims = 1,
-                                       .global = {(size_t)count * items},
-                                       .local = {items}};
+        const clattn__launch launch = {
+            .kernel = kernel->kernel, .dims = 1, .global = {(size_t)count * items}, .local = {items}};
         status = clattn__arg(env, kernel->kernel, GEMM_ARGS, sizeof here, &here);
         if (status == CLATTN_OK) status = clattn__launch_enqueue(env, &launch);
     }

@@ -114,7 +114,9 @@ typedef struct clattn__attn_kernel {
     int block_tiles;          /* attn_cpu: tiles of block_q rows of a work-group */
     size_t local_items[3];    /* work-group shape */
     cl_kernel merge;          /* of partial results, where there are any */
-    clattn__buffer scratch;   /* for them */
+    clattn__buffer scratch;   /* for them, or for what a launch leaves to the next one */
+    int64_t part_keys;        /* keys that a launch walks; 0: all there are */
+    size_t kept_bytes;        /* of a tile, from part to part */
     char tiles[224];          /* in words, for explain */
     const char *origin;       /* of params, in words; a constant */
 } clattn__attn_kernel;
@@ -125,6 +127,7 @@ struct clattn__attn_impl {
     uint32_t features;
     bool has_rival;      /* a kernel behind it in the list may be faster: clattn_tune compares them */
     bool uses_engine;    /* the matrix engine, which is probed before anything is computed with it */
+    bool walks_parts;    /* of the keys, where there are too many for one launch */
     bool rounds_weights; /* to the storage type, before they meet V: part of the error
                             model, and not with strict precision */
     bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
@@ -146,18 +149,24 @@ clattn_status clattn__attn_prepare(clattn__attn_kernel *kernel, const clattn__ca
  * dims, types, quirks). */
 clattn_status clattn__attn_set_args(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 void clattn__attn_options(clattn__options *options, const clattn__attn_problem *problem, const clattn__caps *caps);
-/* launches.c: how many units of work, of so many multiply-adds each, one launch may hold so that it ends within 200 ms
- * on a device that does `per_clock` of them per clock and compute unit: desktops reset a GPU that works on one launch
- * for two seconds, and stand still meanwhile. At least 1; without a bound on CPUs. */
-int64_t clattn__launch_units(const clattn__caps *caps, double multiply_adds, double per_clock);
-/* per_clock of kernels by tiles: a quarter of what the smallest units in use do (Intel's execution units, 8), a
- * hundredth and less of the large ones. */
-#define CLATTN__TILES_PER_CLOCK 2.0
+/* launches.c: how many units of work one launch may hold so that it ends within 200 ms on a device that does
+ * `per_clock` of that work per clock and compute unit: desktops reset a GPU that works on one launch for two seconds,
+ * and stand still meanwhile. At least 1; without a bound on CPUs. */
+int64_t clattn__launch_units(const clattn__caps *caps, double work, double per_clock);
+/* The same for tiles of so many multiply-adds each, on_engine: of a matrix engine. */
+int64_t clattn__launch_tiles(const clattn__caps *caps, double multiply_adds, bool on_engine);
+/* How many keys a work-group of so many items may walk in a launch, where each costs so many multiply-adds and two
+ * work-groups share a unit. */
+int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, bool on_engine, size_t items);
 /* Of kernels that wait for memory: elements that the slowest devices read or write per clock and compute unit. */
 #define CLATTN__ELEMENTS_PER_CLOCK 0.25
 /* One work-group of local_items[0] per tile of block_q rows, in launches that stay short. For kernels that end in
- * ATTN_FIRST. */
+ * ATTN_FIRST, or with part_keys in ATTN_KEPT. */
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);
+/* Decides on part_keys, a multiple of block_kv, by the tile and the keys of the problem. */
+void clattn__attn_set_parts(clattn__attn_kernel *kernel);
+/* With part_keys, makes room for tiles whose items keep so many bytes each, and tells explain. */
+clattn_status clattn__attn_make_parts(clattn__attn_kernel *kernel, size_t item_bytes);
 
 extern const clattn__attn_impl clattn__attn_decode, clattn__attn_cpu, clattn__attn_matrix, clattn__attn_tiled,
     clattn__attn_naive, clattn__attn_host;
@@ -323,7 +332,7 @@ uint64_t *clattn__turns(int64_t features, double base);
  * memory are read or written by a work-item, counted once for each time. */
 clattn__launch clattn__rows_launch(const clattn__caps *caps, cl_kernel kernel, size_t items, size_t rows,
                                    double elements);
-/* Such launches of a grid (items, rows) that is there: by rows, and where one is too much by itself, by groups in it. */
+/* Such launches of a grid (items, rows) that is there: by rows, and where one is too much by itself, by its groups. */
 void clattn__launch_shorten(clattn__launch *launch, const clattn__caps *caps, double elements);
 
 /* norm.c. weight and bias (features), NULL for ones and zeros. Operands of all three; unused ones are NONE. */

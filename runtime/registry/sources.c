@@ -32,6 +32,8 @@ static void report_program(void *user, const clattn__program *program, const cha
     l->report(l->user, &row);
 }
 
+enum { MANY_KEYS = 1 << 20 }; /* no device walks so many in one launch */
+
 static void keep(listing *l, clattn_status status) {
     if (l->status == CLATTN_OK) l->status = status;
 }
@@ -48,8 +50,9 @@ static void list_attention_with(listing *l, const clattn__attn_impl *impl, const
                                 const clattn__candidates *list) {
     char features[224];
     clattn__features_text(problem->features, features, sizeof features);
-    snprintf(l->variant, sizeof l->variant, "head_dim %lld, value_dim %lld, %s, %s", (long long)problem->head_dim,
-             (long long)problem->value_dim, clattn_dtype_name(problem->dtype), features);
+    snprintf(l->variant, sizeof l->variant, "head_dim %lld, value_dim %lld, %s, %s%s", (long long)problem->head_dim,
+             (long long)problem->value_dim, clattn_dtype_name(problem->dtype), features,
+             problem->kv_len > MANY_KEYS ? ", many keys" : "");
     l->kernel = impl->name;
     if (!start_variant(l)) return;
     clattn__attn_kernel kernel = {.impl = impl, .programs = &l->programs, .problem = *problem};
@@ -61,7 +64,7 @@ static void list_attention_with(listing *l, const clattn__attn_impl *impl, const
 /* Storage types and masks share all tiles, and slices of a head that is narrower than they are end with it. */
 static bool shows_tiles(const clattn__attn_impl *impl, const clattn__attn_problem *problem) {
     return impl->candidates && problem->features == CLATTN__CAUSAL && problem->head_dim >= 16 &&
-           problem->dtype == (impl->uses_engine ? CLATTN_F16 : CLATTN_F32);
+           problem->kv_len < MANY_KEYS && problem->dtype == (impl->uses_engine ? CLATTN_F16 : CLATTN_F32);
 }
 
 /* Few queries are given tiles with fewer rows; where each head has its own keys, kernels for few rows meet each number

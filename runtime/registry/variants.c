@@ -141,28 +141,30 @@ static const clattn__gemm_problem more_gemms[] = {
     {.m = 16384, .n = 384, .k = 384, .width = 384, .dtype = CLATTN_BF16, .activation = CLATTN_ACTIVATION_GELU},
 };
 
+/* MANY_KEYS: more than one launch may walk on any device. */
+enum { KEYS = 257, MANY_KEYS = 1 << 30 };
+
 /* How many of `count` variants of a kernel are wanted. */
 static size_t most_of(const clattn__variants *v, size_t count) {
     return v->most > 0 && (size_t)v->most < count ? (size_t)v->most : count;
 }
 
 static void visit_attention(const clattn__variants *v, const clattn__attn_impl *impl, uint32_t features,
-                            clattn_dtype dtype, int head_dim, int value_dim) {
+                            clattn_dtype dtype, int head_dim, int value_dim, int64_t kv_len) {
     const bool few = impl == &clattn__attn_decode;
-    const clattn__attn_problem problem = {.features = features,
-                                          .dtype = dtype,
-                                          .cells = CLATTN_I8,
-                                          .scores =
-                                              features & CLATTN__SCORES ? CLATTN_SCORES_MASKED : CLATTN_SCORES_NONE,
-                                          .batch = 2,
-                                          .query_heads = 16,
-                                          .kv_heads = 2,
-                                          .query_len = few ? 2 : 257,
-                                          .kv_len = 257,
-                                          .head_dim = head_dim,
-                                          .value_dim = value_dim,
-                                          .shared_mask = dtype == CLATTN_F32 &&
-                                                         features & (CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT)};
+    const clattn__attn_problem problem = {
+        .features = features,
+        .dtype = dtype,
+        .cells = CLATTN_I8,
+        .scores = features & CLATTN__SCORES ? CLATTN_SCORES_MASKED : CLATTN_SCORES_NONE,
+        .batch = 2,
+        .query_heads = 16,
+        .kv_heads = 2,
+        .query_len = few ? 2 : 257,
+        .kv_len = kv_len,
+        .head_dim = head_dim,
+        .value_dim = value_dim,
+        .shared_mask = dtype == CLATTN_F32 && features & (CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT)};
     v->attention(v->user, impl, &problem);
 }
 
@@ -177,18 +179,21 @@ static void walk_attention(const clattn__variants *v, const clattn__attn_impl *i
                 if (f > 1 && d > 2) continue; /* odd sizes are about tiles, not about masks */
                 if (dtypes[t] != CLATTN_F32 && (d > 0 || f >= SETS_OF_16_BITS)) continue;
                 if (left-- == 0) return;
-                visit_attention(v, impl, feature_sets[f], dtypes[t], dims[d].head_dim, dims[d].value_dim);
+                visit_attention(v, impl, feature_sets[f], dtypes[t], dims[d].head_dim, dims[d].value_dim, KEYS);
             }
     for (size_t i = 0; v->all_tiles && i < CLATTN__COUNT(more_tiles); i++) {
         if (!impl->uses_engine && (more_tiles[i].width != 128 || more_tiles[i].features != CLATTN__CAUSAL)) continue;
-        visit_attention(v, impl, more_tiles[i].features, more_tiles[i].dtype, more_tiles[i].width, more_tiles[i].width);
+        visit_attention(v, impl, more_tiles[i].features, more_tiles[i].dtype, more_tiles[i].width, more_tiles[i].width,
+                        KEYS);
     }
+    if (v->all_tiles && impl->walks_parts)
+        visit_attention(v, impl, CLATTN__CAUSAL, impl->uses_engine ? CLATTN_F16 : CLATTN_F32, 128, 128, MANY_KEYS);
 }
 
 static void walk_attention_briefly(const clattn__variants *v, const clattn__attn_impl *impl) {
     for (size_t r = 0; r < most_of(v, CLATTN__COUNT(brief_rows)); r++)
         visit_attention(v, impl, brief_rows[r].features, brief_rows[r].dtype, brief_rows[r].head_dim,
-                        brief_rows[r].value_dim);
+                        brief_rows[r].value_dim, KEYS);
 }
 
 static void visit_gemm(const clattn__variants *v, const clattn__gemm_impl *impl, const clattn__gemm_problem *problem) {
