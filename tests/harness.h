@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "clattn/context.h"
+
 typedef struct {
     const char *name;
     void (*run)(void);
@@ -21,6 +23,12 @@ typedef struct {
  * all. The last line on standard output is "clattn-tests: P passed, F failed, S skipped"; 0 when nothing failed and
  * something passed, else 1. */
 int clattn_test_main(const clattn_test_suite *suites, int argc, char **argv);
+
+/* The same with *context on the device that $CLATTN_DEVICE selects, and kernels of $CLATTN_KERNEL_DIR, to see a broken
+ * one fail. CLATTN_VERIFY_NEVER is for suites that are the verification: wrong kernels are to show there, and as
+ * nothing is run twice, nothing is kept on disk either (pocl compiles a kernel once more for a binary to keep). */
+int clattn_test_main_with(clattn_context **context, clattn_verify_mode verify, const clattn_test_suite *suites,
+                          int argc, char **argv);
 
 /* Marks the running test as skipped; the test then returns. */
 void clattn_test_skip(const char *reason);

@@ -54,4 +54,11 @@ static inline bool planted_replace(const char *folder, const char *name, const c
     return good;
 }
 
+/* The folder and all in it. */
+static inline void planted_remove(const char *folder) {
+    char command[256];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    if (system(command) != 0) fprintf(stderr, "%s is left behind\n", folder);
+}
+
 #endif

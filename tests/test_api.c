@@ -1,7 +1,6 @@
 /* Bad input at the library's door: each mistake has its status, and a message that names the field, the value and the
  * rule. Nothing reaches a device. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -391,10 +390,6 @@ static void limits_of_slow_units(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"attention_descriptions", attention_descriptions},
                                         {"attention_tensors", attention_tensors},
                                         {"layer_descriptions", layer_descriptions},
@@ -409,7 +404,5 @@ int main(int argc, char **argv) {
                                         {"limits_of_slow_units", limits_of_slow_units},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"api", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

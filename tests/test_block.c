@@ -469,10 +469,6 @@ static void bad_input(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"every_case", every_case},
                                         {"tolerances_are_tight", tolerances_are_tight},
                                         {"other_kernels", other_kernels},
@@ -484,7 +480,5 @@ int main(int argc, char **argv) {
                                         {"bad_input", bad_input},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"block", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

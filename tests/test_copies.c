@@ -3,7 +3,6 @@
 #include "harness.h"
 #include "registry/registry.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -232,10 +231,6 @@ static void explained(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"none_in_place", none_in_place},
                                         {"exact_where_staged", exact_where_staged},
                                         {"outputs_side_by_side", outputs_side_by_side},
@@ -244,7 +239,5 @@ int main(int argc, char **argv) {
                                         {"explained", explained},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"copies", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

@@ -228,13 +228,6 @@ static void refusals(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.kernel_dir = getenv("CLATTN_KERNEL_DIR"); /* to see a broken kernel fail */
-    options.verify = CLATTN_VERIFY_NEVER;             /* wrong kernels are to show here */
-    options.cache_dir = "";
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"own_form", own_form},
                                         {"form_for_gpus", form_for_gpus},
                                         {"splits_and_batch", splits_and_batch},
@@ -242,7 +235,5 @@ int main(int argc, char **argv) {
                                         {"refusals", refusals},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"decode", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_NEVER, suites, argc, argv);
 }

@@ -3,7 +3,6 @@
  * against plain formulas and against problems that must come out alike. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../cl/shared/philox.h"
@@ -555,14 +554,5 @@ static const clattn_test tests[] = {{"philox_known_answers", philox_known_answer
 static const clattn_test_suite suites[] = {{"features", tests}, {NULL, NULL}};
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) {
-        fprintf(stderr, "no device: %s\n", clattn_last_error());
-        return 1;
-    }
-    const int result = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return result;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

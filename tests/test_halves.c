@@ -1,8 +1,6 @@
 /* 16-bit keys and values in the CPU kernel: each half comes through, whatever width the vectors have that convert them,
  * and tiles of rows that share a converted block come out as alone. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
@@ -169,15 +167,7 @@ static void shared_blocks(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.verify = CLATTN_VERIFY_NEVER; /* wrong kernels are to show here */
-    options.cache_dir = "";
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"every_half", every_half}, {"shared_blocks", shared_blocks}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"halves", tests}, {NULL, NULL}};
-    const int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_NEVER, suites, argc, argv);
 }

@@ -1,8 +1,6 @@
 /* The CPU kernel takes several heads through a mask that they share. Each head must come out as the reference says, and
  * with the same bits as alone, also where one head has infinities and NaN at keys that a mask hides. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clattn/clattn.h"
@@ -121,15 +119,7 @@ static void float_mask(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.verify = CLATTN_VERIFY_NEVER; /* wrong kernels are to show here */
-    options.cache_dir = "";
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"bool_mask", bool_mask}, {"float_mask", float_mask}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"heads", tests}, {NULL, NULL}};
-    const int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_NEVER, suites, argc, argv);
 }

@@ -1,6 +1,5 @@
 /* Key/value caches against their reference, against recomputation, and against bad input. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -413,11 +412,6 @@ static void failed_append_keeps_no_page(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.kernel_dir = getenv("CLATTN_KERNEL_DIR"); /* to see a broken kernel fail */
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"decoding_is_recomputation", decoding_is_recomputation},
                                         {"pages_change_no_bit", pages_change_no_bit},
                                         {"decoding_needs_no_copy", decoding_needs_no_copy},
@@ -430,7 +424,5 @@ int main(int argc, char **argv) {
                                         {"failed_append_keeps_no_page", failed_append_keeps_no_page},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"kv_cache", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

@@ -2,7 +2,6 @@
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clattn/interop.h"
@@ -499,10 +498,6 @@ static void bad_runs(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"linear", linear},
                                         {"norms", norms},
                                         {"norm_forms_agree", norm_forms_agree},
@@ -515,7 +510,5 @@ int main(int argc, char **argv) {
                                         {"bad_runs", bad_runs},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"layers", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

@@ -472,10 +472,6 @@ static void memory_of_long_attention(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test layer_tests[] = {{"every_option", every_option},
                                               {"every_kernel", every_kernel},
                                               {"memory_limits", memory_limits},
@@ -484,7 +480,5 @@ int main(int argc, char **argv) {
                                               {"memory_of_long_attention", memory_of_long_attention},
                                               {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"mha", layer_tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

@@ -2,7 +2,6 @@
  * of them is bit by bit what it says of each alone, and every kernel agrees with it. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clattn/clattn.h"
@@ -211,13 +210,7 @@ static void too_long(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"packed", packed}, {"too_long", too_long}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"packed", tests}, {NULL, NULL}};
-    const int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

@@ -1,7 +1,5 @@
 /* Past and present keys and values: attention on both parts is attention on the whole, in the reference to the bit and
  * in every kernel within the error model; present is the whole. */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clattn/clattn.h"
@@ -205,13 +203,7 @@ static void bad_input(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"past_and_present", past_and_present}, {"bad_input", bad_input}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"past", tests}, {NULL, NULL}};
-    const int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

@@ -509,15 +509,7 @@ static void claims(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.verify = CLATTN_VERIFY_NEVER; /* this test is the verification */
-    options.cache_dir = ""; /* nothing is run twice, and pocl compiles a kernel once more for a binary to keep */
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"combinations", combinations}, {"claims", claims}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"random", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_NEVER, suites, argc, argv);
 }

@@ -5,7 +5,6 @@
  * A class is what shapes the binaries; each gets many cases. A failure prints CLASS:CASE; CLATTN_RANDOM=CLASS:CASE
  * replays it. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clattn/clattn.h"
@@ -426,15 +425,7 @@ static void combinations(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.verify = CLATTN_VERIFY_NEVER; /* this test is the verification */
-    options.cache_dir = ""; /* nothing is run twice, and pocl compiles a kernel once more for a binary to keep */
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"combinations", combinations}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"random_cache", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_NEVER, suites, argc, argv);
 }

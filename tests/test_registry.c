@@ -578,8 +578,6 @@ int main(int argc, char **argv) {
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"trust", trust}, {"small", small}, {"order", order}, {NULL, NULL}};
     int failed = clattn_test_main(suites, argc, argv);
-    char command[256];
-    snprintf(command, sizeof command, "rm -rf '%s'", folder);
-    if (system(command) != 0) fprintf(stderr, "%s is left behind\n", folder);
+    planted_remove(folder);
     return failed;
 }

@@ -1,7 +1,6 @@
 /* Softmax, its gradient and cross entropy against the reference, and the reference against plain formulas. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "clattn/interop.h"
@@ -437,12 +436,5 @@ int main(int argc, char **argv) {
                                         {"bad_tensors", bad_tensors},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"softmax", tests}, {NULL, NULL}};
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.kernel_dir = getenv("CLATTN_KERNEL_DIR"); /* to see a broken kernel fail */
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }

@@ -511,10 +511,6 @@ static void mistakes(void) {
 }
 
 int main(int argc, char **argv) {
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    if (clattn_context_create(&context, &options) != CLATTN_OK) return fprintf(stderr, "%s\n", clattn_last_error()), 1;
     static const clattn_test tests[] = {{"multi_head_attention", multi_head_attention},
                                         {"memory", memory},
                                         {"layers", layers},
@@ -522,7 +518,5 @@ int main(int argc, char **argv) {
                                         {"mistakes", mistakes},
                                         {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"storage", tests}, {NULL, NULL}};
-    int failed = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return failed;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_ONCE, suites, argc, argv);
 }
