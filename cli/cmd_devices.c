@@ -168,6 +168,7 @@ static cJSON *device_json(const clattn_device_info *info, const trust_state *tru
     cJSON_AddNumberToObject(item, "vector_width", info->vector_width);
     cJSON_AddNumberToObject(item, "global_memory", (double)info->global_memory);
     cJSON_AddNumberToObject(item, "local_memory", (double)info->local_memory);
+    cJSON_AddNumberToObject(item, "second_cache", (double)info->second_cache);
     cJSON_AddNumberToObject(item, "max_allocation", (double)info->max_allocation);
     cJSON_AddNumberToObject(item, "max_work_group", (double)info->max_work_group);
     cJSON_AddBoolToObject(item, "unified_memory", info->unified_memory);

@@ -304,7 +304,7 @@ static void test_cpu_vector_widths(void) {
     static const uint32_t widths[] = {1, 4, 8, 16};
     if (!open_device()) return;
     for (size_t w = 0; w < CLATTN__COUNT(widths); w++) {
-        env.device.caps.vector_width = widths[w];
+        env.device.caps.vector_width = widths[w], env.device.caps.second_cache = (uint64_t)widths[w] << 16;
         for (size_t i = 0; i < CLATTN__COUNT(plain_products); i += 2)
             check_product(&clattn__gemm_cpu, &plain_products[i], 300 + i);
         for (size_t i = 0; i < CLATTN__COUNT(split_products); i += 2)

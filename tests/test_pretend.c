@@ -25,16 +25,35 @@ static clattn_context *open_as(const char *pretend, const char *kernel_dir) {
 static void words(void) {
     clattn__caps caps = {.type = CLATTN_DEVICE_CPU, .local_memory = 1, .max_work_group = 2, .vector_width = 8};
     const char *text = "type=gpu,name=gfx900,vendor=Advanced Micro Devices,platform=rusticl,local_memory=65536,"
-                       "work_group=256,compute_units=60,lanes=4,subgroups=1,fp16=1";
+                       "work_group=256,compute_units=60,lanes=4,subgroups=1,fp16=1,second_cache=524288";
     REQUIRE(clattn__caps_pretend(&caps, text) == CLATTN_OK, "%s", clattn_last_error());
     CHECK(caps.type == CLATTN_DEVICE_GPU && strcmp(caps.name, "gfx900") == 0, "type %d, %s", caps.type, caps.name);
     CHECK(caps.vendor == CLATTN__VENDOR_AMD && caps.runtime == CLATTN__RUNTIME_RUSTICL, "vendor %d, runtime %d",
           caps.vendor, caps.runtime);
     CHECK(caps.local_memory == 65536 && caps.max_work_group == 256 && caps.max_item_sizes[2] == 256, "limits");
     CHECK(caps.compute_units == 60 && caps.vector_width == 4 && caps.subgroups && caps.fp16, "the rest");
+    CHECK(caps.second_cache == 524288, "%llu", (unsigned long long)caps.second_cache);
     clattn__free(caps.name);
     clattn__free(caps.vendor_text);
     clattn__free(caps.platform);
+}
+
+/* What an item walks of the weight follows the second-level cache; where that is unknown, the vectors. */
+static void weights_and_caches(void) {
+    static const struct {
+        uint64_t cache;
+        uint32_t width;
+        int kilofloats;
+    } rows[] = {{1 << 20, 16, 160}, {1 << 20, 8, 160}, {256 << 10, 16, 40},           {2 << 20, 8, 320},
+                {0, 16, 160},       {0, 8, 40},        {(uint64_t)1 << 40, 16, 1280}, {1, 4, 20}};
+    for (size_t i = 0; i < CLATTN__COUNT(rows); i++) {
+        clattn__candidates list = {0};
+        const clattn__caps caps = {
+            .type = CLATTN_DEVICE_CPU, .second_cache = rows[i].cache, .vector_width = rows[i].width};
+        clattn__gemm_cpu.candidates(&(clattn__gemm_problem){.m = 0}, &caps, &list);
+        CHECK(list.count == 3 && list.set[0].value[3] == rows[i].kilofloats, "%llu bytes, %u lanes: %d",
+              (unsigned long long)rows[i].cache, (unsigned)rows[i].width, list.set[0].value[3]);
+    }
 }
 
 static void bad_words(void) {
@@ -359,6 +378,7 @@ static void narrow_fills(void) {
 
 int main(int argc, char **argv) {
     static const clattn_test tests[] = {{"words", words},
+                                        {"weights and caches", weights_and_caches},
                                         {"bad_words", bad_words},
                                         {"small_gpus", small_gpus},
                                         {"subgroup_widths", subgroup_widths},

@@ -29,6 +29,7 @@ typedef struct clattn_device_info {
     uint32_t vector_width;     /* native float lanes */
     uint64_t global_memory;    /* bytes */
     uint64_t local_memory;     /* bytes */
+    uint64_t second_cache;     /* bytes of a CPU core's second-level cache; 0: no CPU, or the system does not tell */
     uint64_t max_allocation;   /* bytes of one buffer */
     uint64_t max_work_group;   /* work-items */
     int unified_memory;        /* the device shares the host's memory */
@@ -84,9 +85,10 @@ typedef struct clattn_context_options {
                           its own. Not for clattn_context_create_from: there the caller makes the sub-device */
     /* For tests and listings: default NULL; else key=value pairs joined by commas that overwrite what the device says
      * of itself, so that kernels are chosen as for that device while the real one builds and runs them: type (cpu, gpu,
-     * other), name, vendor, platform, local_memory (bytes), work_group (greatest number of items), compute_units,
-     * clock_mhz, lanes (4, 8, 16), subgroups and fp16 (0, 1), subgroup_lanes (width that kernels pin: 0, 8, 16, 32),
-     * matrix (nv:80, wmma11, wmma12, mfma32, dpas8, dpas16). "type=gpu,local_memory=16384,work_group=64" */
+     * other), name, vendor, platform, local_memory and second_cache (bytes), work_group (greatest number of items),
+     * compute_units, clock_mhz, lanes (4, 8, 16), subgroups and fp16 (0, 1), subgroup_lanes (width that kernels pin:
+     * 0, 8, 16, 32), matrix (nv:80, wmma11, wmma12, mfma32, dpas8, dpas16). "type=gpu,local_memory=16384,work_group=64"
+     */
     const char *pretend;
     int ignore_tuning; /* default 0; 1: what was measured on this device (clattn/tune.h) is not used, nor is anything
                           measured when a plan is made */

@@ -67,9 +67,10 @@ float clattn__bf16_to_float(uint16_t bf16);
 uint16_t clattn__float_to_bf16(float value);
 
 /* os.c: the only file with calls beyond C11, and the only one that reads the environment. */
-double clattn__os_seconds(void); /* monotonic */
-int clattn__os_day(void);        /* 20261122, by UTC; 0 when the clock does not tell */
-void clattn__os_nap(void);       /* a few milliseconds, for other threads to end what they do */
+double clattn__os_seconds(void);        /* monotonic */
+int clattn__os_day(void);               /* 20261122, by UTC; 0 when the clock does not tell */
+uint64_t clattn__os_second_cache(void); /* bytes of a core's second-level cache; 0: the system does not tell */
+void clattn__os_nap(void);              /* a few milliseconds, for other threads to end what they do */
 /* $XDG_CACHE_HOME/clattn, else $HOME/.cache/clattn; false when neither is set to an absolute path. Caller frees. */
 bool clattn__os_cache_dir(char **path);
 bool clattn__os_is_dir(const char *path);

@@ -28,6 +28,14 @@ int clattn__os_day(void) {
     return (day.tm_year + 1900) * 10000 + (day.tm_mon + 1) * 100 + day.tm_mday;
 }
 
+uint64_t clattn__os_second_cache(void) {
+#ifdef _SC_LEVEL2_CACHE_SIZE /* glibc's */
+    const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    if (bytes > 0) return (uint64_t)bytes;
+#endif
+    return 0;
+}
+
 void clattn__os_nap(void) {
     const struct timespec nap = {.tv_nsec = 3000000};
     nanosleep(&nap, NULL);

@@ -316,6 +316,8 @@ static clattn_status get_numbers(cl_device_id id, clattn__caps *caps) {
     get_optional(id, CL_DEVICE_MAX_CLOCK_FREQUENCY, sizeof(cl_uint), &caps->clock_mhz);
     get_optional(id, CL_DEVICE_NATIVE_VECTOR_WIDTH_FLOAT, sizeof native, &native);
     caps->vector_width = lanes_of(caps, native);
+    /* OpenCL tells one cache's size, and drivers give the last level's; but a CPU device is the host itself. */
+    caps->second_cache = caps->type == CLATTN_DEVICE_CPU ? clattn__os_second_cache() : 0;
     caps->global_memory = global;
     caps->local_memory = local;
     caps->max_allocation = largest;
@@ -386,6 +388,7 @@ void clattn__device_info(const clattn__device *device, int index, clattn_device_
         .vector_width = caps->vector_width,
         .global_memory = caps->global_memory,
         .local_memory = caps->local_memory,
+        .second_cache = caps->second_cache,
         .max_allocation = caps->max_allocation,
         .max_work_group = caps->max_work_group,
         .unified_memory = caps->unified_memory,

@@ -61,6 +61,7 @@ typedef struct clattn__caps {
     uint32_t whole_units;  /* of the device that this one is a part of; 0: it is whole */
     uint32_t vector_width; /* float lanes: 4, 8 or 16 on CPUs (16 when the device names AVX-512); else as reported */
     uint64_t global_memory, local_memory, max_allocation, max_work_group;
+    uint64_t second_cache; /* bytes of a core's second-level cache; 0: no CPU, or unknown */
     size_t max_item_sizes[3];
     uint32_t alignment_bytes; /* of sub-buffers and wrapped host memory */
     bool unified_memory, fp16, subgroups;

@@ -71,6 +71,7 @@ static clattn_status set_one(clattn__caps *caps, const char *key, const char *va
         return set_text(&caps->platform, value);
     }
     if (strcmp(key, "local_memory") == 0) return set_number(key, value, 0, UINT64_MAX, &caps->local_memory);
+    if (strcmp(key, "second_cache") == 0) return set_number(key, value, 0, UINT32_MAX, &caps->second_cache);
     if (strcmp(key, "work_group") == 0) {
         status = set_number(key, value, 1, UINT32_MAX, &caps->max_work_group);
         for (int i = 0; i < 3 && status == CLATTN_OK; i++) caps->max_item_sizes[i] = (size_t)caps->max_work_group;
@@ -107,7 +108,8 @@ static clattn_status set_one(clattn__caps *caps, const char *key, const char *va
     return clattn__fail(
         CLATTN_INVALID_ARGUMENT,
         "options.pretend: there is no key \"%s\"; the keys are type, name, vendor, platform, "
-        "local_memory, work_group, compute_units, clock_mhz, lanes, subgroups, subgroup_lanes, fp16 and matrix",
+        "local_memory, second_cache, work_group, compute_units, clock_mhz, lanes, subgroups, subgroup_lanes, fp16 and "
+        "matrix",
         key);
 }
 

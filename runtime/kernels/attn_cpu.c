@@ -19,8 +19,10 @@ typedef struct tile {
 } tile;
 
 /* Score tiles. 32 registers of 16 lanes hold up to 24 sums, 16 registers of fewer lanes 12. One block length per width,
- * so that the height of a tile does not change a row's result. cost: time per score relative to the best height, for
- * narrow heads (where more of it goes into the softmax) and others; timed on a Zen 4 class CPU with pocl 3.1. */
+ * so that the height of a tile does not change a row's result; a block's keys and values of head_dim 128 fill less than
+ * half of the least second-level cache of CPUs with such vectors (512 and 256 KB). cost: time per score relative to the
+ * best height, for narrow heads (where more of it goes into the softmax) and others; timed on a Zen 4 class CPU with
+ * pocl 3.1. */
 typedef struct score_tile {
     int least_lanes, vectors, keys, block;
     double narrow_cost, cost;
