@@ -339,6 +339,13 @@ def test_prefix():
     same(output("run", "--weights", "root.safetensors", "--heads", H, "--query", "q.npy", "--prefix", ""), want)
 
 
+def test_compilers_are_silent():
+    """Drivers tell of warnings on standard error, as pocl does; kernels give them none."""
+    r = must_run("explain", "--attention", "1,1,1,64,64,64,float16", "--trust", "never", "--no-cache",
+                 env={"POCL_CACHE_DIR": os.path.abspath("cold")})
+    must(r.err == "", "on standard error:", r.err)
+
+
 def test_input_forms():
     npy("q0.npy", (L, E), numbers(L * E, 20))
     want = output(*SELF)
