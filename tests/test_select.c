@@ -1,9 +1,12 @@
 /* Choosing among devices: ranking, duplicates, selectors and the quirks table. The devices are made up, so that no
- * driver is needed. */
+ * driver is needed; and those installed, met by several threads at once. */
+#define _POSIX_C_SOURCE 200809L /* barriers */
 #include "device/device.h"
 #include "harness.h"
 
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- made-up devices ---- */
@@ -303,6 +306,35 @@ static void test_quirk_versions(void) {
     CHECK(clattn__quirks_of(&mesa) == 0, "quirks 0x%x", (unsigned)clattn__quirks_of(&mesa));
 }
 
+/* ---- threads ---- */
+
+enum { THREADS = 4 };
+
+static pthread_barrier_t together;
+
+static void *count_devices(void *count) {
+    clattn_device_list *list = NULL;
+    pthread_barrier_wait(&together);
+    *(int *)count = clattn_device_list_create(&list) == CLATTN_OK ? clattn_device_list_count(list) : -1;
+    clattn_device_list_destroy(&list);
+    return NULL;
+}
+
+/* Nothing has asked this process's drivers for devices before: the threads do it all at the same time. */
+static void test_first_question(void) {
+    pthread_t threads[THREADS];
+    int counts[THREADS], known = 0;
+    clattn_device_list *list = NULL;
+    pthread_barrier_init(&together, NULL, THREADS);
+    for (int i = 0; i < THREADS; i++)
+        if (pthread_create(&threads[i], NULL, count_devices, &counts[i]) != 0) abort();
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&together);
+    if (clattn_device_list_create(&list) == CLATTN_OK) known = clattn_device_list_count(list);
+    clattn_device_list_destroy(&list);
+    for (int i = 0; i < THREADS; i++) CHECK(counts[i] == known, "thread %d saw %d devices of %d", i, counts[i], known);
+}
+
 static const clattn_test rank_tests[] = {{"order", test_ranking},
                                          {"ties", test_ranking_ties},
                                          {"why", test_ranking_why},
@@ -311,7 +343,8 @@ static const clattn_test rank_tests[] = {{"order", test_ranking},
 static const clattn_test select_tests[] = {
     {"selectors", test_selectors}, {"never_picked", test_never_picked}, {NULL, NULL}};
 static const clattn_test quirk_tests[] = {{"versions", test_quirk_versions}, {NULL, NULL}};
+static const clattn_test thread_tests[] = {{"first_question", test_first_question}, {NULL, NULL}};
 static const clattn_test_suite suites[] = {
-    {"rank", rank_tests}, {"select", select_tests}, {"quirks", quirk_tests}, {NULL, NULL}};
+    {"rank", rank_tests}, {"select", select_tests}, {"quirks", quirk_tests}, {"threads", thread_tests}, {NULL, NULL}};
 
 int main(int argc, char **argv) { return clattn_test_main(suites, argc, argv); }

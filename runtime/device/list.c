@@ -154,7 +154,11 @@ clattn_status clattn_device_list_create(clattn_device_list **out) {
     clattn_device_list *list = clattn__alloc(1, sizeof *list);
     clattn_status status = CLATTN_OUT_OF_MEMORY;
     if (!list) goto fail;
-    if ((status = add_platforms(list))) goto fail;
+    /* pocl tells a thread that asks while another one's question makes it look for devices that it has none. */
+    clattn__mutex_lock(clattn__process_lock());
+    status = add_platforms(list);
+    clattn__mutex_unlock(clattn__process_lock());
+    if (status) goto fail;
     clattn__devices_sort(list->devices, list->count);
     if ((status = drop_duplicates(list))) goto fail;
     clattn__error_restore(kept);
