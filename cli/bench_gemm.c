@@ -32,10 +32,8 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     const int64_t m = s->sizes[0], n = s->sizes[1], k = s->sizes[2];
     const int64_t input[3] = {1, m, k}, weight[2] = {n, k}, output[3] = {1, m, n};
     uint64_t random = settings->seed;
-    if (!bench_array(&s->input, s->desc.dtype, 3, input, &random) ||
-        !bench_array(&s->weight, CLATTN_F32, 2, weight, &random) ||
-        !bench_array(&s->bias, CLATTN_F32, 1, &n, &random) || !bench_array(&s->output, s->desc.dtype, 3, output, NULL))
-        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
+    if (!bench_array(&s->weight, CLATTN_F32, 2, weight, &random) || !bench_array(&s->bias, CLATTN_F32, 1, &n, &random))
+        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its weights", c->shape);
     s->desc.batch = 1;
     s->desc.rows = m;
     s->desc.in_features = k;
@@ -43,9 +41,12 @@ static int open_case(bench_case *c, clattn_context *context, const bench_setting
     s->desc.gemm_kernel = settings->gemm;
     s->desc.precision = settings->precision;
     s->weights = (clattn_linear_weights){.weight = cli_array_tensor(&s->weight), .bias = cli_array_tensor(&s->bias)};
-    s->io = (clattn_layer_io){.input = cli_array_tensor(&s->input), .output = cli_array_tensor(&s->output)};
     clattn_status status = clattn_linear_create(&s->layer, context, &s->desc, &s->weights);
     if (status != CLATTN_OK) return bench_fail(c, status, "planning");
+    if (!bench_array(&s->input, s->desc.dtype, 3, input, &random) ||
+        !bench_array(&s->output, s->desc.dtype, 3, output, NULL))
+        return cli_fail(EXIT_NOT_SUPPORTED, "%s: too little memory for its tensors", c->shape);
+    s->io = (clattn_layer_io){.input = cli_array_tensor(&s->input), .output = cli_array_tensor(&s->output)};
     return bench_place(c, context, settings, (clattn_tensor *[]){&s->io.input, &s->io.output}, 2);
 }
 

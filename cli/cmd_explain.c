@@ -155,7 +155,8 @@ static int take_option(explain_request *request, int option, const char *value) 
         break;
     case OPT_SOFTCAP:
         request->attention_only = "--softcap";
-        if (!cli_parse_double(value, &request->softcap)) return bad_value("softcap", value, "a number >= 0");
+        if (!cli_parse_double(value, &request->softcap) || (request->softcap != 0 && (float)request->softcap == 0))
+            return bad_value("softcap", value, "a number >= 0, at least 2^-149 where it is not 0");
         break;
     case OPT_WEIGHTS:
         request->weights = (clattn_weights_output)one_of(value, "per-head", "averaged");

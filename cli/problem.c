@@ -127,7 +127,7 @@ static bool attention_word(void *user, const char *name, const char *value) {
     }
     if (strcmp(name, "window") == 0) return take_window(value, desc);
     if (strcmp(name, "mask") == 0) return take_mask(value, problem);
-    if (strcmp(name, "softcap") != 0 || !cli_parse_double(value, &softcap) || !(softcap > 0)) return false;
+    if (strcmp(name, "softcap") != 0 || !cli_parse_double(value, &softcap) || !((float)softcap > 0)) return false;
     desc->softcap = (float)softcap;
     return true;
 }

@@ -270,6 +270,7 @@ def test_bad_input():
                           ("attention", "1,2,2,16,16,8,"), ("attention", "1,2,2,16,16,8,causal=1"),
                           ("attention", "1,2,2,16,16,8,window=-1"), ("attention", "1,2,2,16,16,8,window=3:x"),
                           ("attention", "1,2,2,16,16,8,softcap=0"), ("attention", "1,2,2,16,16,8,mask=none"),
+                          ("attention", "1,2,2,16,16,8,softcap=1e-60"),
                           ("layer", "1,16,16,2,alibi"), ("gemm", "1,2,3,causal"), ("gemm", "1,2"), ("gemm", "1,2,-3"),
                           ("decode", "1,2,2,16"), ("decode", "1,2,2,16,8,int4"), ("decode", "1,2,2,16,8,paged=0"),
                           ("model", MODEL + ",8"), ("model", MODEL + ",0x8")]:
@@ -282,6 +283,7 @@ def test_bad_input():
         message = "--%s '%s': '%s' decides again" % (option, value, value.split(",")[-1])
         must_fail(USAGE, message, "bench", "--" + option, value)
     must_fail(USAGE, "a size is 0", "bench", "--gemm", "0,2,3")
+    must_fail(USAGE, "rows is 3000000000", "bench", "--gemm", "3000000000,1,1")  # before 24 GB are filled
     must_fail(USAGE, "nowhere", "bench", *ONCE, "--model", "nowhere")
     must_fail(USAGE, "--csv nowhere/x.csv", "bench", *ONCE, "--gemm", "1,2,3", "--csv", "nowhere/x.csv")
     must_fail(USAGE, "--json and --csv -", "bench", *ONCE, "--gemm", "1,2,3", "--json", "--csv", "-")
