@@ -6,14 +6,10 @@
 
 #include "clattn/interop.h"
 #include "clattn/reference.h"
+#include "clblast_small.h"
 #include "harness.h"
 #include "ref/ref.h"
 #include "registry/registry.h"
-
-#define XGEMM_BUT_WIDTH                                                                                                \
-    "Xgemm GEMMK=0 KREG=1 KWG=16 KWI=2 MDIMA=4 MDIMC=4 NDIMB=4 NDIMC=4 NWG=16 SA=0 SB=0 STRM=0 STRN=0 VWN=2"
-#define XGEMM XGEMM_BUT_WIDTH " MWG=16 VWM=2"
-#define DIRECT "XgemmDirect KWID=2 MDIMAD=4 MDIMCD=4 NDIMBD=4 NDIMCD=4 PADA=1 PADB=1 VWMD=1 VWND=1 WGD=8"
 
 static clattn_status open_with(const char *parameters, int compute_units, clattn_context **context) {
     clattn_context_options options;
@@ -198,8 +194,12 @@ static void test_override_too_large(void) {
         return;
     }
     REQUIRE(status == CLATTN_OK, "%s", clattn_last_error());
-    CHECK(choose(context, &kernel) == CLATTN_UNSUPPORTED && strstr(clattn_last_error(), "CLBlastSgemm"), "%s",
-          clattn_last_error());
+    /* whole blocks, so that CLBlast has nothing to pad, and no kernels for that to be compiled */
+    const clattn__gemm_problem problem = {.m = 128, .n = 128, .k = 128, .width = 128, .dtype = CLATTN_F32};
+    clattn__text notes = {0};
+    status = clattn__gemm_choose(context, &problem, "gemm_clblast", product_w, 128, NULL, &kernel, &notes);
+    CHECK(status == CLATTN_UNSUPPORTED && strstr(clattn_last_error(), "CLBlastSgemm"), "%s", clattn_last_error());
+    clattn__text_free(&notes);
     clattn__clblast_key(&context->env, key);
     CHECK(key[0] != '\0', "in force all the same");
     clattn__gemm_kernel_clear(&kernel);

@@ -160,8 +160,8 @@ clattn_status clattn__tuning_save(clattn_context *context); /* FILE_FAILED with 
 clattn_status clattn__tune(clattn_context *context, const clattn_tune_options *options, clattn_tune_result *result);
 /* The same for one question: which of the projections that serve a workload is the fastest, each as it would be taken.
  * They get half a second, so that one that takes longer is judged by a single run. What is known is not measured again,
- * and what cannot be measured is no failure. True when something was. */
-bool clattn__tune_rivals(clattn_context *context, int workload);
+ * and what cannot be measured is no failure. True when something was; timed: seconds of the timed runs. */
+bool clattn__tune_rivals(clattn_context *context, int workload, double *timed);
 
 /* tune_bench.c: a workload's operands on the device, and the kernels that compete on them. */
 typedef struct clattn__bench clattn__bench;

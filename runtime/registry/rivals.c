@@ -39,7 +39,7 @@ static int count_rivals(const clattn_context *context, const clattn__gemm_proble
     return count;
 }
 
-static void tell_times(clattn_context *context, int workload, double seconds) {
+static void tell_times(clattn_context *context, int workload, double seconds, double timed) {
     clattn__text line = {0};
     for (int i = 0; clattn__gemm_list[i]; i++) {
         const char *name = clattn__gemm_list[i]->name;
@@ -50,8 +50,8 @@ static void tell_times(clattn_context *context, int workload, double seconds) {
             clattn__text_add(&line, ", %s failed", name);
     }
     if (line.data)
-        clattn__log_text(&context->env.log, CLATTN_LOG_INFO, "%s measured in %.2f seconds%s",
-                         clattn__workloads[workload].name, seconds, line.data);
+        clattn__log_text(&context->env.log, CLATTN_LOG_INFO, "%s measured in %.2f seconds, %.2f of them timed%s",
+                         clattn__workloads[workload].name, seconds, timed, line.data);
     clattn__text_free(&line);
 }
 
@@ -62,7 +62,9 @@ static void settle(clattn_context *context, int workload, const clattn__gemm_pro
     clattn__mutex_lock(tuning->settling);
     if (!(tuning->settled & UINT32_C(1) << workload)) {
         const double start = clattn__os_seconds();
-        if (clattn__tune_rivals(context, workload)) tell_times(context, workload, clattn__os_seconds() - start);
+        double timed;
+        if (clattn__tune_rivals(context, workload, &timed))
+            tell_times(context, workload, clattn__os_seconds() - start, timed);
         tuning->settled |= UINT32_C(1) << workload;
     }
     clattn__mutex_unlock(tuning->settling);

@@ -14,7 +14,7 @@ typedef struct pace {
     int least_runs;
     double least_seconds, most_seconds;
 } pace;
-static const pace thorough = {3, 0.06, INFINITY}, quick = {1, 0.015, 0.5};
+static const pace thorough = {3, 0.06, INFINITY}, quick = {2, 0.015, 0.5};
 
 typedef struct search {
     clattn_context *context;
@@ -224,11 +224,12 @@ clattn_status clattn__tune(clattn_context *context, const clattn_tune_options *o
     return s.status;
 }
 
-bool clattn__tune_rivals(clattn_context *context, int workload) {
+bool clattn__tune_rivals(clattn_context *context, int workload, double *timed) {
     const clattn_tune_options options = {.seconds = INFINITY}; /* for compilers; the kernels themselves are bounded */
     search s = {.context = context, .options = &options, .pace = quick, .start = clattn__os_seconds(), .rivals = true};
     visit_workload(&s, workload);
     if (s.result.measured && context->env.cache_dir && clattn__tuning_save(context) != CLATTN_OK)
         clattn__log_text(&context->env.log, CLATTN_LOG_DEBUG, "%s; nothing depends on it", clattn_last_error());
+    *timed = s.timed;
     return s.result.measured > 0;
 }
