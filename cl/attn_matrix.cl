@@ -8,6 +8,9 @@
  *                             BLOCK_KV each, through local     length leave. (Dao 2023, arXiv:2307.08691)
  *                             memory
  *
+ * Where registers have no room for sums of all of V's columns, neighbouring groups share them out: each computes the
+ * scores for itself and VALUE_DIM columns of the output.
+ *
  * Weights are rounded to the storage type before they meet V, as matrix engines want it; sums are not.
  *
  * Forbidden weights are 0, and 0 * NaN is NaN: a NaN or an infinity in a value that a row may not attend to would reach
@@ -22,6 +25,7 @@
  *   PREFETCH: 1 when the next block travels through registers meanwhile.
  *   QUERY_LOCAL: how many of Q's operands per row tile rest in local memory, the last ones; the others rest in
  *   registers.
+ *   VALUE_GROUPS: groups that share rows; V has VALUE_GROUPS * VALUE_DIM columns.
  * What follows from them:
  *   KEY_STEPS: operands of Q per row tile.  QUERY_HELD: those in registers. */
 #include "inc/cells.clh"
@@ -271,7 +275,7 @@ static inline void add_odd_values(const mma_context *x, const mma_source *s, con
 }
 
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MMA_ATTRIBUTES void
-attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's tile: launches come in chunks */
+attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0: launches come in chunks */
     __local __attribute__((aligned(128))) ushort tiles[MMA_STAGES * (KEY_TILE + VALUE_TILE)];
     __local int odd;
     mma_context context, *x = &context;
@@ -286,7 +290,8 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
     POISON(tiles, x->item, ITEMS);
 
     const int tile_count = (all.query_len + BLOCK_Q - 1) / BLOCK_Q, heads = all.batch * all.query_heads;
-    const clattn_i64 number = first + (clattn_i64)get_group_id(0);
+    const clattn_i64 group = first + (clattn_i64)get_group_id(0), number = group / VALUE_GROUPS;
+    const int column0 = (int)(group % VALUE_GROUPS) * VALUE_DIM; /* this group's first of V */
     /* With a causal mask the last tiles have the most keys: they start first, so that groups finish together. Otherwise
      * neighbouring groups share their head's keys in the cache. */
     const int tile = CAUSAL ? tile_count - 1 - (int)(number / heads) : (int)(number % tile_count);
@@ -298,7 +303,8 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
     const __global ushort *q = (const __global ushort *)query + (a.query.offset + b * a.query.batch + h * a.query.head);
     mma_source source;
     source.keys = (const __global ushort *)key + (a.key.offset + b * a.key.batch + kv_head * a.key.head);
-    source.values = (const __global ushort *)value + (a.value.offset + b * a.value.batch + kv_head * a.value.head);
+    source.values =
+        (const __global ushort *)value + (a.value.offset + b * a.value.batch + kv_head * a.value.head + column0);
     source.key_row = (int)a.key.row;
     source.value_row = (int)a.value.row;
     source.wide = mma_is_wide(source.keys, a.key.row) && mma_is_wide(source.values, a.value.row);
@@ -372,7 +378,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
         source.careful = true;
     }
 
-    __global storage *out = output + (a.output.offset + b * a.output.batch + h * a.output.head);
+    __global storage *out = output + (a.output.offset + b * a.output.batch + h * a.output.head + column0);
     MMA_UNROLL
     for (int t = 0; t < QT; t++) {
         float inverse[MMA_SLOTS];
@@ -388,7 +394,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0's
                 any = any || run.y > run.x;
             }
             inverse[slot] = !any ? 0.0f : sum == sum ? 1.0f / sum : NAN; /* not with the NaN's own bits: mma_store */
-            if (LSE && mma_speaks(x) && i < a.query_len) {
+            if (LSE && mma_speaks(x) && i < a.query_len && column0 == 0) {
                 const float base = rows.top[t][slot] == -INFINITY ? 0.0f : rows.top[t][slot];
                 lse[a.lse_offset + b * a.lse_batch + h * a.lse_head + i] = any ? (base + log2(sum)) * LN_2 : -INFINITY;
             }

@@ -103,6 +103,17 @@ static void test_features(void) {
           clattn__attn_matrix.features & ~(everything | packed | lengths));
 }
 
+/* More columns of V than a thread of Intel's has registers for: work-groups share them out. */
+static void test_wide(void) {
+    const bool subgroups = matrix_has_subgroups();
+    try_variant("dpas8", subgroups, plain | CLATTN__CAUSAL, CLATTN_F16, 160, 160);
+    if (EVERY > 1 || subgroups) return;
+    try_variant("dpas16", false, plain | CLATTN__CAUSAL, CLATTN_BF16, 192, 192);
+    if (!clattn_test_flag("CLATTN_TEST_FULL")) return;
+    try_variant("dpas8", false, plain, CLATTN_F16, 256, 256);
+    try_variant("dpas16", false, plain, CLATTN_F16, 256, 256);
+}
+
 static void test_subgroups(void) {
     if (!matrix_has_subgroups()) {
         clattn_test_skip("the device has no sub-groups of a fixed size (cl_intel_required_subgroup_size)");
@@ -141,6 +152,10 @@ static void test_refusals(void) {
     CHECK(!clattn__attn_matrix.supports(&problem, caps, &why) && strstr(why.text, "float32"), "%s", why.text);
     problem = matrix_problem(plain, CLATTN_F16, 60, 64);
     CHECK(!clattn__attn_matrix.supports(&problem, caps, &why) && strstr(why.text, "head_dim 60"), "%s", why.text);
+    clattn__caps xe = *caps;
+    xe.matrix = (clattn__matrix){.engine = MATRIX_DPAS8};
+    problem = matrix_problem(plain, CLATTN_F16, 64, 136);
+    CHECK(!clattn__attn_matrix.supports(&problem, &xe, &why) && strstr(why.text, "multiple of 16"), "%s", why.text);
     clattn__caps small = *caps;
     small.local_memory = 4096;
     problem = matrix_problem(plain, CLATTN_F16, 64, 64);
@@ -198,10 +213,9 @@ static void test_far_rows(void) {
 }
 
 static const clattn_test matrix_tests[] = {
-    {"layouts", test_layouts},     {"products", test_products},
-    {"probes", test_probes},       {"features", test_features},
-    {"subgroups", test_subgroups}, {"refusals", test_refusals},
-    {"far_rows", test_far_rows},   {NULL, NULL},
+    {"layouts", test_layouts},   {"products", test_products}, {"probes", test_probes},
+    {"features", test_features}, {"wide", test_wide},         {"subgroups", test_subgroups},
+    {"refusals", test_refusals}, {"far_rows", test_far_rows}, {NULL, NULL},
 };
 
 int main(int argc, char **argv) {

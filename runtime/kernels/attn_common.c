@@ -78,9 +78,12 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Multiply-adds of a tile for each key. */
+static int groups_of_tile(const clattn__attn_kernel *kernel) { return kernel->value_groups ? kernel->value_groups : 1; }
+
+/* Multiply-adds of a work-group for each key. */
 static double key_cost(const clattn__attn_kernel *kernel) {
-    return (double)kernel->block_q * (double)(kernel->problem.head_dim + kernel->problem.value_dim);
+    const int64_t columns = kernel->problem.head_dim + kernel->problem.value_dim / groups_of_tile(kernel);
+    return (double)kernel->block_q * (double)columns;
 }
 
 /* How many tiles a launch may hold whose work-groups walk so many keys. */
@@ -100,7 +103,7 @@ void clattn__attn_set_parts(clattn__attn_kernel *kernel) {
 clattn_status clattn__attn_make_parts(clattn__attn_kernel *kernel, size_t item_bytes) {
     if (!kernel->part_keys) return CLATTN_OK;
     const clattn__attn_problem *p = &kernel->problem;
-    const int64_t tiles = p->batch * p->query_heads * ceil_div(p->query_len, kernel->block_q);
+    const int64_t tiles = p->batch * p->query_heads * ceil_div(p->query_len, kernel->block_q) * groups_of_tile(kernel);
     const int64_t at_once = least(tiles > 0 ? tiles : 1, launch_tiles(kernel, kernel->part_keys));
     const size_t used = strlen(kernel->tiles);
     snprintf(kernel->tiles + used, sizeof kernel->tiles - used, ", %lld keys in a launch",
@@ -133,7 +136,8 @@ static int64_t keys_of(const clattn__attn_kernel *kernel, const clattn__attn_cal
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
     clattn__env *env = kernel->programs->env;
     const clattn_attn_args *args = &call->args;
-    const int64_t tiles = (int64_t)args->batch * args->query_heads * ceil_div(args->query_len, kernel->block_q);
+    const int64_t tiles =
+        (int64_t)args->batch * args->query_heads * ceil_div(args->query_len, kernel->block_q) * groups_of_tile(kernel);
     const int64_t keys = keys_of(kernel, call);
     int64_t chunk = launch_tiles(kernel, keys);
     if (kernel->part_keys) chunk = least(chunk, (int64_t)(kernel->scratch.bytes / kernel->kept_bytes));

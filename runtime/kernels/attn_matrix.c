@@ -18,8 +18,7 @@ static const uint32_t heavy = CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__P
  * compilers make of them: no spills, no scratch memory, and as many waves per multiprocessor as registers allow.
  * NVIDIA's gives registers in steps by how many groups they leave room for, and rather spills a few than take the next
  * step: hence the odd numbers of waves. At 256 columns its registers hold sums, Q and little else; before sm_80, where
- * copies pass through them too, the terms of a score leave room for 14 of Q's 16 operands. Intel's engines stop at 128
- * columns: more would be more sums than a thread has registers. */
+ * copies pass through them too, the terms of a score leave room for 14 of Q's 16 operands. */
 static const struct matrix_shape {
     int engine;
     int arch; /* 0: any */
@@ -60,19 +59,28 @@ static const struct matrix_shape {
     {MATRIX_DPAS8, 0, 64, false, 16, 1, 32, 1, false, 0},
     {MATRIX_DPAS8, 0, 128, true, 8, 1, 16, 1, false, ALL_STEPS},
     {MATRIX_DPAS8, 0, 128, false, 16, 1, 32, 1, false, ALL_STEPS},
+    {MATRIX_DPAS8, 0, 256, false, 8, 1, 16, 1, false, ALL_STEPS},
     {MATRIX_DPAS16, 0, 64, true, 16, 1, 32, 1, false, ALL_STEPS},
     {MATRIX_DPAS16, 0, 64, false, 16, 1, 64, 1, false, 0},
     {MATRIX_DPAS16, 0, 128, true, 8, 1, 16, 1, false, ALL_STEPS},
     {MATRIX_DPAS16, 0, 128, false, 16, 1, 16, 1, false, 0},
+    {MATRIX_DPAS16, 0, 256, false, 4, 1, 16, 1, false, ALL_STEPS},
 };
 
 typedef struct matrix_plan {
     struct matrix_shape shape;
     int waves, items, block_q;
+    int value_groups; /* work-groups of one tile */
     size_t local_bytes;
 } matrix_plan;
 
 static int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
+
+/* How many work-groups share out V's columns. A thread of Intel's has 256 registers: sums of more than 128 columns
+ * would leave few or none for anything else. */
+static int value_groups(int engine, int64_t value_dim) {
+    return (engine == MATRIX_DPAS8 || engine == MATRIX_DPAS16) && value_dim > 128 ? 2 : 1;
+}
 
 static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn__attn_problem *problem,
                                  const clattn__caps *caps) {
@@ -81,7 +89,9 @@ static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn_
     if (caps->matrix.emulated && plan.waves > 2) plan.waves = 2; /* each lane costs a work-item's stack */
     plan.items = plan.waves * engine->lanes;
     plan.block_q = plan.waves * shape->query_tiles * engine->m;
-    const int64_t key_width = round_up(problem->head_dim, 16), value_width = round_up(problem->value_dim, engine->n);
+    plan.value_groups = value_groups(shape->engine, problem->value_dim);
+    const int64_t key_width = round_up(problem->head_dim, 16);
+    const int64_t value_width = round_up(problem->value_dim / plan.value_groups, engine->n);
     const int64_t pad = 8; /* elements; an upper bound for engines that store fragments */
     /* NVIDIA keeps V by keys, the others by columns */
     const int64_t value_tile =
@@ -154,6 +164,10 @@ static bool supports(const clattn__attn_problem *problem, const clattn__caps *ca
     if (problem->head_dim % 8 != 0 || problem->value_dim % 8 != 0)
         return clattn__refuse(why, "head_dim %lld and value_dim %lld must be multiples of 8",
                               (long long)problem->head_dim, (long long)problem->value_dim);
+    const int groups = value_groups(caps->matrix.engine, problem->value_dim);
+    if (problem->value_dim % (8 * groups) != 0)
+        return clattn__refuse(why, "value_dim %lld is shared out between %d groups and must be a multiple of %d",
+                              (long long)problem->value_dim, groups, 8 * groups);
     clattn__candidates list = {0};
     candidates(problem, caps, &list);
     return list.count > 0 || refuse_widths(problem, caps, why);
@@ -163,7 +177,10 @@ static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan)
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     clattn__options options;
     clattn__options_start(&options);
-    clattn__attn_options(&options, &kernel->problem, caps);
+    clattn__attn_problem own = kernel->problem;
+    own.value_dim /= plan->value_groups;
+    clattn__attn_options(&options, &own, caps);
+    clattn__options_int(&options, "VALUE_GROUPS", plan->value_groups);
     clattn__options_int(&options, "WAVES", plan->waves);
     clattn__options_int(&options, "QT", plan->shape.query_tiles);
     clattn__options_int(&options, "BLOCK_KV", plan->shape.block_kv);
@@ -192,10 +209,12 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     kernel->local_items[1] = kernel->local_items[2] = 1;
     kernel->block_q = plan.block_q;
     kernel->block_kv = plan.shape.block_kv;
+    kernel->value_groups = plan.value_groups;
     snprintf(kernel->tiles, sizeof kernel->tiles,
-             "%d query rows x %d keys, %d waves of %d lanes with %d row tiles each, %zu bytes of local memory%s",
+             "%d query rows x %d keys, %d waves of %d lanes with %d row tiles each, %zu bytes of local memory%s%s",
              plan.block_q, plan.shape.block_kv, plan.waves, clattn__matrix_engine_of(caps)->lanes,
-             plan.shape.query_tiles, plan.local_bytes, caps->matrix.emulated ? ", emulated" : "");
+             plan.shape.query_tiles, plan.local_bytes, caps->matrix.emulated ? ", emulated" : "",
+             plan.value_groups > 1 ? ", columns of V shared out" : "");
     return CLATTN_OK;
 }
 

@@ -112,6 +112,7 @@ typedef struct clattn__attn_kernel {
     int block_q, block_kv;    /* tile sizes; verification tries lengths around them */
     int block_heads;          /* attn_cpu: query heads of a work-group */
     int block_tiles;          /* attn_cpu: tiles of block_q rows of a work-group */
+    int value_groups;         /* attn_matrix: work-groups of one tile, each with some of V's columns; 0: one */
     size_t local_items[3];    /* work-group shape */
     cl_kernel merge;          /* of partial results, where there are any */
     clattn__buffer scratch;   /* for them, or for what a launch leaves to the next one */
@@ -160,8 +161,8 @@ int64_t clattn__launch_tiles(const clattn__caps *caps, double multiply_adds, boo
 int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, bool on_engine, size_t items);
 /* Of kernels that wait for memory: elements that the slowest devices read or write per clock and compute unit. */
 #define CLATTN__ELEMENTS_PER_CLOCK 0.25
-/* One work-group of local_items[0] per tile of block_q rows, in launches that stay short. For kernels that end in
- * ATTN_FIRST, or with part_keys in ATTN_KEPT. */
+/* One work-group of local_items[0] per tile of block_q rows, or value_groups, in launches that stay short. For kernels
+ * that end in ATTN_FIRST, or with part_keys in ATTN_KEPT. */
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 /* Decides on part_keys, a multiple of block_kv, by the tile and the keys of the problem. */
 void clattn__attn_set_parts(clattn__attn_kernel *kernel);
