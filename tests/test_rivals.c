@@ -24,12 +24,14 @@ static void count_measurements(void *user, clattn_log_level level, const char *m
     }
 }
 
-static clattn_context *open_as(const char *pretend, const char *cache_dir, const char *kernel_dir, bool ignore_tuning) {
+static clattn_context *open_as(const char *pretend, const char *engine, const char *cache_dir, const char *kernel_dir,
+                               bool ignore_tuning) {
     clattn_context_options options;
     clattn_context *context = NULL;
     clattn_context_options_init(&options);
     options.selector = getenv("CLATTN_DEVICE");
     options.pretend = pretend;
+    options.matrix_engine = engine;
     options.cache_dir = cache_dir;
     options.kernel_dir = kernel_dir;
     options.ignore_tuning = ignore_tuning;
@@ -75,18 +77,19 @@ static int sets_of(clattn_context *context, const char *workload, const char *ke
 /* Where there is no question, nothing is measured. */
 static void only_rivals_are_measured(void) {
     static const struct {
-        const char *pretend;
+        const char *pretend, *engine;
         bool ignored;
         int rows;
         clattn_precision precision;
         clattn_dtype dtype;
-    } cases[] = {{"type=cpu", false, 8, CLATTN_PRECISION_DEFAULT, CLATTN_F32},
-                 {"type=gpu", true, 8, CLATTN_PRECISION_DEFAULT, CLATTN_F32},
-                 {"type=gpu", false, 64, CLATTN_PRECISION_DEFAULT, CLATTN_F32}, /* no workload stands for it */
-                 {"type=gpu", false, 8, CLATTN_PRECISION_DEFAULT, CLATTN_F16},
-                 {"type=gpu,matrix=wmma11", false, 8, CLATTN_PRECISION_STRICT, CLATTN_F16}};
+    } cases[] = {{"type=cpu", NULL, false, 8, CLATTN_PRECISION_DEFAULT, CLATTN_F32},
+                 {"type=gpu", NULL, true, 8, CLATTN_PRECISION_DEFAULT, CLATTN_F32},
+                 {"type=gpu", NULL, false, 64, CLATTN_PRECISION_DEFAULT, CLATTN_F32}, /* no workload stands for it */
+                 {"type=gpu", NULL, false, 8, CLATTN_PRECISION_DEFAULT, CLATTN_F16},
+                 {"type=gpu", "emulated:nv", false, 8, CLATTN_PRECISION_DEFAULT, CLATTN_F16},
+                 {"type=gpu,matrix=wmma11", NULL, false, 8, CLATTN_PRECISION_STRICT, CLATTN_F16}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        clattn_context *context = open_as(cases[i].pretend, "", NULL, cases[i].ignored);
+        clattn_context *context = open_as(cases[i].pretend, cases[i].engine, "", NULL, cases[i].ignored);
         REQUIRE(context != NULL, "no context");
         const clattn__gemm_problem problem = {.m = cases[i].rows,
                                               .n = WIDTH,
@@ -106,7 +109,7 @@ static void those_that_fail_are_passed_over(void) {
     REQUIRE(planted_copies(kernels, "gemm_tiled.cl", "#define fma(a, b, c) ((a) * (b) + (c) * 1.001f)", "", ""),
             "kernels could not be copied");
     for (int again = 0; again < 2; again++) {
-        clattn_context *context = open_as("type=gpu,matrix=wmma11", cache, kernels, false);
+        clattn_context *context = open_as("type=gpu,matrix=wmma11", NULL, cache, kernels, false);
         clattn__text notes = {0};
         REQUIRE(context != NULL, "no context");
         CHECK(strcmp(taken(context, 8, CLATTN_F16, NULL, &notes), "gemm_host") == 0, "something else");
@@ -123,7 +126,7 @@ static void those_that_fail_are_passed_over(void) {
 
 /* One set of parameters that was measured alone does not bind problems of other sizes to it. */
 static void one_set_is_no_choice(void) {
-    clattn_context *context = open_as("type=gpu", "", NULL, false);
+    clattn_context *context = open_as("type=gpu", NULL, "", NULL, false);
     REQUIRE(context != NULL, "no context");
     const clattn__gemm_problem problem = {
         .m = 512, .n = 1024, .k = 1024, .width = 1024, .dtype = CLATTN_F32, .bias = true};
@@ -166,7 +169,7 @@ static void take_in_threads(clattn_context *context) {
 static void measured_once(void) {
     clattn__measured first[2] = {0};
     for (int process = 0; process < 2; process++) {
-        clattn_context *context = open_as("type=gpu", cache, NULL, false);
+        clattn_context *context = open_as("type=gpu", NULL, cache, NULL, false);
         clattn__text notes = {0};
         REQUIRE(context != NULL, "no context");
         take_in_threads(context);
@@ -200,7 +203,7 @@ static void faster_one_is_taken(void) {
         {2000000, 1000000, "gemm_tiled", "gemm_clblast   takes 2.00 times as long as gemm_tiled here, measured"},
         {0, 1000000, "gemm_tiled", "gemm_clblast   failed here where it was measured (gemm-few-32bit)"},
         {1000000, 0, "gemm_clblast", "gemm_tiled     failed here where it was measured (gemm-few-32bit)"}};
-    clattn_context *context = open_as("type=gpu", "", NULL, false);
+    clattn_context *context = open_as("type=gpu", NULL, "", NULL, false);
     REQUIRE(context != NULL, "no context");
     CHECK(strcmp(taken(context, 8, CLATTN_F32, "gemm_tiled", NULL), "gemm_tiled") == 0, "not the one asked for");
     CHECK(measured == 0 && context->tuning.count == 0, "measured what was asked for");

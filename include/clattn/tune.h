@@ -7,7 +7,7 @@
  * The same holds for the choice between two kernels of which either may be faster. Nothing is measured unless
  * clattn_tune is called, but for one thing: where several kernels could project on a GPU, they are timed against each
  * other, each as it would be taken, when a plan first has products that one of the workloads below stands for. The
- * timed runs take half a second together, or one run of each where that is longer. What they found is kept, and told,
+ * timed runs take half a second together, or two runs of each where that is longer. What they found is kept, and told,
  * like any other measurement. Parameters do not change what is computed: each candidate has to reproduce the scalar
  * reference before it is kept. */
 #ifndef CLATTN_TUNE_H

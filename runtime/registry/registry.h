@@ -159,7 +159,7 @@ clattn_status clattn__tuning_save(clattn_context *context); /* FILE_FAILED with 
 /* tune.c: the body of clattn_tune. */
 clattn_status clattn__tune(clattn_context *context, const clattn_tune_options *options, clattn_tune_result *result);
 /* The same for one question: which of the projections that serve a workload is the fastest, each as it would be taken.
- * They get half a second, so that one that takes longer is judged by a single run. What is known is not measured again,
+ * They get half a second, or two runs each where that is longer. What is known is not measured again,
  * and what cannot be measured is no failure. True when something was; timed: seconds of the timed runs. */
 bool clattn__tune_rivals(clattn_context *context, int workload, double *timed);
 
