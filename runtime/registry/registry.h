@@ -41,6 +41,7 @@ clattn__attn_problem clattn__workload_attention(const clattn__workload *workload
 clattn__gemm_problem clattn__workload_gemm(const clattn__workload *workload);
 
 /* tuning.c: what was measured on this device. */
+#define CLATTN__WORTH 0.97 /* of the own choice's time: what is not faster than that may be noise */
 typedef struct clattn__measured {
     int workload;
     char kernel[32];

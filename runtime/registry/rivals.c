@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const double ALIKE = 1.03; /* times the one that was taken: within this, the order of the list decides */
-
 int clattn__turn_of(int i, int fastest) { return i == 0 ? fastest : i <= fastest ? i - 1 : i; }
 
 int clattn__attn_fastest(clattn_context *context, const clattn__attn_problem *problem) {
@@ -97,9 +95,9 @@ bool clattn__rival_text(clattn_context *context, int workload, const char *name,
     const double ratio = (double)row.nanoseconds / (double)best.nanoseconds;
     char day[32] = "";
     if (row.day) snprintf(day, sizeof day, " on %04d-%02d-%02d", row.day / 10000, row.day / 100 % 100, row.day % 100);
-    if (ratio > ALIKE)
+    if (ratio * CLATTN__WORTH > 1)
         snprintf(text, capacity, "takes %.2f times as long as %s here, measured%s (%s)", ratio, taken, day, what);
-    else if (ratio * ALIKE > 1)
+    else if (ratio >= CLATTN__WORTH)
         snprintf(text, capacity, "is as fast as %s here, measured%s (%s)", taken, day, what);
     else
         return false; /* it was the fastest, and failed since */

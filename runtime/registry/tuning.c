@@ -16,7 +16,6 @@
 #include <string.h>
 
 static const char *const MAGIC = "clattn-tuning 2 ";
-static const double WORTH = 0.97; /* of the own choice's time: what is not faster than that may be noise */
 enum { LARGEST_FILE = 256 * 1024, MOST_ROWS = 2048, HASH = 32 };
 
 clattn_status clattn__tuning_create(clattn__tuning *tuning, bool ignored) {
@@ -207,7 +206,7 @@ static const clattn__measured *best(const clattn__tuning *tuning, int workload, 
         if (!fastest || row->nanoseconds < fastest->nanoseconds) fastest = row;
     }
     if (own) *own = first;
-    if (first && (double)fastest->nanoseconds > WORTH * (double)first->nanoseconds) return first;
+    if (first && (double)fastest->nanoseconds > CLATTN__WORTH * (double)first->nanoseconds) return first;
     return fastest;
 }
 
