@@ -1,3 +1,4 @@
+#define _POSIX_C_SOURCE 200809L /* setenv */
 #include "harness.h"
 
 #include <CUnit/CUnit.h>
@@ -59,6 +60,13 @@ int clattn_test_every(int own) {
     const char *text = getenv("CLATTN_TEST_EVERY");
     const int every = text ? atoi(text) : own;
     return clattn_test_flag("CLATTN_TEST_FULL") || every < 1 ? 1 : every;
+}
+
+void clattn_test_unoptimized(bool unoptimized) {
+    if (unoptimized)
+        setenv("POCL_EXTRA_BUILD_FLAGS", "-cl-opt-disable", 1);
+    else
+        unsetenv("POCL_EXTRA_BUILD_FLAGS");
 }
 
 static void test_starts(const CU_pTest test, const CU_pSuite suite) {

@@ -62,6 +62,11 @@ size_t clattn_test_widest_fill(void);
  * bytes of each work-item in memory; -1 kernels: it speaks for itself again. */
 void clattn_test_spills(int kernels, size_t bytes);
 
+/* Whether pocl builds programs without its optimizer from now on: kernels for GPUs, which nobody runs there; a test
+ * waits for the compiler two to three times as long otherwise. The run matrix has all of them optimized. Other drivers
+ * take no notice. Nothing may be running. */
+void clattn_test_unoptimized(bool unoptimized);
+
 /* True when the environment variable is set to something else than "" and "0". */
 bool clattn_test_flag(const char *variable);
 /* Of a long table, every how manieth case is taken: CLATTN_TEST_EVERY, else `own`; all with CLATTN_TEST_FULL=1. */

@@ -15,7 +15,7 @@
 #include "plan/plan.h"
 #include "ref/ref.h"
 
-static clattn_context *context; /* one for all tests */
+static clattn_context *context;
 
 /* ---- tensors in guarded memory --------------------------------------------------------------------------------- */
 
@@ -434,7 +434,9 @@ static void run_kernel(test_case *c, const clattn__attn_impl *impl, kernel_tally
     clattn_attention_desc desc = c->desc;
     desc.kernel = impl->name;
     snprintf(what, sizeof what, "%s: %s", impl->name, c->name);
+    clattn_test_unoptimized(impl == &clattn__attn_tiled);
     clattn_status status = clattn_attention_create(&plan, context, &desc);
+    clattn_test_unoptimized(false);
     if (may_refuse(impl, &desc)) {
         CHECK(status == CLATTN_UNSUPPORTED && !plan, "%s: gave %s, but does not list all features", what,
               clattn_status_name(status));
@@ -452,22 +454,6 @@ static bool is_kernel_wanted(const char *name) {
     return !only || !only[0] || strstr(only, name);
 }
 
-static bool has_context(void) {
-    if (context) return true;
-    clattn_context_options options;
-    clattn_context_options_init(&options);
-    options.selector = getenv("CLATTN_DEVICE");
-    options.verify = CLATTN_VERIFY_NEVER; /* wrong kernels are to show here */
-    options.cache_dir = "";
-    clattn_status status = clattn_context_create(&context, &options);
-    if (status == CLATTN_NO_DEVICE) clattn_test_skip(clattn_last_error());
-    CHECK(status == CLATTN_OK || status == CLATTN_NO_DEVICE, "%s: %s", clattn_status_name(status), clattn_last_error());
-    clattn_device_info device;
-    if (status == CLATTN_OK && clattn_context_device(context, &device) == CLATTN_OK)
-        clattn_test_note("device: %s, %s, driver %s", device.name, device.platform, device.driver);
-    return status == CLATTN_OK;
-}
-
 /* Under the sanitizers, where the driver's compiler takes its time, every third variant will do. */
 #ifdef __SANITIZE_ADDRESS__
 enum { EVERY = 3 };
@@ -478,7 +464,6 @@ enum { EVERY = 1 };
 static void run_suite(const char *suite) {
     kernel_tally tallies[KERNELS] = {{0}};
     const bool full = clattn_test_flag("CLATTN_TEST_FULL");
-    if (!has_context()) return;
     for (int v = 0, turn = 0; v < VARIANT_COUNT; v++) {
         if (strcmp(case_variants[v].suite, suite) != 0 || turn++ % clattn_test_every(EVERY)) continue;
         for (int s = 0; s < SHAPE_COUNT; s++) {
@@ -517,7 +502,6 @@ static void test_zero_sizes(void) {
     static const case_shape shapes[] = {{0, 2, 2, 5, 7}, {2, 2, 1, 5, 0}, {2, 2, 2, 0, 7}};
     static const case_variant variant = {"zero", "zero sizes", 0, .head_dim = 32, .value_dim = 32, .lse = 1};
     kernel_tally tallies[KERNELS] = {{0}};
-    if (!has_context()) return;
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         test_case c;
         case_create(&c, &variant, &shapes[s], s);
@@ -531,7 +515,6 @@ static void test_zero_sizes(void) {
 static void test_batch_independence(void) {
     static const case_shape both = {2, 2, 2, 33, 47}, one = {1, 2, 2, 33, 47};
     static const case_variant variant = {"batch", "batch", 0, .head_dim = 64, .value_dim = 64};
-    if (!has_context()) return;
     for (int k = 0; k < KERNELS; k++) {
         if (!is_kernel_wanted(kernels[k]->name)) continue;
         test_case c, alone;
@@ -565,7 +548,7 @@ static void test_widths(void) {
     static const int widths[] = {4, 8, 16};
     static const case_shape shape = {1, 2, 1, 75, 170};
     kernel_tally tally = {0};
-    if (!has_context() || !is_kernel_wanted(clattn__attn_cpu.name)) return;
+    if (!is_kernel_wanted(clattn__attn_cpu.name)) return;
     for (size_t w = 0; w < sizeof widths / sizeof widths[0]; w++) {
         const int dims[] = {2 * widths[w] + widths[w] / 2, widths[w] + 1, widths[w] - 1};
         for (int d = 0; d < 3; d++) {
@@ -594,7 +577,5 @@ static const clattn_test attention_tests[] = {
 static const clattn_test_suite suites[] = {{"attention", attention_tests}, {NULL, NULL}};
 
 int main(int argc, char **argv) {
-    int code = clattn_test_main(suites, argc, argv);
-    clattn_context_destroy(&context);
-    return code;
+    return clattn_test_main_with(&context, CLATTN_VERIFY_NEVER, suites, argc, argv);
 }

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.dont_write_bytecode = True  # the source tree stays as it is
 from cli_files import (B, BIAS, E, H, L, S, basics, bert, npy, npy_bytes, numbers, packed, q_proj, read_npy,
@@ -574,10 +575,11 @@ def main(names):
     for name, test in list(names.items()):
         if not name.startswith("test_") or not callable(test) or ONLY not in name:
             continue
+        began = time.monotonic()
         try:
             test()
             passed += 1
-            print("ok  ", name, flush=True)
+            print("ok   %s (%.2f s)" % (name, time.monotonic() - began), flush=True)
         except Skip as e:
             skipped += 1
             print("skip", name + ":", e, flush=True)

@@ -65,12 +65,14 @@ static void verify(const variant *v, bool groups) {
              groups ? "groups" : "device's own form", (long long)v->head_dim, (long long)v->value_dim,
              (long long)v->group, (long long)v->query_len, clattn_dtype_name(v->dtype), features);
     clattn__attn_decode_force_groups(groups);
+    clattn_test_unoptimized(groups);
     if (CHECK(clattn__attn_decode.supports(&kernel.problem, &context->env.device.caps, &why), "%s: %s", what,
               why.text)) {
         clattn_status status = clattn__attn_prepare(&kernel, NULL);
         if (status == CLATTN_OK) status = clattn__attn_verify(&kernel, true, &stats);
         CHECK(status == CLATTN_OK && stats.cases > 3, "%s: %d cases: %s", what, stats.cases, clattn_last_error());
     }
+    clattn_test_unoptimized(false);
     clattn__attn_decode_force_groups(false);
     clattn__attn_kernel_clear(&kernel);
 }

@@ -16,6 +16,7 @@ static clattn_context *open_context(const char *engine) {
     options.cache_dir = "";
     options.matrix_engine = engine;
     options.pretend = engine ? "type=gpu" : NULL; /* or the CPU's own kernel would come first */
+    clattn_test_unoptimized(engine != NULL);
     CHECK(clattn_context_create(&context, &options) == CLATTN_OK, "%s", clattn_last_error());
     return context;
 }

@@ -356,7 +356,9 @@ static void run_kernel(stage *s, int k, const clattn_kernel_info *info) {
     clattn_attention_io io = s->io;
     clattn_attention *plan = NULL;
     d.kernel = info->name;
+    clattn_test_unoptimized(strcmp(info->name, clattn__attn_tiled.name) == 0);
     clattn_status status = clattn_attention_create(&plan, context, &d);
+    clattn_test_unoptimized(false);
     if (status == CLATTN_UNSUPPORTED) return; /* a refusal for another reason than features: counted by its absence */
     if (!CHECK(status == CLATTN_OK, "%s: %s: %s", s->what, info->name, clattn_last_error())) return;
     io.output.data = output_like(&io.output);
