@@ -30,6 +30,7 @@
  *   KEY_STEPS: operands of Q per row tile.  QUERY_HELD: those in registers. */
 #include "inc/cells.clh"
 #include "inc/dropout.clh"
+#include "inc/key_parts.clh"
 #include "inc/local.clh"
 #include "inc/tile_mma.clh"
 #include "inc/varlen.clh"
@@ -245,6 +246,63 @@ static inline void add_values(mma_context *x, tile_rows *rows, mma_c s[QT][KEY_T
     }
 }
 
+#if KEY_PARTS
+/* What a lane leaves to the next part: words of 32 bits, ITEMS apart: the sums of each row tile, then for each of its
+ * slots maximum, total and attended, then whether a value so far was odd. */
+#define KEPT_SLOTS (QT * VALUE_TILES * MMA_VALUES)
+#define KEPT_ODD (KEPT_SLOTS + 3 * QT * MMA_SLOTS)
+
+/* What waits for the next round, or for the end, in local memory: registers are for the walk. */
+typedef struct part_state {
+    __global uint4 *kept;
+    int first, end;
+} part_state;
+
+/* Of the lane that asks. */
+static inline __global uint *own_words(const __local part_state *state, const mma_context *x) {
+    return (__global uint *)state->kept + ((clattn_i64)get_group_id(0) * (KEPT_ODD + 1) * ITEMS + x->item);
+}
+
+static inline void keep_rows(const tile_rows *rows, __global uint *to) {
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        MMA_UNROLL
+        for (int n = 0; n < VALUE_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++)
+                to[((t * VALUE_TILES + n) * MMA_VALUES + i) * ITEMS] = as_uint(rows->acc[t][n].v[i]);
+        }
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) {
+            __global uint *words = to + (KEPT_SLOTS + 3 * (t * MMA_SLOTS + slot)) * ITEMS;
+            words[0] = as_uint(rows->top[t][slot]);
+            words[ITEMS] = as_uint(rows->total[t][slot]);
+            words[2 * ITEMS] = (uint)rows->attended[t][slot];
+        }
+    }
+}
+
+/* What is there, else what rows begin with: choices, as a branch around all of it costs scalar registers on AMD. */
+static inline void take_rows(tile_rows *rows, const __global uint *from, bool there) {
+    MMA_UNROLL
+    for (int t = 0; t < QT; t++) {
+        MMA_UNROLL
+        for (int n = 0; n < VALUE_TILES; n++) {
+            MMA_UNROLL
+            for (int i = 0; i < MMA_VALUES; i++)
+                rows->acc[t][n].v[i] = there ? as_float(from[((t * VALUE_TILES + n) * MMA_VALUES + i) * ITEMS]) : 0.0f;
+        }
+        MMA_UNROLL
+        for (int slot = 0; slot < MMA_SLOTS; slot++) {
+            const __global uint *words = from + (KEPT_SLOTS + 3 * (t * MMA_SLOTS + slot)) * ITEMS;
+            rows->top[t][slot] = there ? as_float(words[0]) : rows->top[t][slot];
+            rows->total[t][slot] = there ? as_float(words[ITEMS]) : rows->total[t][slot];
+            rows->attended[t][slot] = there ? (int)words[2 * ITEMS] : rows->attended[t][slot];
+        }
+    }
+}
+#endif
+
 static inline bool all_finite(const tile_rows *rows) {
     float excess = 0.0f;
     MMA_UNROLL
@@ -275,7 +333,8 @@ static inline void add_odd_values(const mma_context *x, const mma_source *s, con
 }
 
 __kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) MMA_ATTRIBUTES void
-attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0: launches come in chunks */
+attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first KEY_PART_PARAMETERS) {
+    /* first: number of group 0, as launches come in chunks */
     __local __attribute__((aligned(128))) ushort tiles[MMA_STAGES * (KEY_TILE + VALUE_TILE)];
     __local int odd;
     mma_context context, *x = &context;
@@ -320,6 +379,7 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0: 
     int stop = ALWAYS_KEYS && head.always < head.kv_len ? head.kv_len : run_end;
     if (VARLEN && q0 >= a.query_len) stop = 0; /* this sequence is shorter than the longest: nothing to do */
     int start = top_run.x / BLOCK_KV * BLOCK_KV;
+    if (KEY_PARTS) start = max(start, PART_FIRST), stop = min(stop, PART_END);
     if (ALWAYS_KEYS && start >= run_end) start = max(start, always_block);
 
     /* The running maximum stays on raw scores, so their factor must be above 0: the sign goes to Q. */
@@ -345,6 +405,11 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0: 
         }
     }
     if (x->item == 0) odd = 0;
+#if KEY_PARTS
+    __local part_state state[1];
+    POISON(state, x->item, ITEMS);
+    if (x->item == 0) state[0] = (part_state){kept, PART_FIRST, PART_END};
+#endif
 
     tile_rows rows;
     for (;;) {
@@ -352,6 +417,9 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0: 
         mma_stage in_flight;
         int k0 = start, stage = 0;
         MMA_BARRIER(); /* of an earlier round nobody reads any more */
+#if KEY_PARTS
+        take_rows(&rows, own_words(state, x), state->first > 0);
+#endif
         if (k0 < stop) mma_fetch(x, &in_flight, &source, &head, k0, stage);
         while (k0 < stop) {
             mma_c s[QT][KEY_TILES];
@@ -377,6 +445,17 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0: 
         if (!odd) break;
         source.careful = true;
     }
+
+    bool ends = true, was_odd = source.careful;
+#if KEY_PARTS
+    ends = state->end == INT_MAX;
+    if (state->first > 0 && own_words(state, x)[KEPT_ODD * ITEMS]) was_odd = true;
+    if (!ends) {
+        __global uint *own = own_words(state, x);
+        keep_rows(&rows, own);
+        own[KEPT_ODD * ITEMS] = was_odd;
+    }
+#endif
 
     __global storage *out = output + (a.output.offset + b * a.output.batch + h * a.output.head + column0);
     MMA_UNROLL
@@ -410,5 +489,5 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first) { /* number of group 0: 
             }
         }
     }
-    if (source.careful) add_odd_values(x, &source, &head, &a, b, h, row0, out);
+    if (ends && was_odd) add_odd_values(x, &source, &head, &a, b, h, row0, out);
 }

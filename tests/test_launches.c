@@ -11,16 +11,19 @@
 static const char *const fast_device = "type=gpu,vendor=other,compute_units=40,clock_mhz=2000";
 static const char *const slow_device = "type=gpu,vendor=other,compute_units=1,clock_mhz=1";
 
-static clattn_context *open_as(const char *pretend) {
+static clattn_context *open_with(const char *pretend, const char *engine) {
     clattn_context *context = NULL;
     clattn_context_options options;
     clattn_context_options_init(&options);
     options.selector = getenv("CLATTN_DEVICE");
     options.pretend = pretend;
+    options.matrix_engine = engine;
     options.cache_dir = "";
     CHECK(clattn_context_create(&context, &options) == CLATTN_OK, "\"%s\": %s", pretend, clattn_last_error());
     return context;
 }
+
+static clattn_context *open_as(const char *pretend) { return open_with(pretend, NULL); }
 
 /* ---- small kernels ----------------------------------------------------------------------------------------------- */
 
@@ -272,45 +275,46 @@ static void attention(void) {
     }
 }
 
+static const struct {
+    uint32_t features;
+    int head_dim, value_dim;
+    clattn_dtype dtype; /* on matrix engines: float16 */
+} part_cases[] = {
+    {CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE, 40, 24,
+     CLATTN_F32},
+    {CLATTN__MASK_BOOL | CLATTN__PADDING | CLATTN__ALWAYS_KEYS | CLATTN__DROPOUT | CLATTN__LSE, 32, 72, CLATTN_F16},
+    {CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE, 16, 16, CLATTN_F32},
+    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED, 16, 16, CLATTN_F32}};
+
+static void try_parts(const clattn__attn_impl *impl, const char *engine, size_t i) {
+    const clattn__attn_problem problem = {.features = part_cases[i].features,
+                                          .dtype = impl->uses_engine ? CLATTN_F16 : part_cases[i].dtype,
+                                          .batch = 2,
+                                          .query_heads = 2,
+                                          .kv_heads = 1,
+                                          .query_len = 100,
+                                          .kv_len = LONG_KEYS,
+                                          .head_dim = part_cases[i].head_dim,
+                                          .value_dim = part_cases[i].value_dim};
+    clattn_context *context = open_with(slow_device, engine);
+    if (!context) return;
+    clattn__attn_kernel kernel = {.impl = impl, .programs = &context->programs, .problem = problem};
+    CHECK(clattn__attn_prepare(&kernel, NULL) == CLATTN_OK && clattn__attn_verify(&kernel, true, NULL) == CLATTN_OK,
+          "%s, case %d: %s", impl->name, (int)i, clattn_last_error());
+    CHECK(kernel.part_keys > 0, "%s, case %d: all keys in one launch", impl->name, (int)i);
+    clattn__attn_kernel_clear(&kernel);
+    clattn_context_destroy(&context);
+}
+
 /* What a launch leaves to the next one, with every way in which keys are forbidden or looked up; verification runs each
  * case in parts and, the second time, at once, and wants the same bits. */
 static void parts_of_keys(void) {
-    static const struct {
-        uint32_t features;
-        clattn_dtype dtype;
-        int head_dim, value_dim;
-    } rows[] = {
-        {CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE, CLATTN_F32,
-         33, 20},
-        {CLATTN__MASK_BOOL | CLATTN__PADDING | CLATTN__ALWAYS_KEYS | CLATTN__DROPOUT | CLATTN__LSE, CLATTN_F16, 32, 72},
-        {CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE, CLATTN_F32, 16, 16},
-        {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED, CLATTN_F32, 16, 16}};
-    for (int k = 0; clattn__attn_list[k]; k++) {
-        const clattn__attn_impl *impl = clattn__attn_list[k];
-        for (size_t i = 0; impl->walks_parts && i < CLATTN__COUNT(rows); i++) {
-            const clattn__attn_problem problem = {.features = rows[i].features,
-                                                  .dtype = impl->uses_engine ? CLATTN_F16 : rows[i].dtype,
-                                                  .batch = 2,
-                                                  .query_heads = 2,
-                                                  .kv_heads = 1,
-                                                  .query_len = 100,
-                                                  .kv_len = LONG_KEYS,
-                                                  .head_dim = rows[i].head_dim,
-                                                  .value_dim = rows[i].value_dim};
-            clattn_context *context = open_as(slow_device);
-            REQUIRE(context, "no context");
-            clattn__attn_kernel kernel = {.impl = impl, .programs = &context->programs, .problem = problem};
-            clattn__refusal why;
-            if (clattn__attn_serves(impl, &problem, &context->env.device.caps, &why)) {
-                CHECK(clattn__attn_prepare(&kernel, NULL) == CLATTN_OK &&
-                          clattn__attn_verify(&kernel, true, NULL) == CLATTN_OK,
-                      "%s, row %d: %s", impl->name, (int)i, clattn_last_error());
-                CHECK(kernel.part_keys > 0, "%s, row %d: all keys in one launch", impl->name, (int)i);
-            }
-            clattn__attn_kernel_clear(&kernel);
-            clattn_context_destroy(&context);
-        }
-    }
+    for (size_t i = 0; i < CLATTN__COUNT(part_cases); i++) try_parts(&clattn__attn_tiled, NULL, i);
+}
+
+static void parts_on_engines(void) {
+    static const char *const engines[] = {"emulated:nv", "emulated:wmma11"};
+    for (size_t i = 0; i < CLATTN__COUNT(engines); i++) try_parts(&clattn__attn_matrix, engines[i], i);
 }
 
 /* Rows of a batch norm go in parts, whose statistics are united. */
@@ -346,11 +350,9 @@ static void batch_statistics(void) { /* and then normalise */
 }
 
 int main(int argc, char **argv) {
-    static const clattn_test tests[] = {{"small kernels", small_kernels},
-                                        {"attention", attention},
-                                        {"parts of keys", parts_of_keys},
-                                        {"batch statistics", batch_statistics},
-                                        {NULL, NULL}};
+    static const clattn_test tests[] = {{"small kernels", small_kernels},       {"attention", attention},
+                                        {"parts of keys", parts_of_keys},       {"parts on engines", parts_on_engines},
+                                        {"batch statistics", batch_statistics}, {NULL, NULL}};
     static const clattn_test_suite suites[] = {{"launches", tests}, {NULL, NULL}};
     return clattn_test_main(suites, argc, argv);
 }

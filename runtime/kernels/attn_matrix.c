@@ -110,11 +110,18 @@ static bool fits(const matrix_plan *plan, const clattn__caps *caps) {
            plan->local_bytes + CLATTN__MATRIX_RESERVE <= caps->local_memory;
 }
 
+/* What parts of the keys leave to each other wants registers too. */
+static bool is_heavy(const struct matrix_shape *shape, const clattn__attn_problem *problem, const clattn__caps *caps) {
+    const matrix_plan plan = plan_of_shape(shape, problem, caps);
+    const double key_cost = (double)plan.block_q * (double)(problem->head_dim + problem->value_dim / plan.value_groups);
+    return (problem->features & heavy) != 0 ||
+           clattn__launch_keys(caps, key_cost, true, (size_t)plan.items) < problem->kv_len;
+}
+
 static bool is_for(const struct matrix_shape *shape, const clattn__attn_problem *problem, const clattn__caps *caps) {
     const int64_t widest = problem->head_dim > problem->value_dim ? problem->head_dim : problem->value_dim;
     return shape->engine == caps->matrix.engine && widest <= shape->most_head_dim &&
-           (shape->arch == 0 || shape->arch == caps->matrix.arch) &&
-           (!shape->heavy || (problem->features & heavy) != 0);
+           (shape->arch == 0 || shape->arch == caps->matrix.arch) && (!shape->heavy || is_heavy(shape, problem, caps));
 }
 
 /* The shapes of the device's engine that are made for these widths and fit. */
@@ -187,6 +194,7 @@ static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan)
     clattn__options_int(&options, "STAGES", plan->shape.stages);
     clattn__options_int(&options, "PREFETCH", plan->shape.prefetch);
     clattn__options_int(&options, "QUERY_LOCAL", plan->shape.query_local);
+    clattn__options_int(&options, "KEY_PARTS", kernel->part_keys > 0);
     clattn__matrix_options(&options, caps);
     clattn_status status = clattn__program_get(kernel->programs, "attn_matrix.cl", &options, &kernel->program);
     if (status == CLATTN_OK)
@@ -194,9 +202,24 @@ static clattn_status build(clattn__attn_kernel *kernel, const matrix_plan *plan)
     return status;
 }
 
+/* Of a lane, from part to part of the keys: sums, and three words for each row of its own. A tile of sums has as many
+ * of those as it has values per lane, or fewer. */
+static size_t kept_bytes(const matrix_plan *plan, const clattn__attn_problem *problem, const clattn__caps *caps) {
+    const clattn__matrix_engine *engine = clattn__matrix_engine_of(caps);
+    const int64_t tiles = round_up(problem->value_dim / plan->value_groups, engine->n) / engine->n,
+                  values = engine->m * engine->n / engine->lanes;
+    return (size_t)(plan->shape.query_tiles * values * (tiles + 3) + 1) * 4;
+}
+
 static clattn_status prepare(clattn__attn_kernel *kernel) {
     const clattn__caps *caps = &kernel->programs->env->device.caps;
     const matrix_plan plan = plan_of_params(&kernel->params, &kernel->problem, caps);
+    kernel->local_items[0] = (size_t)plan.items;
+    kernel->local_items[1] = kernel->local_items[2] = 1;
+    kernel->block_q = plan.block_q;
+    kernel->block_kv = plan.shape.block_kv;
+    kernel->value_groups = plan.value_groups;
+    clattn__attn_set_parts(kernel);
     clattn_status status = build(kernel, &plan);
     if (status != CLATTN_OK) return status;
     const size_t most = clattn__kernel_most_items(kernel->programs, kernel->kernel);
@@ -205,17 +228,12 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
             CLATTN_UNSUPPORTED,
             "attn_matrix: the built kernel runs with at most %zu work-items per group on %s; its tile needs %d", most,
             caps->name, plan.items);
-    kernel->local_items[0] = (size_t)plan.items;
-    kernel->local_items[1] = kernel->local_items[2] = 1;
-    kernel->block_q = plan.block_q;
-    kernel->block_kv = plan.shape.block_kv;
-    kernel->value_groups = plan.value_groups;
     snprintf(kernel->tiles, sizeof kernel->tiles,
              "%d query rows x %d keys, %d waves of %d lanes with %d row tiles each, %zu bytes of local memory%s%s",
              plan.block_q, plan.shape.block_kv, plan.waves, clattn__matrix_engine_of(caps)->lanes,
              plan.shape.query_tiles, plan.local_bytes, caps->matrix.emulated ? ", emulated" : "",
              plan.value_groups > 1 ? ", columns of V shared out" : "");
-    return CLATTN_OK;
+    return clattn__attn_make_parts(kernel, kept_bytes(&plan, &kernel->problem, caps));
 }
 
 static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
@@ -234,6 +252,7 @@ const clattn__attn_impl clattn__attn_matrix = {
                 CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
     .has_rival = true,
     .uses_engine = true,
+    .walks_parts = true,
     .rounds_weights = true,
     .supports = supports,
     .params = {"waves", "query_tiles", "block_kv", "stages", "prefetch", "query_local"},
