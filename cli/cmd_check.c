@@ -200,7 +200,7 @@ static int run_cases(const check_options *o, clattn_context *context, const path
         if (o->json)
             add_json(cases, &c, &v);
         else if (!o->quiet || strcmp(word_of(&v), "FAIL") == 0)
-            print_line(&c, &v);
+            print_line(&c, &v), fflush(stdout); /* a call that is ended early has told how far it came */
         case_free(&c);
     }
     cli_progress("case", (long)list->count, (long)list->count);

@@ -71,6 +71,13 @@ def test_verify_refused():
         must(" 0 agree, 0 wrong" in r.out and "engine" in r.err, r.out, r.err)
 
 
+def test_compilers_are_silent():
+    """Drivers tell of warnings on standard error, as pocl does; kernels give them none."""
+    r = must_run("explain", "--attention", "1,1,1,64,64,64,float16", "--trust", "never", "--no-cache",
+                 env={"POCL_CACHE_DIR": os.path.abspath("cold")})
+    must(r.err == "", "on standard error:", r.err)
+
+
 def test_clblast():
     """A file of parameters for CLBlast: what is wrong with it is told, with its name."""
     explain = ("explain", "--attention", "1,1,1,4,4,8", "--clblast")

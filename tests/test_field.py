@@ -50,6 +50,8 @@ with tempfile.TemporaryDirectory(prefix="clattn-field-") as folder:
     code, text, last = run_pack(pack, "--quick", "--device", DEVICE, "--out", folder + "/good")
     check(code == 0 and last.startswith("2 passed, 0 failed") or last.startswith("3 passed, 0 failed"), text)
     check("golden: passed" in text and "bench: passed" in text, text)
+    with open(folder + "/good/golden.log", encoding="utf-8") as file:
+        check(file.read().startswith("pass "), "golden.log does not tell of each case")
     with open(folder + "/good/bench.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     check([row["op"] for row in rows] == ["attention", "gemm"] and all(float(r["median_ms"]) > 0 for r in rows), rows)
@@ -64,7 +66,7 @@ with tempfile.TemporaryDirectory(prefix="clattn-field-") as folder:
     code, text, last = run_pack(pack, "--device", DEVICE, "--out", folder + "/bad", "--limit", "2")
     check(code == 1 and " failed" in last, text)
     for words in ("attention 1,2,2,64,64,16,gallop: exit code 2", "test_bad: FAILED with exit code 1", "    FAIL here",
-                  "test_hangs: FAILED: not done within 2 s", "test_skips: skipped"):
+                  "test_hangs: FAILED: not done within 2 s", "test_skips: skipped", "verify: ", "verify-long: "):
         check(words in text, words, "is missing in:", text)
 
     # A card whose pack lacks everything: kernels on the host serve, what was asked for is kept and counted.
@@ -73,7 +75,7 @@ with tempfile.TemporaryDirectory(prefix="clattn-field-") as folder:
     code, text, last = run_pack(pack, "--card", "--limit", "5", "--out", folder + "/card",
                                 LD_LIBRARY_PATH=BUILD + "/tests/card")
     check(code == 1 and last.endswith(" skipped"), text)
-    for words in ("a stand-in for a card", "test programs: skipped", "the pack lacks "):
+    for words in ("a stand-in for a card", "test programs: skipped", "verify: ", "the pack lacks "):
         check(words in text, words, "is missing in:", text)
 
     # No device, although pocl for NVIDIA's cards was found; no option of that name, a folder that is not ours.

@@ -3,7 +3,7 @@
 #   --device SELECTOR  as `clattn devices --help` says (default: gpu)
 #   --out FOLDER       where logs and results go (default: results, beside this file)
 #   --limit SECONDS    for each step (default 300)
-#   --quick            golden data and measurements; without the test programs and the long verification
+#   --quick            golden data and measurements; without the test programs and the verification
 #   --card             on an NVIDIA card through CUDA's driver and the PTX in the folder card; so it is done without
 #                      being asked where CUDA's driver is there and no OpenCL device answers to the selector
 # Needs nothing installed but a driver; OpenCL's loader is in the folder. A driver without its .icd file is found too.
@@ -113,7 +113,7 @@ fi
 "$clattn" explain --device "$device" --attention 1,8,8,1024,1024,64,float16 >"$out/explain.log" 2>&1
 
 # What says most comes first, for machines that are lent for minutes.
-step golden "$clattn" check --quiet --allow-unsupported --device "$device" "$here/golden"
+step golden "$clattn" check --allow-unsupported --device "$device" "$here/golden"
 
 # Kernels alone: tensors stay on the device. One process per row, so that one failure costs one row.
 measure() {
@@ -150,6 +150,7 @@ else
     echo "torch: skipped, since $reason"
 fi
 if [ -z "$quick" ]; then
+    step verify "$clattn" verify --brief --device "$device"
     if [ -n "$card" ]; then
         echo "test programs: skipped, since the pack has no PTX of the sizes they try"
         skipped=$((skipped + 1))
@@ -158,7 +159,8 @@ if [ -z "$quick" ]; then
             step "$(basename "$program")" "$program"
         done
     fi
-    step verify "$clattn" verify --device "$device"
+    # On a card the pack has the programs of the short form alone.
+    [ -n "$card" ] || step verify-long "$clattn" verify --device "$device"
 fi
 missing=$(find "$out/missing" -name '*.cl' 2>/dev/null | wc -l)
 [ "$missing" -eq 0 ] || echo "the pack lacks $missing programs that were asked for: $out/missing, for card_ptx.py --missing"
