@@ -150,7 +150,7 @@ def main():
     parser.add_argument("--missing", action="append", default=[])
     options = parser.parse_args()
     tools = Tools(options.tools)
-    missing = tools.missing(["clang-19"], FAMILIES["nvidia"].files)
+    missing = tools.missing(["clang-19", "llvm-dis-19", "llvm-extract-19"], FAMILIES["nvidia"].files)
     if missing:
         print(f"skip: {', '.join(missing)} not found; see tools/vendor_tools.sh")
         return 77

@@ -38,7 +38,7 @@ from matrix_mix import mix_of
 from matrix_plants import PLANTS, good, planted
 from matrix_programs import ENGINES, SHAPES, forgotten, is_wanted, list_programs, other_tiles, tile
 from matrix_targets import TARGETS, engine
-from vendor_compilers import FAMILIES, Refused, Tools
+from vendor_compilers import FAMILIES, Refused, Tools, missing
 
 MESSAGE_LINES = 6  # of a compiler's complaint
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
@@ -152,9 +152,9 @@ def present(tools, targets):
     """Those whose compilers are there; the others are told and counted."""
     found, skipped = [], 0
     for target in targets:
-        missing = tools.missing(FAMILIES[target.family].programs, FAMILIES[target.family].files)
-        if missing:
-            print(f"skip {target.name}: {', '.join(missing)} not found; see tools/vendor_tools.sh")
+        absent = missing(tools, target.family, target.chip)
+        if absent:
+            print(f"skip {target.name}: {', '.join(absent)} not found; see tools/vendor_tools.sh")
             skipped += 1
         else:
             found.append(target)
@@ -179,10 +179,10 @@ def tell(outcomes):
 
 def list_all(clattn, targets, folder):
     """[(target, program)] of everything that the pretended devices could be given."""
-    listings = {}
-    for target in targets:
-        if target.pretend not in listings:
-            listings[target.pretend] = list_programs(clattn, target.pretend, f"{folder}/{len(listings)}")
+    devices = list(dict.fromkeys(target.pretend for target in targets))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = pool.map(lambda n: list_programs(clattn, devices[n], f"{folder}/{n}"), range(len(devices)))
+        listings = dict(zip(devices, made))
     return [(target, program) for target in targets for program in listings[target.pretend]]
 
 

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Compiles every kernel for the GPUs of three vendors, without having one, and checks what their compilers made of it:
 #   compile_matrix.sh [--fetch] [OPTION]... [TARGET]...
-#   --fetch          first fetch the compilers into build/vendor-tools (tools/vendor_tools.sh: 160 MB from Debian and
-#                    two proprietary programs from PyPI)
+#   --fetch          first fetch the compilers into build/vendor-tools (tools/vendor_tools.sh: 260 MB from Debian and
+#                    PyPI, two proprietary programs among them)
 #   --help           the other options, which go to tools/compile_matrix.py
 # $CLATTN_BINARY names the program (default: the first that exists of build/{test-release/,release/,}clattn);
 # $CLATTN_VENDOR_TOOLS the folder with the compilers (default: build/vendor-tools, else those on the system).

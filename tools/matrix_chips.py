@@ -47,6 +47,7 @@ CHIPS = {
     "gfx900": Chip("Vega 64", 64, 1.546, 484, 4, 10, 256, 4, 65536, 0, 4, 16, 0),
     "gfx90a": Chip("MI250X", 220, 1.7, 3277, 4, 8, 512, 8, 65536, 0, 4, 16, 64, pair=2),
     "gfx942": Chip("MI300X", 304, 2.1, 5300, 4, 8, 512, 8, 65536, 0, 4, 16, 32, pair=2),
+    "gfx950": Chip("MI355X", 256, 2.4, 8000, 4, 8, 512, 8, 163840, 0, 4, 16, 32, pair=2),
     # two compute units work as one: 4 SIMDs, 128 KB
     "gfx1030": Chip("RX 6900 XT", 40, 2.25, 512, 4, 16, 1024, 8, 131072, 0, 1, 4, 0),
     "gfx1100": Chip("RX 7900 XTX", 48, 2.5, 960, 4, 16, 1536, 24, 131072, 0, 1, 4, 32, pair=2, beside=False),
@@ -91,8 +92,8 @@ def fewest_waves(family, chip, name):
 
 
 # Multiply-adds of one matrix instruction.
-MATRIX_SIZE = {"sm_75": 16 * 8 * 8, "gfx90a": 32 * 32 * 8, "gfx942": 32 * 32 * 8, "gfx1100": 16 ** 3,
-               "gfx1200": 16 ** 3, "dg2": 8 * 8 * 16, "pvc": 8 * 16 * 16}
+MATRIX_SIZE = {"sm_75": 16 * 8 * 8, "gfx90a": 32 * 32 * 8, "gfx942": 32 * 32 * 8, "gfx950": 32 * 32 * 16,
+               "gfx1100": 16 ** 3, "gfx1200": 16 ** 3, "dg2": 8 * 8 * 16, "pvc": 8 * 16 * 16}
 
 
 def float_peak(name):

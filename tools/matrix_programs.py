@@ -118,7 +118,7 @@ BRANCHES = {
     "__NV_CL_C_VERSION": "nvidia", "__NVPTX__": "nvidia", "__AMDGCN__": "amd",
     "__x86_64__": "pocl and Intel's CPU runtime, in every test", "__aarch64__": "as on x86-64, but for the words",
     "__FMA__": "pocl, in every test",
-    "__gfx90a__": "gfx90a", "__gfx940__": "as on gfx942", "__gfx942__": "gfx942", "__gfx950__": "as on gfx942",
+    "__gfx90a__": "gfx90a", "__gfx940__": "as on gfx942", "__gfx942__": "gfx942", "__gfx950__": "gfx950",
 }
 
 

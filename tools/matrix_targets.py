@@ -29,6 +29,7 @@ TARGETS = [
     Target("gfx900", "amd", "gfx900", AMD + ",name=gfx900", 256, breadth="family"),
     Target("gfx90a", "amd", "gfx90a", AMD + ",name=gfx90a,matrix=mfma32", 512),  # one file with the accumulators
     Target("gfx942", "amd", "gfx942", AMD + ",name=gfx942,matrix=mfma32", 512, breadth="engine"),
+    Target("gfx950", "amd", "gfx950", AMD + ",name=gfx950,matrix=mfma32", 512),
     Target("gfx1030", "amd", "gfx1030", AMD + ",name=gfx1030", 256),
     Target("gfx1100", "amd", "gfx1100", AMD + ",name=gfx1100,matrix=wmma11", 256, breadth="engine"),
     Target("gfx1200", "amd", "gfx1200", AMD + ",name=gfx1200,matrix=wmma12", 256, breadth="engine"),

@@ -2,7 +2,7 @@
 # Builds clattn twice and runs all tests: test.sh [OPTION]...
 #   --all-runtimes   also test on Intel's OpenCL runtime for CPUs, and compile all kernels for the GPUs of three vendors
 #                    (tools/compile_matrix.sh); fetches the runtime (273 MB) into build/intel-runtime, or into
-#                    $CLATTN_INTEL_RUNTIME, and the compilers (165 MB) into build/vendor-tools, or into
+#                    $CLATTN_INTEL_RUNTIME, and the compilers (260 MB) into build/vendor-tools, or into
 #                    $CLATTN_VENDOR_TOOLS; and run the kernels on Mesa's rusticl too (16 MB, build/rusticl-runtime or
 #                    $CLATTN_RUSTICL_RUNTIME) and under oclgrind (tools/run_matrix.sh)
 #   --full           also run the slow tests, all cases of the long tables under the sanitizers and on Intel's runtime, and

@@ -6,12 +6,13 @@ kernels come with their machine code as text.
 """
 import os
 import re
+import shlex
 import shutil
 import struct
 import subprocess
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Runtimes define the macro, plain clang does not.
 CLANG = ["-x", "cl", "-fno-crash-diagnostics", "-cl-std=CL1.2", "-D__OPENCL_VERSION__=120"]
@@ -119,17 +120,105 @@ def each(compile_one, tools, chip, programs):
     return made
 
 
+# ---- clang: many programs in one process, and no more of a library than is called ----
+
+
+def definition(option):
+    name, given, value = option[2:].partition("=")
+    return f"#define {name} {value if given else 1}\n"
+
+
+def in_one_process(tools, clang, programs, folder, ending):
+    """Compiles programs into FOLDER/NUMBER.ENDING; clang: with its options; none is made when one is refused. To start
+    clang takes as long as to compile a small program, and its compiler proper takes many files, all with one line."""
+    said = tools.once(tuple(clang), lambda: tools.run([*clang, "-###", programs[0].path]))
+    words = shlex.split(said.splitlines()[-1])
+    at = words.index("-o")
+    files = [f"{folder}/{number}.cl" for number in range(len(programs))]
+    for path, program in zip(files, programs):
+        with open(path, "w") as file:
+            file.write("".join(map(definition, program.options)) + f'#include "{program.path}"\n')
+    tools.run(words[:at] + words[at + 2:-1] + files)
+    return [f"{folder}/{number}.{ending}" for number in range(len(programs))]
+
+
+def batched(compile_one, compile_many, tools, chip, programs):
+    """Together where they are defined by -D alone and none is refused; else one by one."""
+    if all(option.startswith("-D") for program in programs for option in program.options):
+        try:
+            return compile_many(tools, chip, programs)
+        except Refused:
+            pass
+    return each(compile_one, tools, chip, programs)
+
+
+CL_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cl")
+# Functions that others of the library call, or whose names cl/ puts together.
+CALLED = r"__.*|v(load|store).*|atomic_work_item_fence|convert_half.*|mem_fence"
+
+
+def trimmed(tools, path):
+    """A folder with the library at path as used.bc, without the functions that cl/ does not name: to link them takes
+    longer than to compile a small program. Who misses one takes the whole library."""
+    words = set()
+    for folder, _, names in os.walk(CL_FOLDER):
+        for name in names:
+            words |= set(re.findall(r"[A-Za-z_]\w*", open(f"{folder}/{name}").read()))
+    folder = scratch_folder()
+    text = tools.run([tools.find("llvm-dis-19"), "-o", "-", path])
+    with open(f"{folder.name}/unused", "w") as file:
+        for mangled, length, rest in re.findall(r"(?m)^define .*?@(_Z(\d+)(\w+))\(", text):
+            name = rest[:int(length)]
+            if name not in words and not re.fullmatch(CALLED, name):
+                file.write(f"--func={mangled}\n")
+    tools.run([tools.find("llvm-extract-19"), "--delete", f"@{folder.name}/unused", path, "-o",
+               f"{folder.name}/used.bc"])
+    return folder
+
+
 # ---- AMD: clang's code generator; numbers from the metadata that the loader reads ----
 
 AMD_FILES = ["bc/opencl.bc"]
 
 
+def amd_libraries(tools):
+    """A folder as the device libraries', with what is used of the largest."""
+    folder = trimmed(tools, tools.file("bc/opencl.bc"))
+    for name in os.listdir(tools.file("bc")):
+        os.symlink(f"{folder.name}/used.bc" if name == "opencl.bc" else f"{tools.file('bc')}/{name}",
+                   f"{folder.name}/{name}")
+    return folder
+
+
+# Chips that clang 19 does not know: zig brings a newer clang along, without its headers.
+NEWER_AMD = ["gfx950"]
+CLANG_HEADERS = "usr/lib/llvm-19/lib/clang/19"
+
+
+def amd_clang(tools, chip, libraries):
+    clang = [tools.find("zig"), "clang", "-resource-dir", tools.file(CLANG_HEADERS)] if chip in NEWER_AMD else \
+        [tools.find("clang-19")]
+    return [*clang, *CLANG, "-O2", "-target", "amdgcn-amd-amdhsa", f"-mcpu={chip}",
+            f"--rocm-device-lib-path={libraries}", "-S"]
+
+
 def compile_amd_one(tools, chip, program):
     with scratch_folder() as folder:
         out = f"{folder}/k.s"
-        tools.run([tools.find("clang-19"), *CLANG, "-O2", "-target", "amdgcn-amd-amdhsa", f"-mcpu={chip}",
-                   f"--rocm-device-lib-path={tools.file('bc')}", *program.options, "-S", program.path, "-o", out])
-        text = open(out).read()
+        tools.run([*amd_clang(tools, chip, tools.file("bc")), *program.options, program.path, "-o", out])
+        return amd_kernels(open(out).read(), program)
+
+
+def compile_amd_many(tools, chip, programs):
+    libraries = tools.once("amd", lambda: amd_libraries(tools))
+    with scratch_folder() as folder:
+        files = in_one_process(tools, amd_clang(tools, chip, libraries.name), programs, folder, "s")
+        texts = [open(file).read() for file in files]
+    return [each(compile_amd_one, tools, chip, [program])[0] if re.search(r"@(gotpc)?rel32", text) else
+            amd_kernels(text, program) for program, text in zip(programs, texts)]
+
+
+def amd_kernels(text, program):
     kernels = []
     for block in re.split(r"\n  - ", text.split("amdhsa.kernels:")[-1].split("amdhsa.target:")[0])[1:]:
         def number(key):
@@ -144,7 +233,7 @@ def compile_amd_one(tools, chip, program):
 
 
 def compile_amd(tools, chip, programs):
-    return each(compile_amd_one, tools, chip, programs)
+    return batched(compile_amd_one, compile_amd_many, tools, chip, programs)
 
 
 # ---- NVIDIA: clang makes PTX, the vendor's assembler makes machine code ----
@@ -195,25 +284,51 @@ def group_items(tools, program):
     return max(sizes)
 
 
-def make_ptx(tools, program):
-    """(PTX, group size). clang's output differs between chips in nothing but their name unless the program asks for
-    one by PTX_ARCH, so it is made once, for the oldest; a driver, too, assembles it for the chip at hand."""
+OLDEST = 75
+
+
+def asked_arch(program):
+    return next((int(o.split("=")[1]) for o in program.options if o.startswith("-DPTX_ARCH=")), OLDEST)
+
+
+def oldest_alike(program):
+    """The program for the oldest chip that it cannot tell from its own by PTX_ARCH. Otherwise clang's output differs
+    between chips in nothing but their name, and a driver, too, assembles it for the chip at hand."""
+    borders = {OLDEST}
+    for compared, number in re.findall(r"PTX_ARCH\s*([<>=!]+)\s*(\d+)", open(program.path).read()):
+        borders |= {int(number)} if compared in (">=", "<") else {int(number), int(number) + 1}
+    oldest = max(border for border in borders if border <= asked_arch(program))
+    return replace(program, options=[f"-DPTX_ARCH={oldest}" if o.startswith("-DPTX_ARCH=") else o
+                                     for o in program.options])
+
+
+def ptx_with(tools, program, library):
     native = tools.once("nvidia", lambda: nvidia_bitcode(tools))
     bitcode = []
-    for file in (f"{native.name}/native.bc", tools.file(NVIDIA_FILES[0])):
+    for file in (f"{native.name}/native.bc", library):
         bitcode += ["-Xclang", "-mlink-builtin-bitcode", "-Xclang", file]
-    asked = [int(o.split("=")[1]) for o in program.options if o.startswith("-DPTX_ARCH=")]
-    front = f"sm_{min(asked[0] if asked else 75, 90)}"  # clang 19's newest is 90
+    front = f"sm_{min(asked_arch(program), 90)}"  # clang 19's newest is 90
     with scratch_folder() as folder:
         out = f"{folder}/k.ptx"
         tools.run([tools.find("clang-19"), *CLANG, "-O2", "-fgnu-keywords", "-target", "nvptx64--nvidiacl", "-Xclang",
                    "-target-cpu", "-Xclang", front, *bitcode, "-Wno-linker-warnings", "-D__NV_CL_C_VERSION=120",
                    *program.options, "-S", program.path, "-o", out])
-        return open(out).read(), group_items(tools, program)
+        return open(out).read()
+
+
+def make_ptx(tools, program):
+    """(PTX, group size)."""
+    library = tools.file(NVIDIA_FILES[0])
+    used = tools.once("libclc", lambda: trimmed(tools, library))
+    text = ptx_with(tools, program, f"{used.name}/used.bc")
+    if ".extern .func" in text:
+        text = ptx_with(tools, program, library)
+    return text, group_items(tools, program)
 
 
 def compile_nvidia_one(tools, chip, program):
-    text, items = tools.once(("ptx", program.key), lambda: make_ptx(tools, program))
+    alike = oldest_alike(program)
+    text, items = tools.once(("ptx", open(program.path).read(), *alike.options), lambda: make_ptx(tools, alike))
     with scratch_folder() as folder:
         ptx, cubin = f"{folder}/k.ptx", f"{folder}/k.cubin"
         with open(ptx, "w") as file:
@@ -318,22 +433,46 @@ def compile_intel(tools, chip, programs):
 # ---- SPIR-V 1.0 without any extension: the language as every other driver reads it ----
 
 
+def entry_points(path):
+    """Names of the kernels in a valid SPIR-V module: instructions 15 hold a model, an id and a name."""
+    data = open(path, "rb").read()
+    names, at = [], 20  # behind the header
+    while at < len(data):
+        instruction, size = struct.unpack_from("<HH", data, at)
+        if instruction == 15:
+            names.append(data[at + 12:at + 4 * size].split(b"\0")[0].decode())
+        at += 4 * size
+    return names
+
+
+def spirv_clang(tools, chip):
+    return [tools.find("clang-15"), *CLANG, "-O1", "-Xclang", "-disable-llvm-passes", "-Xclang", "-cl-ext=-all",
+            "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter",
+            "-Wno-constant-logical-operand", "-target", f"{chip}-unknown-unknown", "-emit-llvm", "-c"]
+
+
+def spirv_kernels(tools, bitcode):
+    module = f"{bitcode}.spv"
+    tools.run([tools.find("llvm-spirv-15"), "--spirv-max-version=1.0", bitcode, "-o", module])
+    tools.run([tools.find("spirv-val"), "--target-env", "opencl1.2", module])
+    return [Kernel(name, 0, 0, 0, 0, 0, 0, -1) for name in entry_points(module)]
+
+
 def compile_spirv_one(tools, chip, program):
     with scratch_folder() as folder:
-        bitcode, module = f"{folder}/k.bc", f"{folder}/k.spv"
-        tools.run([tools.find("clang-15"), *CLANG, "-O1", "-Xclang", "-disable-llvm-passes", "-Xclang",
-                   "-cl-ext=-all", "-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter",
-                   "-Wno-constant-logical-operand",
-                   "-target", f"{chip}-unknown-unknown", *program.options, "-emit-llvm", "-c", program.path, "-o",
-                   bitcode])
-        tools.run([tools.find("llvm-spirv-15"), "--spirv-max-version=1.0", bitcode, "-o", module])
-        tools.run([tools.find("spirv-val"), "--target-env", "opencl1.2", module])
-        text = tools.run([tools.find("spirv-dis"), "--no-color", module])
-    return [Kernel(name, 0, 0, 0, 0, 0, 0, -1) for name in re.findall(r'OpEntryPoint Kernel \S+ "(\w+)"', text)]
+        bitcode = f"{folder}/k.bc"
+        tools.run([*spirv_clang(tools, chip), *program.options, program.path, "-o", bitcode])
+        return spirv_kernels(tools, bitcode)
+
+
+def compile_spirv_many(tools, chip, programs):
+    with scratch_folder() as folder:
+        files = in_one_process(tools, spirv_clang(tools, chip), programs, folder, "bc")
+        return [spirv_kernels(tools, file) for file in files]
 
 
 def compile_spirv(tools, chip, programs):
-    return each(compile_spirv_one, tools, chip, programs)
+    return batched(compile_spirv_one, compile_spirv_many, tools, chip, programs)
 
 
 @dataclass
@@ -344,9 +483,15 @@ class Family:
     batch: int = 1   # programs that are best compiled together
 
 
+def missing(tools, family, chip):
+    """What a chip's compiler needs and has not."""
+    newer = ["zig"] if chip in NEWER_AMD else []
+    return tools.missing(FAMILIES[family].programs + newer, FAMILIES[family].files)
+
+
 FAMILIES = {
-    "amd": Family(compile_amd, ["clang-19"], AMD_FILES),
-    "nvidia": Family(compile_nvidia, ["clang-19", "ptxas", "nvdisasm"], NVIDIA_FILES),
-    "intel": Family(compile_intel, ["ocloc", "iga64"], [], 6),
-    "spirv": Family(compile_spirv, ["clang-15", "llvm-spirv-15", "spirv-val", "spirv-dis"], []),
+    "amd": Family(compile_amd, ["clang-19", "llvm-dis-19", "llvm-extract-19"], AMD_FILES, 6),
+    "nvidia": Family(compile_nvidia, ["clang-19", "llvm-dis-19", "llvm-extract-19", "ptxas", "nvdisasm"], NVIDIA_FILES),
+    "intel": Family(compile_intel, ["ocloc", "iga64"], [], 8),
+    "spirv": Family(compile_spirv, ["clang-15", "llvm-spirv-15", "spirv-val"], [], 16),
 }

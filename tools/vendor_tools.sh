@@ -1,19 +1,20 @@
 #!/bin/sh
 # Fetches the GPU vendors' offline compilers into a folder: vendor_tools.sh DIR
 # tools/compile_matrix.sh --tools DIR uses them. Nothing else on the system changes, and no root rights are needed but
-# to renew missing package lists: Debian's packages are unpacked, not installed. 165 MB to fetch, 480 MB in DIR. Does
+# to renew missing package lists: Debian's packages are unpacked, not installed. 260 MB to fetch, 650 MB in DIR. Does
 # nothing when DIR is ready.
 #
 #   clang, LLVM, libclc, rocm-device-libs    NVIDIA and AMD          Debian, open source
 #   ocloc (intel-opencl-icd), iga64          Intel                   Debian, open source
 #   llvm-spirv, spirv-val                    SPIR-V                  Debian, open source
+#   zig: clang of LLVM 20, for gfx950        AMD                     PyPI, open source
 #   ptxas, nvdisasm                          NVIDIA's assembler      PyPI; proprietary, for use here, never a part of clattn
 set -eu
 [ $# -eq 1 ] || { echo "usage: vendor_tools.sh DIR" >&2; exit 2; }
 fail() { echo "vendor_tools.sh: $*" >&2; exit 1; }
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
-contents=2 # renewed with every change of what is fetched
+contents=3 # renewed with every change of what is fetched
 [ "$(cat "$dir/ready" 2>/dev/null || true)" != "$contents" ] || exit 0
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || fail "for Linux on x86-64; this is $(uname -s) on $(uname -m)"
 command -v apt-get >/dev/null || fail "apt-get is needed: the compilers come from Debian's packages"
@@ -35,15 +36,18 @@ apt-get install -q -y --download-only --no-install-recommends -o Debug::NoLockin
 for deb in "$dir"/part/debs/*.deb; do dpkg -x "$deb" "$dir/part/root"; done
 
 python3 -m pip download --quiet --no-input --no-deps --require-hashes --dest "$dir/part" --requirement /dev/stdin <<'END' ||
+ziglang==0.15.1 --hash=sha256:4e45994a0e608d9b16ecad255698f5557a2e24de0bd7ba9efb156ab3f3683d9a
 nvidia-cuda-nvcc-cu12==12.9.86 --hash=sha256:5d6a0d32fdc7ea39917c20065614ae93add6f577d840233237ff08e9a38f58f0
 nvidia-cuda-nvdisasm==13.5.37 --hash=sha256:d3fdbdd49fa53e2e4aacd3db8259d052bd2b049ececdcb69e92e083c6728e7ca
 END
-    fail "the download of ptxas and nvdisasm failed (see above): is python3-pip installed and the network reachable?"
-for wheel in "$dir"/part/*.whl; do python3 -m zipfile -e "$wheel" "$dir/part/wheel"; done
-for program in ptxas nvdisasm; do
-    cp "$dir"/part/wheel/nvidia/*/bin/$program "$dir/part/root/usr/bin/$program"
-    chmod +x "$dir/part/root/usr/bin/$program"
-done
+    fail "the download of zig, ptxas and nvdisasm failed (see above): is python3-pip installed and the network reachable?"
+for wheel in "$dir"/part/nvidia*.whl; do python3 -m zipfile -e "$wheel" "$dir/part/wheel"; done
+# zig's wheel holds 18000 files besides
+python3 -c 'import sys, zipfile; zipfile.ZipFile(sys.argv[1]).extract("ziglang/zig", sys.argv[2])' \
+    "$dir"/part/ziglang*.whl "$dir/part/wheel"
+mv "$dir"/part/wheel/nvidia/*/bin/ptxas "$dir"/part/wheel/nvidia/*/bin/nvdisasm "$dir/part/wheel/ziglang/zig" \
+    "$dir/part/root/usr/bin/"
+for program in ptxas nvdisasm zig; do chmod +x "$dir/part/root/usr/bin/$program"; done
 
 # Debian's device libraries stop before these chips; a chip's own file holds nothing but its number.
 bin="$dir/part/root/usr/bin"
@@ -60,6 +64,7 @@ done <<'END'
 1030 1100 11000
 1030 1200 12000
 940 942 9402
+940 950 9500
 END
 rm -rf "${dir:?}/root" "$dir/bc"
 mv "$dir/part/root" "$dir/part/bc" "$dir/"

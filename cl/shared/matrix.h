@@ -6,7 +6,7 @@
 #define MATRIX_NV 1     /* NVIDIA mma.sync m16n8k16 (sm_75: m16n8k8), 32 lanes */
 #define MATRIX_WMMA11 2 /* AMD WMMA of gfx11, 32 lanes */
 #define MATRIX_WMMA12 3 /* AMD WMMA of gfx12, 32 lanes */
-#define MATRIX_MFMA32 4 /* AMD MFMA 32x32x8 of gfx90a and gfx94x, 64 lanes */
+#define MATRIX_MFMA32 4 /* AMD MFMA 32x32x8 of gfx90a and gfx94x, 32x32x16 of gfx950, 64 lanes */
 #define MATRIX_DPAS8 5  /* Intel DPAS of Xe-HPG, sub-groups of 8 */
 #define MATRIX_DPAS16 6 /* Intel DPAS of Xe-HPC and Xe2, sub-groups of 16 */
 
