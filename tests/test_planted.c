@@ -81,6 +81,7 @@ static const mistake mistakes[] = {
     {"one block too many called full", "wmma12", WALK, "k0 + BLOCK_KV > top_run.y", "k0 > top_run.y", ATTENTION},
     {"one block too few", "nv", WALK, "while (k0 < stop) {", "while (k0 + 1 < stop) {", ATTENTION},
     {"next block over this one", "nv", WALK, "next, (stage + 1) % MMA_STAGES", "next, stage", ATTENTION},
+    /* queries and keys never lie in one place, so no barrier keeps them apart that could be missing */
     {"queries of two waves in one place", "nv", WALK, "(x->wave * QT * QUERY_LOCAL * MMA_LANES + x->lane)", "x->lane",
      LAST_TILE},
     {"mask ignores the half", "mfma32", WALK, "const int j = k0 + n * MMA_N + mma_column(x, i);",
