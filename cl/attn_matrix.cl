@@ -28,7 +28,6 @@
  *   VALUE_GROUPS: groups that share rows; V has VALUE_GROUPS * VALUE_DIM columns.
  * What follows from them:
  *   KEY_STEPS: operands of Q per row tile.  QUERY_HELD: those in registers. */
-#include "inc/cells.clh"
 #include "inc/dropout.clh"
 #include "inc/key_parts.clh"
 #include "inc/local.clh"
@@ -326,7 +325,7 @@ static inline void add_odd_values(const mma_context *x, const mma_source *s, con
         __global storage *o = output + (row * a->output.row + column);
         for (int j = 0; j < a->kv_len; j++) {
             if (!attn_exists(head, j) || !attn_allowed(head, run, row, j)) continue;
-            const ushort bits = s->values[(clattn_i64)j * s->value_row + column];
+            const ushort bits = mma_value(s, j, column);
             if (bits != mma_finite(bits)) store1(load1(o) + mma_widen(bits) * attn_dropout(a, b, h, row, j), o);
         }
     }
@@ -361,12 +360,21 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first KEY_PART_PARAMETERS) {
     attn_sequence_set(&a, b, query_starts, key_starts);
     const __global ushort *q = (const __global ushort *)query + (a.query.offset + b * a.query.batch + h * a.query.head);
     mma_source source;
-    source.keys = (const __global ushort *)key + (a.key.offset + b * a.key.batch + kv_head * a.key.head);
-    source.values =
+#if MMA_LOCATED
+    const cell_rows keys = cells_of(&a.cells, &a.key, &a.key_scales, key, key_scales, cell_table, b, kv_head);
+    cell_rows values = cells_of(&a.cells, &a.value, &a.value_scales, value, value_scales, cell_table, b, kv_head);
+    values.cells += column0;
+    __local mma_lookup lookup[1];
+    POISON(lookup, x->item, ITEMS);
+    mma_look_up(&source, lookup, &keys, &values, x->item);
+#else
+    source.keys.cells = (const __global ushort *)key + (a.key.offset + b * a.key.batch + kv_head * a.key.head);
+    source.values.cells =
         (const __global ushort *)value + (a.value.offset + b * a.value.batch + kv_head * a.value.head + column0);
-    source.key_row = (int)a.key.row;
-    source.value_row = (int)a.value.row;
-    source.wide = mma_is_wide(source.keys, a.key.row) && mma_is_wide(source.values, a.value.row);
+    source.keys.row = MMA_STRIDE(a.key.row);
+    source.values.row = MMA_STRIDE(a.value.row);
+    source.wide = mma_is_whole(&source.keys) && mma_is_whole(&source.values);
+#endif
     source.careful = false;
     attn_head head;
     attn_head_set(&head, &a, b, h, mask, padding, lengths, alibi);
@@ -416,10 +424,12 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first KEY_PART_PARAMETERS) {
         start_rows(x, &rows, SINKS ? sinks[a.sinks_offset + h] * heat : -INFINITY);
         mma_stage in_flight;
         int k0 = start, stage = 0;
+        if (k0 < stop) mma_locate(&source, &head, k0, x->item, ITEMS);
         MMA_BARRIER(); /* of an earlier round nobody reads any more */
 #if KEY_PARTS
         take_rows(&rows, own_words(state, x), state->first > 0);
 #endif
+        mma_follow(&source);
         if (k0 < stop) mma_fetch(x, &in_flight, &source, &head, k0, stage);
         while (k0 < stop) {
             mma_c s[QT][KEY_TILES];
@@ -427,7 +437,9 @@ attn_matrix(ATTN_ALL_PARAMETERS(all), clattn_i64 first KEY_PART_PARAMETERS) {
             int next = k0 + BLOCK_KV;
             if (ALWAYS_KEYS && next >= run_end) next = max(next, always_block);
 
+            if (next < stop) mma_locate(&source, &head, next, x->item, ITEMS);
             mma_settle(x, &in_flight, &source, &head, k0, stage);
+            mma_follow(&source);
             if (next < stop) mma_fetch(x, &in_flight, &source, &head, next, (stage + 1) % MMA_STAGES);
             add_products(x, s, &queries, stage);
             if (HAS_TERMS || compare) change_scores(x, &rows, s, &head, row0, a.query_len, k0, scale, compare);

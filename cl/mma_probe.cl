@@ -159,12 +159,13 @@ mma_probe(const clattn_probe_args a,     /* grid: one work-group                
     const probe_out o = {out + a.out.offset, (int)a.out.row};
     const __global ushort *q = (const __global ushort *)query + a.query.offset;
     const bool packed = a.step == MATRIX_PROBE_WEIGHTS; /* rows without gaps */
-    mma_source source = {.key_row = packed ? HEAD_DIM : (int)a.key.row,
-                         .value_row = packed ? VALUE_DIM : (int)a.value.row};
-    source.keys = (const __global ushort *)key + a.key.offset;
-    source.values = (const __global ushort *)value + a.value.offset;
+    mma_source source = {.careful = false};
+    source.keys.cells = (const __global ushort *)key + a.key.offset;
+    source.keys.row = packed ? HEAD_DIM : a.key.row;
+    source.values.cells = (const __global ushort *)value + a.value.offset;
+    source.values.row = packed ? VALUE_DIM : a.value.row;
     /* The one step takes the engine's copies, the others ordinary stores, which its loads must see as well. */
-    source.wide = mma_is_wide(source.keys, a.key.row) && mma_is_wide(source.values, a.value.row);
+    source.wide = mma_is_wide(source.keys.cells, a.key.row) && mma_is_wide(source.values.cells, a.value.row);
     const attn_head head = {.key_end = a.keys};
 
     MMA_ROLL
@@ -180,7 +181,7 @@ mma_probe(const clattn_probe_args a,     /* grid: one work-group                
         put(&o, x->wave, x->lane, mma_row_max(x, number));
         put(&o, x->wave, MMA_LANES + x->lane, mma_row_sum(x, number));
     } else if (a.step == MATRIX_PROBE_INSTRUCTION) {
-        instruction(x, &o, q, (int)a.query.row, source.keys, source.key_row);
+        instruction(x, &o, q, (int)a.query.row, source.keys.cells, (int)source.keys.row);
     } else {
         mma_stage in_flight;
         mma_fetch(x, &in_flight, &source, &head, 0, 0);
@@ -190,7 +191,7 @@ mma_probe(const clattn_probe_args a,     /* grid: one work-group                
         else if (a.step == MATRIX_PROBE_LOADS)
             operands(x, &o);
         else if (a.step == MATRIX_PROBE_WEIGHTS)
-            weights(x, &o, source.keys);
+            weights(x, &o, source.keys.cells);
         else
             product(x, &o, q, (int)a.query.row, a.step == MATRIX_PROBE_SUMS);
     }

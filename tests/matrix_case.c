@@ -31,6 +31,7 @@ bool matrix_has_subgroups(void) {
 clattn__attn_problem matrix_problem(uint32_t features, clattn_dtype dtype, int64_t head_dim, int64_t value_dim) {
     return (clattn__attn_problem){.features = features,
                                   .dtype = dtype,
+                                  .cells = CLATTN_I8,
                                   .batch = 2,
                                   .query_heads = 4,
                                   .kv_heads = 2,

@@ -17,6 +17,8 @@ static const uint32_t plain = CLATTN__LSE;
 static const uint32_t everything = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_FLOAT | CLATTN__PADDING |
                                    CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE |
                                    CLATTN__ALWAYS_KEYS | CLATTN__DROPOUT | CLATTN__DOCUMENTS;
+static const uint32_t paged = CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED;
+static const uint32_t ring = CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__WINDOW | CLATTN__RING;
 
 static void try_variant(const char *engine, bool subgroups, uint32_t features, clattn_dtype dtype, int64_t head_dim,
                         int64_t value_dim) {
@@ -99,8 +101,30 @@ static void test_features(void) {
     const uint32_t lengths = plain | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__LENGTHS | CLATTN__CAUSAL | CLATTN__MASK_BOOL;
     try_variant("nv", false, packed, CLATTN_F16, 32, 32);
     try_variant("wmma11", false, lengths, CLATTN_F16, 32, 32);
-    CHECK((everything | packed | lengths) == clattn__attn_matrix.features, "a claim of attn_matrix is not tried: 0x%x",
-          clattn__attn_matrix.features & ~(everything | packed | lengths));
+    const uint32_t tried = everything | packed | lengths | paged | ring | CLATTN__CELLS; /* caches: test_caches */
+    CHECK(tried == clattn__attn_matrix.features, "a claim of attn_matrix is not tried: 0x%x",
+          clattn__attn_matrix.features & ~tried);
+}
+
+/* Keys where a cache has them. Each engine copies rows in its own way, NVIDIA's bytes in another than 16 bits; with a
+ * padding mask there are values that are staged with care. */
+static void test_caches(void) {
+    static const struct {
+        const char *engine;
+        uint32_t features;
+        clattn_dtype dtype;
+    } caches[] = {
+        {"nv", paged, CLATTN_F16},
+        {"nv", ring | CLATTN__CELLS, CLATTN_BF16},
+        {"wmma11", paged | CLATTN__CELLS, CLATTN_F16},
+        {"wmma12", ring, CLATTN_BF16},
+        {"mfma32", paged | CLATTN__CELLS | CLATTN__PADDING, CLATTN_BF16},
+        {"dpas8", ring | CLATTN__CELLS, CLATTN_F16},
+        {"dpas16", paged, CLATTN_BF16},
+    };
+    const bool subgroups = matrix_has_subgroups();
+    for (size_t i = 0; i < sizeof caches / sizeof caches[0]; i += subgroups ? 5 : EVERY)
+        try_variant(caches[i].engine, subgroups, caches[i].features, caches[i].dtype, 32, 24);
 }
 
 /* More columns of V than a thread of Intel's has registers for: work-groups share them out. */
@@ -168,32 +192,32 @@ static void test_refusals(void) {
     clattn_context_destroy(&context);
 }
 
-/* Keys that reach over 4 GB, in memory of which next to nothing is touched: each row has a page of its own. */
-static void test_far_rows(void) {
-    enum { KEYS = 2065, ROWS = 3, D = 16 };
-    const int64_t far = 1 << 20; /* elements from row to row */
-    const size_t bytes = (size_t)KEYS * (size_t)far * sizeof(uint16_t);
+/* Keys of 16 columns, `far` elements apart, which reach over 4 GB, in memory of which next to nothing is touched: each
+ * row has a page of its own. */
+static void try_far_rows(const char *engine, int64_t keys, int64_t far) {
+    enum { ROWS = 3, D = 16 };
+    const size_t bytes = (size_t)keys * (size_t)far * sizeof(uint16_t);
     static uint16_t query[ROWS * D], got[ROWS * D], want[ROWS * D];
     static float got_float[ROWS * D], want_float[ROWS * D], tolerance[ROWS * D];
-    clattn_context *context = matrix_context("wmma11", false, NULL);
+    clattn_context *context = matrix_context(engine, false, NULL);
     REQUIRE(context != NULL, "no context");
     clattn_device_info device;
     clattn_context_device(context, &device);
-    uint16_t *keys = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (keys == MAP_FAILED || !device.unified_memory || device.max_allocation < bytes) {
+    uint16_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED || !device.unified_memory || device.max_allocation < bytes) {
         clattn_test_skip("no tensor of 4 GB on this machine or device");
     } else {
         clattn_random random = {7};
-        for (int64_t i = 0; i < KEYS * D; i++)
-            keys[i / D * far + i % D] = clattn__float_to_half((float)(i < D ? 3 : clattn_random_normal(&random)));
+        for (int64_t i = 0; i < keys * D; i++)
+            memory[i / D * far + i % D] = clattn__float_to_half((float)(i < D ? 3 : clattn_random_normal(&random)));
         for (int i = 0; i < ROWS * D; i++) query[i] = clattn__float_to_half((float)clattn_random_normal(&random));
         clattn_attention *plan = NULL;
         clattn_attention_desc d;
         clattn_attention_desc_init(&d);
-        d.batch = 1, d.query_heads = 1, d.query_len = ROWS, d.kv_len = KEYS, d.head_dim = D, d.dtype = CLATTN_F16;
+        d.batch = 1, d.query_heads = 1, d.query_len = ROWS, d.kv_len = keys, d.head_dim = D, d.dtype = CLATTN_F16;
         d.kernel = "attn_matrix";
         clattn_attention_io io = {.query = clattn_host(query, CLATTN_F16, 4, 1, 1, ROWS, D),
-                                  .key = clattn_host(keys, CLATTN_F16, 4, 1, 1, KEYS, D),
+                                  .key = clattn_host(memory, CLATTN_F16, 4, 1, 1, keys, D),
                                   .output = clattn_host(want, CLATTN_F16, 4, 1, 1, ROWS, D)};
         io.key.stride[0] = io.key.stride[1] = io.key.stride[2] = far, io.key.stride[3] = 1;
         io.value = io.key;
@@ -208,14 +232,23 @@ static void test_far_rows(void) {
         clattn_check_close(got_float, want_float, tolerance, 0, ROWS * D, "rows far apart");
         clattn_attention_destroy(&plan);
     }
-    if (keys != MAP_FAILED) munmap(keys, bytes);
+    if (memory != MAP_FAILED) munmap(memory, bytes);
     clattn_context_destroy(&context);
 }
 
+/* Offsets of blocks need 64 bits; those within a block do too, in bytes. */
+static void test_far_rows(void) {
+    try_far_rows("wmma11", 2065, 1 << 20);
+    try_far_rows("wmma11", 33, 1 << 26);
+    if (EVERY == 1) try_far_rows("nv", 33, 1 << 26);
+}
+
 static const clattn_test matrix_tests[] = {
-    {"layouts", test_layouts},   {"products", test_products}, {"probes", test_probes},
-    {"features", test_features}, {"wide", test_wide},         {"subgroups", test_subgroups},
-    {"refusals", test_refusals}, {"far_rows", test_far_rows}, {NULL, NULL},
+    {"layouts", test_layouts},     {"products", test_products},
+    {"probes", test_probes},       {"features", test_features},
+    {"wide", test_wide},           {"caches", test_caches},
+    {"subgroups", test_subgroups}, {"refusals", test_refusals},
+    {"far_rows", test_far_rows},   {NULL, NULL},
 };
 
 int main(int argc, char **argv) {

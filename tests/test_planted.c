@@ -15,8 +15,8 @@
 static const char *const steps[] = {MATRIX_PROBE_STEPS(STEP_TEXT) NULL};
 
 /* Who has to find it: the probe's step, or verification of attn_matrix with its first tile, with its last one (a single
- * stage, and queries in local memory), with a padding mask, or of gemm_matrix. */
-enum { ATTENTION = MATRIX_PROBE_COUNT, LAST_TILE, PADDED, PRODUCTS };
+ * stage, and queries in local memory), with a padding mask, with pages of bytes, or of gemm_matrix. */
+enum { ATTENTION = MATRIX_PROBE_COUNT, LAST_TILE, PADDED, CACHED, PRODUCTS };
 #define PROBE(STEP) MATRIX_PROBE_##STEP
 
 typedef struct mistake {
@@ -98,6 +98,10 @@ static const mistake mistakes[] = {
     {"empty row not handled", "wmma12", WALK, "!any ? 0.0f : sum == sum", "sum == sum", ATTENTION},
     {"no second round for odd values", "nv", WALK, "if (!odd) break;", "break;", PADDED},
     {"sign of the scale lost", "nv", WALK, "a.scale < 0.0f ? 0x80008000u : 0u", "0u", ATTENTION},
+    /* where a cache has its keys */
+    {"every block is the first one", "nv", "inc/mma_cells.clh", "cells_at(&keys, k0 + mma_nearest",
+     "cells_at(&keys, mma_nearest", CACHED},
+    {"scale of values lost", "dpas16", "inc/mma_cells.clh", "mma_two(p) * scale", "mma_two(p)", CACHED},
     /* what products alone go through */
     {"always the first block of the weight", "nv", "gemm_matrix.cl", "(clattn_i64)at->step * WEIGHT_BLOCK", "0",
      PRODUCTS},
@@ -139,7 +143,9 @@ static clattn_status probe(clattn_context *context) {
 }
 
 static clattn_status verify(clattn_context *context, int found_by) {
-    const uint32_t features = CLATTN__LSE | CLATTN__CAUSAL | (found_by == PADDED ? CLATTN__PADDING : 0);
+    const uint32_t pages = CLATTN__LENGTHS | CLATTN__PAGED | CLATTN__CELLS;
+    const uint32_t more = found_by == PADDED ? CLATTN__PADDING : found_by == CACHED ? pages : 0;
+    const uint32_t features = CLATTN__LSE | CLATTN__CAUSAL | more;
     const clattn__attn_problem problem = matrix_problem(features, CLATTN_F16, 32, 32);
     if (found_by == PRODUCTS) return matrix_verify_product(context, &matrix_products[0], 0, true, NULL);
     clattn_status status = matrix_verify(context, problem, found_by == LAST_TILE ? -1 : 0, false, NULL);

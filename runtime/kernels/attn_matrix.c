@@ -7,9 +7,6 @@
 
 #define ALL_STEPS 16 /* of 256 columns */
 
-/* Offsets within a key block are 32-bit. */
-#define MOST_ROW_STRIDE ((int64_t)1 << 22)
-
 /* Masks, and terms that change scores: their loads and arithmetic want registers too. */
 static const uint32_t heavy = CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING | CLATTN__DOCUMENTS |
                               CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__DROPOUT;
@@ -82,6 +79,12 @@ static int value_groups(int engine, int64_t value_dim) {
     return (engine == MATRIX_DPAS8 || engine == MATRIX_DPAS16) && value_dim > 128 ? 2 : 1;
 }
 
+/* Bytes for where the rows of two blocks of a cache are, with int8 cells beside a scale, and for where to look. */
+static int64_t looked_up(const clattn__attn_problem *problem, int block_kv) {
+    if (!(problem->features & CLATTN__CACHE_FEATURES)) return 0;
+    return 256 + 4 * (int64_t)block_kv * (problem->features & CLATTN__CELLS ? 16 : 8);
+}
+
 static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn__attn_problem *problem,
                                  const clattn__caps *caps) {
     const clattn__matrix_engine *engine = clattn__matrix_engine_of(caps);
@@ -101,7 +104,8 @@ static matrix_plan plan_of_shape(const struct matrix_shape *shape, const clattn_
     if (plan.shape.query_local > steps) plan.shape.query_local = steps;
     const int64_t queries =
         (int64_t)plan.block_q * plan.shape.query_local * 16 * (shape->engine == MATRIX_WMMA11 ? 2 : 1);
-    plan.local_bytes = (size_t)((staged + queries) * 2 + 16) + clattn__matrix_exchange(caps, plan.waves);
+    plan.local_bytes = (size_t)((staged + queries) * 2 + 16 + looked_up(problem, shape->block_kv)) +
+                       clattn__matrix_exchange(caps, plan.waves);
     return plan;
 }
 
@@ -110,29 +114,41 @@ static bool fits(const matrix_plan *plan, const clattn__caps *caps) {
            plan->local_bytes + CLATTN__MATRIX_RESERVE <= caps->local_memory;
 }
 
-/* What parts of the keys leave to each other wants registers too. */
+/* What parts of the keys leave to each other wants registers too; and so does looking up where rows are, of which
+ * Intel's engine of 16 lanes has few to spare. */
 static bool is_heavy(const struct matrix_shape *shape, const clattn__attn_problem *problem, const clattn__caps *caps) {
     const matrix_plan plan = plan_of_shape(shape, problem, caps);
     const double key_cost = (double)plan.block_q * (double)(problem->head_dim + problem->value_dim / plan.value_groups);
-    return (problem->features & heavy) != 0 ||
+    const uint32_t more = shape->engine == MATRIX_DPAS16 ? CLATTN__CACHE_FEATURES : 0;
+    return (problem->features & (heavy | more)) != 0 ||
            clattn__launch_keys(caps, key_cost, true, (size_t)plan.items) < problem->kv_len;
+}
+
+/* Beyond 128 columns Turing and Intel's have none: there caches are gathered first. */
+static int most_columns(const struct matrix_shape *shape, const clattn__attn_problem *problem,
+                        const clattn__caps *caps) {
+    const int engine = caps->matrix.engine;
+    const bool scarce = caps->matrix.arch == 75 || engine == MATRIX_DPAS8 || engine == MATRIX_DPAS16;
+    const bool cache = problem->features & CLATTN__CACHE_FEATURES;
+    return scarce && cache && shape->most_head_dim > 128 ? 128 : shape->most_head_dim;
 }
 
 static bool is_for(const struct matrix_shape *shape, const clattn__attn_problem *problem, const clattn__caps *caps) {
     const int64_t widest = problem->head_dim > problem->value_dim ? problem->head_dim : problem->value_dim;
-    return shape->engine == caps->matrix.engine && widest <= shape->most_head_dim &&
+    return shape->engine == caps->matrix.engine && widest <= most_columns(shape, problem, caps) &&
            (shape->arch == 0 || shape->arch == caps->matrix.arch) && (!shape->heavy || is_heavy(shape, problem, caps));
 }
 
 /* The shapes of the device's engine that are made for these widths and fit. */
 static void candidates(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__candidates *list) {
+    const bool converts = problem->features & CLATTN__CELLS; /* on the way into local memory, not into registers */
     for (size_t n = 0; n < CLATTN__COUNT(shapes); n++) {
         const struct matrix_shape *s = &shapes[n];
         if (!is_for(s, problem, caps)) continue;
         const matrix_plan plan = plan_of_shape(s, problem, caps);
         if (fits(&plan, caps))
             clattn__candidates_add(list, (clattn__params){{s->waves, s->query_tiles, s->block_kv, s->stages,
-                                                           s->prefetch, s->query_local}});
+                                                           s->prefetch && !converts, s->query_local}});
     }
 }
 
@@ -236,11 +252,15 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     return clattn__attn_make_parts(kernel, kept_bytes(&plan, &kernel->problem, caps));
 }
 
+/* Turing's offsets within a key block are 32-bit: its copies leave no registers for more. */
 static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
-    if (call->args.key.row > MOST_ROW_STRIDE || call->args.value.row > MOST_ROW_STRIDE)
+    static const int64_t most = (int64_t)1 << 22;
+    const bool turing = kernel->programs->env->device.caps.matrix.arch == 75;
+    if (turing && (call->args.key.row > most || call->args.value.row > most))
         return clattn__fail(CLATTN_UNSUPPORTED,
-                            "attn_matrix: key and value rows are %lld and %lld elements apart; it takes at most %lld",
-                            (long long)call->args.key.row, (long long)call->args.value.row, (long long)MOST_ROW_STRIDE);
+                            "attn_matrix: key and value rows are %lld and %lld elements apart; with compute capability "
+                            "7.5 it takes at most %lld",
+                            (long long)call->args.key.row, (long long)call->args.value.row, (long long)most);
     return clattn__attn_enqueue_tiles(kernel, call);
 }
 
@@ -249,7 +269,8 @@ const clattn__attn_impl clattn__attn_matrix = {
     .what = "matrix engines of NVIDIA, AMD and Intel GPUs, 16-bit storage",
     .features = CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__MASK_BOOL | CLATTN__MASK_FLOAT | CLATTN__PADDING |
                 CLATTN__LENGTHS | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS | CLATTN__LSE | CLATTN__ALWAYS_KEYS |
-                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN,
+                CLATTN__OFFSET_FROM_LENGTHS | CLATTN__DROPOUT | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__VARLEN |
+                CLATTN__CACHE_FEATURES,
     .has_rival = true,
     .uses_engine = true,
     .walks_parts = true,

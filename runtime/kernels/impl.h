@@ -129,8 +129,8 @@ struct clattn__attn_impl {
     bool has_rival;      /* a kernel behind it in the list may be faster: clattn_tune compares them */
     bool uses_engine;    /* the matrix engine, which is probed before anything is computed with it */
     bool walks_parts;    /* of the keys, where there are too many for one launch */
-    bool rounds_weights; /* to the storage type, before they meet V: part of the error
-                            model, and not with strict precision */
+    bool rounds_weights; /* to the storage type, before they meet V: part of the error model, and not with strict
+                            precision; and so the numbers that cells of another type stand for */
     bool (*supports)(const clattn__attn_problem *problem, const clattn__caps *caps, clattn__refusal *why);
     const char *params[CLATTN__PARAMS]; /* names, NULL behind the last */
     /* Of a problem that it supports; NULL for a kernel without parameters. */

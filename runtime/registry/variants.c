@@ -10,6 +10,7 @@ static const struct {
 } dims[] = {{64, 64}, {128, 128}, {32, 32}, {80, 80}, {33, 20}, {1, 1}, {512, 512}};
 
 #define MOST_TERMS (CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SOFTCAP | CLATTN__ALIBI | CLATTN__SINKS)
+#define CACHE (CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED | CLATTN__CELLS)
 static const uint32_t feature_sets[] = {
     0,
     CLATTN__CAUSAL,
@@ -47,7 +48,8 @@ static const struct {
     {CLATTN__MASK_FLOAT | CLATTN__CAUSAL | CLATTN__PREFIX | CLATTN__DOCUMENTS | CLATTN__DROPOUT, CLATTN_BF16, 32, 32},
     {CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE, CLATTN_F16, 32, 32},
     {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__PAGED | CLATTN__CELLS, CLATTN_F32, 32, 32},
-    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__RING, CLATTN_F32, 32, 32},
+    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__RING, CLATTN_F16, 32, 32},
+    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__PAGED | CLATTN__CELLS, CLATTN_BF16, 32, 32},
     {CLATTN__WEIGHTS | CLATTN__SCORES | CLATTN__CAUSAL, CLATTN_F32, 33, 20},
     {CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORE_GAUSSIAN | CLATTN__SCORE_WEIGHT, CLATTN_F32, 32, 32},
     {CLATTN__SCORE_ADDITIVE | CLATTN__SCORE_WEIGHT | CLATTN__SCORE_BIAS, CLATTN_F32, 32, 32},
@@ -132,7 +134,8 @@ static const struct {
     {CLATTN__CAUSAL, CLATTN_F16, 128},  {CLATTN__CAUSAL, CLATTN_BF16, 128}, {CLATTN__CAUSAL, CLATTN_F16, 256},
     {CLATTN__CAUSAL, CLATTN_BF16, 256}, {CLATTN__CAUSAL, CLATTN_F16, 32},   {CLATTN__CAUSAL, CLATTN_F16, 40},
     {CLATTN__CAUSAL, CLATTN_F16, 80},   {CLATTN__CAUSAL, CLATTN_F16, 96},   {CLATTN__CAUSAL, CLATTN_F16, 192},
-    {MOST_TERMS, CLATTN_F16, 128},      {MOST_TERMS, CLATTN_F16, 256},
+    {MOST_TERMS, CLATTN_F16, 128},      {MOST_TERMS, CLATTN_F16, 256},      {CACHE, CLATTN_F16, 128},
+    {CACHE, CLATTN_F16, 256},
 };
 static const clattn__gemm_problem more_gemms[] = {
     {.m = 16384, .n = 384, .k = 384, .width = 384, .bias = true},
@@ -177,7 +180,9 @@ static void walk_attention(const clattn__variants *v, const clattn__attn_impl *i
         for (size_t f = 0; f < CLATTN__COUNT(feature_sets); f++)
             for (size_t d = 0; d < CLATTN__COUNT(dims); d++) {
                 if (f > 1 && d > 2) continue; /* odd sizes are about tiles, not about masks */
-                if (dtypes[t] != CLATTN_F32 && (d > 0 || f >= SETS_OF_16_BITS)) continue;
+                const bool own_copies = impl->uses_engine && feature_sets[f] & CLATTN__CACHE_FEATURES; /* of cells */
+                const size_t sets = own_copies && dtypes[t] == CLATTN_F16 ? f + 1 : SETS_OF_16_BITS;
+                if (dtypes[t] != CLATTN_F32 && (d > 0 || f >= sets)) continue;
                 if (left-- == 0) return;
                 visit_attention(v, impl, feature_sets[f], dtypes[t], dims[d].head_dim, dims[d].value_dim, KEYS);
             }

@@ -168,6 +168,15 @@ static bool fill_cell_table(stage *s) {
     return table != NULL;
 }
 
+/* What a kernel reckons with in place of x, which it read from a cell. */
+static float as_read(const stage *s, float x) {
+    const clattn__attn_problem *p = &s->kernel->problem;
+    float room;
+    if (!(p->features & CLATTN__CELLS) || !s->kernel->impl->rounds_weights) return x;
+    clattn__ref_store(&room, p->dtype, 0, (double)x);
+    return (float)clattn__ref_load(&room, p->dtype, 0);
+}
+
 /* Cells (entry, row, head, width + gap) of one kind; NaN in the gaps and in rows that are nobody's. */
 static bool fill_cells(stage *s, int which, int64_t width, double size, clattn_place *place, clattn_place *scale_place,
                        clattn__ref_array *ref) {
@@ -190,7 +199,8 @@ static bool fill_cells(stage *s, int which, int64_t width, double size, clattn_p
         for (int64_t d = 0; d < width; d++) {
             const double x = uniform(&s->seed);
             clattn__ref_store(s->t[which].host, dtype, line * wide + d, bytes ? floor(127 * x) : here * x);
-            dense[i * width + d] = scale * (float)clattn__ref_load(s->t[which].host, dtype, line * wide + d);
+            dense[i * width + d] =
+                as_read(s, scale * (float)clattn__ref_load(s->t[which].host, dtype, line * wide + d));
         }
     }
     *place = (clattn_place){.batch = entry_rows * row, .head = wide, .row = row};
