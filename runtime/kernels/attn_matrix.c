@@ -252,14 +252,15 @@ static clattn_status prepare(clattn__attn_kernel *kernel) {
     return clattn__attn_make_parts(kernel, kept_bytes(&plan, &kernel->problem, caps));
 }
 
-/* Turing's offsets within a key block are 32-bit: its copies leave no registers for more. */
+/* MMA_NEAR_ONLY of cl/inc/tile_mma.clh: offsets within a key block are 32-bit where registers have no room for more. */
 static clattn_status enqueue(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
     static const int64_t most = (int64_t)1 << 22;
-    const bool turing = kernel->programs->env->device.caps.matrix.arch == 75;
-    if (turing && (call->args.key.row > most || call->args.value.row > most))
+    const clattn__matrix *matrix = &kernel->programs->env->device.caps.matrix;
+    const bool near_only = !matrix->emulated && (matrix->arch == 75 || matrix->engine == MATRIX_MFMA32);
+    if (near_only && (call->args.key.row > most || call->args.value.row > most))
         return clattn__fail(CLATTN_UNSUPPORTED,
-                            "attn_matrix: key and value rows are %lld and %lld elements apart; with compute capability "
-                            "7.5 it takes at most %lld",
+                            "attn_matrix: key and value rows are %lld and %lld elements apart; on this engine it takes "
+                            "at most %lld",
                             (long long)call->args.key.row, (long long)call->args.value.row, (long long)most);
     return clattn__attn_enqueue_tiles(kernel, call);
 }
