@@ -16,6 +16,7 @@ TILE = re.compile(r"-D(TILE_[XY]|ROWS|DEPTH|VECTORS|CHUNK|GROUP|LOADS|VW|RT|NC|N
                   r"WAVES|COLUMN_WAVES|QT|STAGES|PREFETCH|QUERY_LOCAL)=")
 # Kernels with code of their own for each matrix engine.
 ENGINES = re.compile(r"_matrix$|^mma_probe$")
+NO_BFLOAT16 = ["sm_75"]  # on its matrix engine
 ATTENTION = re.compile(r"head_dim (\d+), value_dim \d+, (\w+), (.*)$")
 WIDEST = "causal, window, softcap, ALiBi, sinks"  # the most terms that one score has
 
@@ -51,25 +52,32 @@ def list_programs(clattn, pretend, folder):
 
 
 def is_turn(target, program):
-    """Sets of features between the plain one and the widest go round the vendors, each to one of them."""
-    turn = zlib.crc32(f"{program.name} {program.variant}".encode()) % 3
-    return target.family == ("nvidia", "amd", "intel")[turn]
+    """Sets of features between the plain one and the widest go round the vendors, each to one of them; where a matrix
+    engine has code of its own, round the broad targets with that engine, and so do its odd widths."""
+    turn = zlib.crc32(f"{program.name} {program.variant}".encode())
+    if not ENGINES.search(program.name):
+        return target.family == ("nvidia", "amd", "intel")[turn % 3]
+    alike = [t for t in TARGETS if t.breadth in ("family", "engine") and engine(t) == engine(target)
+             and not (t.name in NO_BFLOAT16 and "bfloat16" in program.variant)]
+    return target is alike[turn % len(alike)]
 
 
 def is_wanted(target, program, full=False):
     """Breadths: `all` programs of the target; for the first chip of a `family`, every kernel, every set of features
     (its turn of them, unless `full`), every width, every storage type, but not each with each; for the other chips
-    `tiles`, which is what shapes their registers; `engine` is that and all programs of the matrix engine. Storage types
-    share all code but loads and stores, and a causal kernel holds the code of one that is not: such variants are left
-    to the broader targets."""
+    `tiles`, which is what shapes their registers; `engine` is that and all programs of the matrix engine (in turns,
+    too). Storage types share all code but loads and stores, and a causal kernel holds the code of one that is not: such
+    variants are left to the broader targets."""
     if program.alternative:  # see other_tiles
         return False
     found = ATTENTION.match(program.variant)
-    if target.breadth == "all" or target.breadth in ("family", "engine") and ENGINES.search(program.name) or \
-            target.breadth == "family" and not found:
+    if target.breadth == "all" or target.breadth == "family" and not found:
         return True
+    if target.breadth in ("family", "engine") and ENGINES.search(program.name):
+        shapes = not found or found[3] == "causal" and found[1] in ("64", "128", "256") or found[3] == WIDEST
+        return full or shapes or is_turn(target, program)
     if not found:
-        return bool(SHAPES.match(program.name)) and not (ENGINES.search(program.name) and "bfloat16" in program.variant)
+        return bool(SHAPES.match(program.name)) and "bfloat16" not in program.variant
     width, storage, features = int(found[1]), found[2], found[3]
     if target.breadth == "family":
         if not full and features not in ("causal", WIDEST) and not is_turn(target, program):
@@ -84,9 +92,10 @@ def is_wanted(target, program, full=False):
     if ENGINES.search(program.name):
         return storage == "float16" and (features == "causal" and width in (64, 128, 256) or
                                          features == WIDEST and width == 64)
-    return (width, storage, features) in (
-        (64, "float32", "causal"), (128, "float32", "causal"), (512, "float32", "causal"), (64, "float32", WIDEST),
-        (128, "float32", WIDEST), (64, "float16", "causal"), (128, "float16", "causal"))
+    shape = width, storage, features
+    return shape in ((64, "float32", "causal"), (128, "float32", "causal"), (512, "float32", "causal"),
+                     (128, "float32", WIDEST), (64, "float16", "causal"), (128, "float16", "causal")) or \
+        full and shape == (64, "float32", WIDEST)
 
 
 def tile(target, program):
