@@ -1,14 +1,19 @@
-#define _POSIX_C_SOURCE 200809L /* setenv */
+#define _GNU_SOURCE /* setenv, RTLD_NEXT */
 #include "harness.h"
+#include "ocl/ocl.h"
 
 #include <CUnit/CUnit.h>
 #include <CUnit/TestRun.h>
+#include <dlfcn.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 /* ---- running --------------------------------------------------------------------------------------------------- */
 
@@ -68,6 +73,24 @@ void clattn_test_unoptimized(bool unoptimized) {
     else
         unsetenv("POCL_EXTRA_BUILD_FLAGS");
 }
+
+#ifdef __SANITIZE_ADDRESS__
+/* In the loader's place: pocl 3.1 keeps the options of programs for ever where the environment has given flags. What a
+ * driver takes while it builds belongs to the program, which is made elsewhere and missed when it is not released. */
+cl_int clBuildProgram(cl_program program, cl_uint count, const cl_device_id *devices, const char *options,
+                      void(CL_CALLBACK *notify)(cl_program, void *), void *user) {
+    typedef cl_int (*build_fn)(cl_program, cl_uint, const cl_device_id *, const char *,
+                               void(CL_CALLBACK *)(cl_program, void *), void *);
+    union {
+        void *object;
+        build_fn function;
+    } real = {dlsym(RTLD_NEXT, "clBuildProgram")};
+    __lsan_disable();
+    const cl_int code = real.function(program, count, devices, options, notify, user);
+    __lsan_enable();
+    return code;
+}
+#endif
 
 static void test_starts(const CU_pTest test, const CU_pSuite suite) {
     state.suite = suite->pName;

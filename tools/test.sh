@@ -81,9 +81,10 @@ build test-release --buildtype=release
 build debug --buildtype=debug -Dpoison_local=disabled -Db_sanitize=address,undefined -Db_lundef=false
 
 # The whole call stack, for tests/lsan.supp; protect_shadow_gap=0 lets NVIDIA's driver start; memory that is allocated
-# holds 0xbe, not only its first 4 KB.
+# holds 0xbe, not only its first 4 KB; threads that start pocl get LLVM's signal stack, which the sanitizer must not take
+# for its own (use_sigaltstack).
 export ASAN_OPTIONS="detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=10:protect_shadow_gap=0"
-export ASAN_OPTIONS="$ASAN_OPTIONS:max_malloc_fill_size=1048576"
+export ASAN_OPTIONS="$ASAN_OPTIONS:max_malloc_fill_size=1048576:use_sigaltstack=0"
 export LSAN_OPTIONS="suppressions=$root/tests/lsan.supp:print_suppressions=0"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1"
 
