@@ -7,10 +7,16 @@
  *               +-- walks the keys again,    only when weights or scores of mode SOFTMAX are wanted
  *
  * Scores are never kept, so memory does not grow with the number of keys. Made to be right and short; the tiled kernels
- * are for speed. Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, every feature as 0 or 1, and
+ * are for speed. With KEY_PARTS (inc/key_parts.clh) the keys of the second walk count behind those of the first, and
+ * averaged heads have launches of their own:
+ *
+ *   0 .. kv_len - 1: first walk | kv_len .. 2 * kv_len - 1: second walk        parts may begin and end anywhere
+ *
+ * Options: HEAD_DIM, VALUE_DIM, STORAGE_F16, STORAGE_BF16, KEY_PARTS, every feature as 0 or 1, and
  *   SCORES_MODE  a clattn_scores_output when SCORES is 1: 1 raw, 2 after softcap, 3 after masks, 4 weights. */
 #include "inc/cell_rows.clh"
 #include "inc/dropout.clh"
+#include "inc/key_parts.clh"
 #include "inc/mask.clh"
 #include "inc/score.clh"
 #include "inc/types.clh"
@@ -27,6 +33,12 @@ typedef struct row_softmax {
     float total; /* sum of exp((s - base) / temperature) over the allowed keys and the sink */
     int allowed; /* how many keys the row may attend to; none: the row is empty, whatever the values are */
 } row_softmax;
+
+/* What an item leaves to the next part. */
+typedef struct kept_row {
+    row_softmax softmax;
+    float sums[VALUE_DIM];
+} kept_row;
 
 /* Pass 3 for one more score: what the sums so far have to be multiplied by, and the new score's weight. */
 static void add_score(row_softmax *r, float s, float inverse_temperature, float *rescale, float *weight) {
@@ -53,19 +65,20 @@ static void fill_missing(const clattn_attn_args *a, int b, int first_head, int h
         }
 }
 
-/* first: number of work-item 0, as launches are cut in chunks. */
-__kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
-    const int heads = AVERAGED_WEIGHTS ? all.query_heads : 1; /* walked by this item */
-    const clattn_i64 item = first + (clattn_i64)get_global_id(0);
+/* first: number of group 0, as launches are cut in chunks. */
+__kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first KEY_PART_PARAMETERS) {
+    const int heads = AVERAGED_WEIGHTS ? (KEY_PARTS ? 1 : all.query_heads) : 1; /* walked by this item */
+    const clattn_i64 item = first * (clattn_i64)get_local_size(0) + (clattn_i64)get_global_id(0);
     const int i = (int)(item % all.query_len);
     const clattn_i64 entry = item / all.query_len; /* b, or b * Hq + h */
     const int b = (int)(AVERAGED_WEIGHTS ? entry : entry / all.query_heads);
-    const int first_head = (int)(AVERAGED_WEIGHTS ? 0 : entry % all.query_heads);
+    const int first_head = (int)(AVERAGED_WEIGHTS ? PART_HEAD : entry % all.query_heads);
     clattn_attn_args a = all;
     if (b >= a.batch) return;
     attn_sequence_set(&a, b, query_starts, key_starts);
     if (VARLEN && WRITES_LISTS)
-        fill_missing(&a, b, first_head, heads, i, i < a.query_len ? a.kv_len : 0, all.kv_len, weights, scores);
+        fill_missing(&a, b, first_head, heads, i, max(i < a.query_len ? a.kv_len : 0, PART_FIRST),
+                     min(all.kv_len, PART_END), weights, scores);
     if (i >= a.query_len) return;
     if (SCORE_WEIGHT) score_weight += a.score_weight_offset;
     if (SCORE_BIAS) score_bias += a.score_bias_offset;
@@ -82,14 +95,21 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
         attn_head_set_features(&head, &a, b, prefix, query_documents, key_documents);
         const int2 range = attn_range(&head, i);
         /* Scores are written for every key; otherwise only keys that may be allowed are looked at. */
-        const int begin = SCORES ? 0 : range.x;
-        const int end = SCORES || ALWAYS_KEYS ? a.kv_len : range.y;
+        const int begin = max(SCORES ? 0 : range.x, PART_FIRST);
+        const int end = min(SCORES || ALWAYS_KEYS ? a.kv_len : range.y, PART_END);
 
         float sums[VALUE_DIM];
         for (int c = 0; c < VALUE_DIM; c++) sums[c] = 0.0f;
         row_softmax r = {-INFINITY, 0.0f, 0.0f, 0};
         float rescale, weight;
         if (SINKS) add_score(&r, sinks[a.sinks_offset + h], a.inverse_temperature, &rescale, &weight);
+#if KEY_PARTS
+        __global kept_row *own = (__global kept_row *)kept + get_global_id(0);
+        if (!PART_BEGINS) {
+            r = own->softmax;
+            for (int c = 0; c < VALUE_DIM; c++) sums[c] = own->sums[c];
+        }
+#endif
         for (int j = begin; j < end; j++) {
             const bool allowed = attn_allowed(&head, range, i, j);
             const bool computed = SCORES ? attn_exists(&head, j) : allowed;
@@ -115,6 +135,12 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
             if (CELL_I8) weight *= cells_scale(&v, at);
             for (int c = 0; c < VALUE_DIM; c++) sums[c] = fma(weight, cell1(row + c), sums[c] * rescale);
         }
+#if KEY_PARTS
+        if (!PART_ENDS) {
+            own->softmax = r;
+            for (int c = 0; c < VALUE_DIM; c++) own->sums[c] = sums[c];
+        }
+#endif
 
         /* pass 5 */
         const float inverse = r.allowed ? 1.0f / r.total : 0.0f;
@@ -129,7 +155,8 @@ __kernel void attn_naive(ATTN_ALL_PARAMETERS(all), clattn_i64 first) {
             __global float *weight_row = weights;
             if (WEIGHTS || AVERAGED_WEIGHTS) weight_row += a.weights.offset + b * a.weights.batch + i * a.weights.row;
             if (WEIGHTS) weight_row += h * a.weights.head;
-            for (int j = 0; j < a.kv_len; j++) {
+            const int behind = KEY_PARTS ? all.kv_len : 0; /* the first walk, in parts */
+            for (int j = max(PART_FIRST - behind, 0); j < min(PART_END - behind, a.kv_len); j++) {
                 float p = 0.0f;
                 if (attn_allowed(&head, range, i, j)) {
                     const int2 at = cells_at(&k, j);

@@ -265,7 +265,7 @@ static int count_launches(const char *pretend, const long_case *c) {
 /* 5.8 million multiply-adds, and 0.2 million elements: no 200 ms for a GPU of today, many for one of 1 MHz. */
 static void attention(void) {
     static const long_case cases[] = {{"attn_tiled", 300, 300, 1, 30},
-                                      {"attn_naive", 300, 300, 1, 5},
+                                      {"attn_naive", 300, 300, 1, 375},
                                       {"attn_decode", 1, LONG_KEYS, 2, 5}}; /* the last of them merges */
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const int fast = count_launches(fast_device, &cases[i]);
@@ -284,11 +284,17 @@ static const struct {
      CLATTN_F32},
     {CLATTN__MASK_BOOL | CLATTN__PADDING | CLATTN__ALWAYS_KEYS | CLATTN__DROPOUT | CLATTN__LSE, 32, 72, CLATTN_F16},
     {CLATTN__CAUSAL | CLATTN__VARLEN | CLATTN__LSE, 16, 16, CLATTN_F32},
-    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED, 16, 16, CLATTN_F32}};
+    {CLATTN__CAUSAL | CLATTN__LENGTHS | CLATTN__OFFSET_FROM_LENGTHS | CLATTN__PAGED, 16, 16, CLATTN_F32},
+    /* these only attn_naive has; keys are walked twice */
+    {CLATTN__CAUSAL | CLATTN__WINDOW | CLATTN__SINKS | CLATTN__LSE | CLATTN__WEIGHTS, 9, 5, CLATTN_F32},
+    {CLATTN__PADDING | CLATTN__ALWAYS_KEYS | CLATTN__VARLEN | CLATTN__AVERAGED_WEIGHTS | CLATTN__SCORES, 9, 5,
+     CLATTN_F32}};
+enum { OUTPUTS_ALONE = 4, PART_CASES = CLATTN__COUNT(part_cases) };
 
 static void try_parts(const clattn__attn_impl *impl, const char *engine, size_t i) {
     const clattn__attn_problem problem = {.features = part_cases[i].features,
                                           .dtype = impl->uses_engine ? CLATTN_F16 : part_cases[i].dtype,
+                                          .scores = CLATTN_SCORES_SOFTMAX,
                                           .batch = 2,
                                           .query_heads = 2,
                                           .kv_heads = 1,
@@ -309,7 +315,8 @@ static void try_parts(const clattn__attn_impl *impl, const char *engine, size_t 
 /* What a launch leaves to the next one, with every way in which keys are forbidden or looked up; verification runs each
  * case in parts and, the second time, at once, and wants the same bits. */
 static void parts_of_keys(void) {
-    for (size_t i = 0; i < CLATTN__COUNT(part_cases); i++) try_parts(&clattn__attn_tiled, NULL, i);
+    for (size_t i = 0; i < OUTPUTS_ALONE; i++) try_parts(&clattn__attn_tiled, NULL, i);
+    for (size_t i = OUTPUTS_ALONE; i < PART_CASES; i++) try_parts(&clattn__attn_naive, NULL, i);
 }
 
 static void parts_on_engines(void) {

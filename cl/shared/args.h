@@ -105,6 +105,7 @@ enum clattn_attn_slot {
 /* The keys that a launch walks: inc/key_parts.clh. */
 typedef struct clattn_key_part {
     int first, end;
+    int head; /* attn_naive with averaged weights: which one; else 0 */
 } clattn_key_part;
 
 /* A kernel's parameters; `args` is what it calls the struct. */

@@ -94,62 +94,76 @@ static int64_t launch_tiles(const clattn__attn_kernel *kernel, int64_t keys) {
 }
 
 void clattn__attn_set_parts(clattn__attn_kernel *kernel) {
-    const int64_t most = clattn__launch_keys(&kernel->programs->env->device.caps, key_cost(kernel),
-                                             kernel->impl->uses_engine, kernel->local_items[0]);
+    const clattn__caps *caps = &kernel->programs->env->device.caps;
+    const int64_t most = clattn__launch_keys(
+        caps, key_cost(kernel), clattn__tiles_per_clock(caps, kernel->impl->uses_engine), kernel->local_items[0]);
     const int64_t blocks = most / kernel->block_kv;
     kernel->part_keys = most < kernel->problem.kv_len ? (blocks > 0 ? blocks : 1) * kernel->block_kv : 0;
+}
+
+clattn_status clattn__attn_keep_groups(clattn__attn_kernel *kernel, int64_t groups, size_t item_bytes) {
+    const size_t used = strlen(kernel->tiles);
+    snprintf(kernel->tiles + used, sizeof kernel->tiles - used, ", %lld keys in a launch",
+             (long long)kernel->part_keys);
+    kernel->kept_bytes = item_bytes * kernel->local_items[0];
+    return clattn__buffer_create(kernel->programs->env, (size_t)(groups > 0 ? groups : 1) * kernel->kept_bytes,
+                                 &kernel->scratch);
 }
 
 clattn_status clattn__attn_make_parts(clattn__attn_kernel *kernel, size_t item_bytes) {
     if (!kernel->part_keys) return CLATTN_OK;
     const clattn__attn_problem *p = &kernel->problem;
     const int64_t tiles = p->batch * p->query_heads * ceil_div(p->query_len, kernel->block_q) * groups_of_tile(kernel);
-    const int64_t at_once = least(tiles > 0 ? tiles : 1, launch_tiles(kernel, kernel->part_keys));
-    const size_t used = strlen(kernel->tiles);
-    snprintf(kernel->tiles + used, sizeof kernel->tiles - used, ", %lld keys in a launch",
-             (long long)kernel->part_keys);
-    kernel->kept_bytes = item_bytes * kernel->local_items[0];
-    return clattn__buffer_create(kernel->programs->env, (size_t)at_once * kernel->kept_bytes, &kernel->scratch);
+    return clattn__attn_keep_groups(kernel, least(tiles, launch_tiles(kernel, kernel->part_keys)), item_bytes);
 }
 
-/* The launches of the tiles first..first+count-1: one for each part of the keys. */
-static clattn_status enqueue_parts(clattn__attn_kernel *kernel, const clattn__launch *launch, int64_t kv_len,
-                                   int64_t keys) {
+/* The launches of some work-groups: one for each head and part of the keys. */
+static clattn_status enqueue_parts(clattn__attn_kernel *kernel, const clattn__attn_launches *all,
+                                   const clattn__launch *launch) {
     clattn__env *env = kernel->programs->env;
     clattn_status status = CLATTN_OK;
-    for (int64_t from = 0; status == CLATTN_OK && (from == 0 || from < kv_len); from += keys) {
-        const clattn_key_part part = {(int)from, from + keys < kv_len ? (int)(from + keys) : INT_MAX};
-        if (kernel->part_keys) status = clattn__arg(env, kernel->kernel, ATTN_PART, sizeof part, &part);
-        if (status == CLATTN_OK) status = clattn__launch_enqueue(env, launch);
-    }
+    for (int head = 0; head < all->heads; head++)
+        for (int64_t from = 0; status == CLATTN_OK && (from == 0 || from < all->walk); from += all->keys) {
+            const clattn_key_part part = {(int)from, from + all->keys < all->walk ? (int)(from + all->keys) : INT_MAX,
+                                          head};
+            if (kernel->part_keys) status = clattn__arg(env, kernel->kernel, ATTN_PART, sizeof part, &part);
+            if (status == CLATTN_OK) status = clattn__launch_enqueue(env, launch);
+        }
     return status;
 }
 
-/* Keys of a launch. Where all would fit into one there are two, so that verification, whose cases are small, sees what
- * parts leave to each other. */
-static int64_t keys_of(const clattn__attn_kernel *kernel, const clattn__attn_call *call) {
-    const int64_t all = call->args.kv_len > 0 ? call->args.kv_len : 1;
-    if (!kernel->part_keys || call->unshared) return all;
-    return least(kernel->part_keys, kernel->block_kv * ceil_div(ceil_div(all, kernel->block_kv), 2));
+int64_t clattn__attn_part_of(const clattn__attn_kernel *kernel, const clattn__attn_call *call, int64_t walk) {
+    if (!kernel->part_keys || call->unshared) return walk > 0 ? walk : 1;
+    const int64_t blocks = ceil_div(call->args.kv_len > 0 ? call->args.kv_len : 1, kernel->block_kv);
+    return least(kernel->part_keys, kernel->block_kv * ceil_div(blocks, 2));
 }
 
-clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+clattn_status clattn__attn_enqueue_groups(clattn__attn_kernel *kernel, const clattn__attn_call *call,
+                                          const clattn__attn_launches *all) {
     clattn__env *env = kernel->programs->env;
-    const clattn_attn_args *args = &call->args;
-    const int64_t tiles =
-        (int64_t)args->batch * args->query_heads * ceil_div(args->query_len, kernel->block_q) * groups_of_tile(kernel);
-    const int64_t keys = keys_of(kernel, call);
-    int64_t chunk = launch_tiles(kernel, keys);
+    int64_t chunk = all->at_once;
     if (kernel->part_keys) chunk = least(chunk, (int64_t)(kernel->scratch.bytes / kernel->kept_bytes));
 
     clattn_status status = clattn__attn_set_args(kernel, call);
     if (kernel->part_keys && status == CLATTN_OK)
         status = clattn__arg_mem(env, kernel->kernel, ATTN_KEPT, kernel->scratch.mem);
-    for (clattn_i64 first = 0; first < tiles && status == CLATTN_OK; first += chunk) {
+    for (clattn_i64 first = 0; first < all->groups && status == CLATTN_OK; first += chunk) {
         clattn__launch launch = {.kernel = kernel->kernel, .dims = 1, .local = {kernel->local_items[0], 1, 1}};
-        launch.global[0] = (size_t)least(chunk, tiles - first) * kernel->local_items[0];
+        launch.global[0] = (size_t)least(chunk, all->groups - first) * kernel->local_items[0];
         status = clattn__arg(env, kernel->kernel, ATTN_FIRST, sizeof first, &first);
-        if (status == CLATTN_OK) status = enqueue_parts(kernel, &launch, args->kv_len, keys);
+        if (status == CLATTN_OK) status = enqueue_parts(kernel, all, &launch);
     }
     return status;
+}
+
+clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call) {
+    const clattn_attn_args *args = &call->args;
+    const int64_t tiles = (int64_t)args->batch * args->query_heads * ceil_div(args->query_len, kernel->block_q);
+    const int64_t keys = clattn__attn_part_of(kernel, call, args->kv_len);
+    const clattn__attn_launches all = {.groups = tiles * groups_of_tile(kernel),
+                                       .at_once = launch_tiles(kernel, keys),
+                                       .walk = args->kv_len,
+                                       .keys = keys,
+                                       .heads = 1};
+    return clattn__attn_enqueue_groups(kernel, call, &all);
 }

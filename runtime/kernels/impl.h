@@ -156,13 +156,28 @@ void clattn__attn_options(clattn__options *options, const clattn__attn_problem *
 int64_t clattn__launch_units(const clattn__caps *caps, double work, double per_clock);
 /* The same for tiles of so many multiply-adds each, on_engine: of a matrix engine. */
 int64_t clattn__launch_tiles(const clattn__caps *caps, double multiply_adds, bool on_engine);
-/* How many keys a work-group of so many items may walk in a launch, where each costs so many multiply-adds and two
- * work-groups share a unit. */
-int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, bool on_engine, size_t items);
+double clattn__tiles_per_clock(const clattn__caps *caps, bool on_engine); /* multiply-adds of a unit */
+/* How many keys a work-group of so many items may walk in a launch, where each costs so many multiply-adds, a unit does
+ * `per_clock` of them, and two work-groups share a unit. */
+int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, double per_clock, size_t items);
 /* Of kernels that wait for memory: elements that the slowest devices read or write per clock and compute unit. */
 #define CLATTN__ELEMENTS_PER_CLOCK 0.25
-/* One work-group of local_items[0] per tile of block_q rows, or value_groups, in launches that stay short. For kernels
- * that end in ATTN_FIRST, or with part_keys in ATTN_KEPT. */
+/* A call's work-groups of local_items[0] each, in launches that stay short. */
+typedef struct clattn__attn_launches {
+    int64_t groups, at_once; /* work-groups, and how many a launch may hold */
+    int64_t walk, keys;      /* how many keys each walks, and how many of them in a launch */
+    int heads;               /* that have launches of their own, else 1 */
+} clattn__attn_launches;
+/* For kernels that end in ATTN_FIRST, or with part_keys in ATTN_KEPT. */
+clattn_status clattn__attn_enqueue_groups(clattn__attn_kernel *kernel, const clattn__attn_call *call,
+                                          const clattn__attn_launches *all);
+/* How many keys of a walk go in one launch. Where all would fit there are two launches, so that verification, whose
+ * cases are small, sees what parts leave to each other. */
+int64_t clattn__attn_part_of(const clattn__attn_kernel *kernel, const clattn__attn_call *call, int64_t walk);
+/* Makes room for what the items of so many work-groups keep, and tells explain. */
+clattn_status clattn__attn_keep_groups(clattn__attn_kernel *kernel, int64_t groups, size_t item_bytes);
+
+/* All of that for kernels whose work-groups have a tile of block_q rows each, or value_groups of them. */
 clattn_status clattn__attn_enqueue_tiles(clattn__attn_kernel *kernel, const clattn__attn_call *call);
 /* Decides on part_keys, a multiple of block_kv, by the tile and the keys of the problem. */
 void clattn__attn_set_parts(clattn__attn_kernel *kernel);
