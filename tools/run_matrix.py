@@ -173,7 +173,13 @@ PLACES = [
           seconds=40),
     Place("oclgrind", "a processor", ["--pretend", "type=cpu,lanes=4,compute_units=2", "--most", "2"],
           kernels=["attn_cpu", "attn_decode", "gemm_cpu"], seconds=60),
-    Place("oclgrind", "uninitialised reads", ["--pretend", SMALL, "--most", "2"], watch=UNINITIALIZED, seconds=20,
+    # oclgrind's clock of 1 MHz has keys walked in parts. What a part leaves lies in a buffer that the host never
+    # writes; in the place of a smaller one that was released, oclgrind 21.10 watches no more than that one's bytes and
+    # takes the others for uninitialised: one variant sees no such place.
+    Place("oclgrind", "uninitialised parts", ["--pretend", SMALL, "--most", "1"], watch=UNINITIALIZED, seconds=4,
+          kernels=["attn_naive"]),
+    Place("oclgrind", "uninitialised reads", ["--pretend", SMALL + ",clock_mhz=1000", "--most", "2"],
+          watch=UNINITIALIZED, seconds=20,
           kernels=["attn_naive", "layer_norm", "batch_statistics", "batch_apply", "elementwise", "softmax_forward",
                    "softmax_cross_entropy", "rope", "kv_append", "kv_gather"]),
     *[emulated("pocl", engine, False, engine not in ("nv", "dpas16"))
