@@ -94,9 +94,8 @@ static int64_t launch_tiles(const clattn__attn_kernel *kernel, int64_t keys) {
 }
 
 void clattn__attn_set_parts(clattn__attn_kernel *kernel) {
-    const clattn__caps *caps = &kernel->programs->env->device.caps;
-    const int64_t most = clattn__launch_keys(
-        caps, key_cost(kernel), clattn__tiles_per_clock(caps, kernel->impl->uses_engine), kernel->local_items[0]);
+    const int64_t most = clattn__launch_keys(&kernel->programs->env->device.caps, key_cost(kernel),
+                                             kernel->impl->uses_engine, kernel->local_items[0]);
     const int64_t blocks = most / kernel->block_kv;
     kernel->part_keys = most < kernel->problem.kv_len ? (blocks > 0 ? blocks : 1) * kernel->block_kv : 0;
 }

@@ -35,14 +35,17 @@ static double key_cost(const clattn__attn_kernel *kernel) {
     return (double)kernel->block_q * (double)(kernel->problem.head_dim + kernel->problem.value_dim);
 }
 
+/* As many for each unit: one more would take it as long again. */
 static int64_t groups_at_once(const clattn__attn_kernel *kernel, int64_t keys) {
-    return clattn__launch_units(&kernel->programs->env->device.caps, (double)(keys + 1) * key_cost(kernel), PER_CLOCK);
+    const clattn__caps *caps = &kernel->programs->env->device.caps;
+    const int64_t units = caps->compute_units ? caps->compute_units : 1;
+    const int64_t each = clattn__launch_unit(caps, (double)(keys + 1) * key_cost(kernel), PER_CLOCK);
+    return each < INT32_MAX ? each * units : each;
 }
 
 static void set_parts(clattn__attn_kernel *kernel) {
     const clattn__attn_problem *p = &kernel->problem;
-    const int64_t most =
-        clattn__launch_keys(&kernel->programs->env->device.caps, key_cost(kernel), PER_CLOCK, kernel->local_items[0]);
+    const int64_t most = clattn__launch_unit(&kernel->programs->env->device.caps, key_cost(kernel), PER_CLOCK);
     const int64_t heads = is_averaged(kernel) ? p->query_heads : 1;
     kernel->part_keys = most < heads * walk_of(p, p->kv_len) ? most : 0;
 }

@@ -154,12 +154,13 @@ void clattn__attn_options(clattn__options *options, const clattn__attn_problem *
  * `per_clock` of that work per clock and compute unit: desktops reset a GPU that works on one launch for two seconds,
  * and stand still meanwhile. At least 1; without a bound on CPUs. */
 int64_t clattn__launch_units(const clattn__caps *caps, double work, double per_clock);
+/* How many a single compute unit may have. */
+int64_t clattn__launch_unit(const clattn__caps *caps, double work, double per_clock);
 /* The same for tiles of so many multiply-adds each, on_engine: of a matrix engine. */
 int64_t clattn__launch_tiles(const clattn__caps *caps, double multiply_adds, bool on_engine);
-double clattn__tiles_per_clock(const clattn__caps *caps, bool on_engine); /* multiply-adds of a unit */
-/* How many keys a work-group of so many items may walk in a launch, where each costs so many multiply-adds, a unit does
- * `per_clock` of them, and two work-groups share a unit. */
-int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, double per_clock, size_t items);
+/* How many keys a work-group of so many items may walk in a launch, where each costs so many multiply-adds and two
+ * work-groups share a unit. */
+int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, bool on_engine, size_t items);
 /* Of kernels that wait for memory: elements that the slowest devices read or write per clock and compute unit. */
 #define CLATTN__ELEMENTS_PER_CLOCK 0.25
 /* A call's work-groups of local_items[0] each, in launches that stay short. */

@@ -17,21 +17,25 @@ int64_t clattn__launch_units(const clattn__caps *caps, double work, double per_c
     return units_of(caps, caps->compute_units ? caps->compute_units : 1, work, per_clock);
 }
 
+int64_t clattn__launch_unit(const clattn__caps *caps, double work, double per_clock) {
+    return units_of(caps, 1, work, per_clock);
+}
+
 /* What Intel calls a unit has 8 lanes, and nobody has smaller ones; the units of NVIDIA and AMD have 64 and more. Of
  * their multiply-adds kernels by tiles do a quarter at least. */
-double clattn__tiles_per_clock(const clattn__caps *caps, bool on_engine) {
+static double tiles_per_clock(const clattn__caps *caps, bool on_engine) {
     const bool large = caps->vendor == CLATTN__VENDOR_NVIDIA || caps->vendor == CLATTN__VENDOR_AMD;
     const double by_lanes = large ? 64 / 4.0 : 8 / 4.0;
     return on_engine ? 4 * by_lanes : by_lanes; /* engines: 8 times as much and more */
 }
 
 int64_t clattn__launch_tiles(const clattn__caps *caps, double multiply_adds, bool on_engine) {
-    return clattn__launch_units(caps, multiply_adds, clattn__tiles_per_clock(caps, on_engine));
+    return clattn__launch_units(caps, multiply_adds, tiles_per_clock(caps, on_engine));
 }
 
-int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, double per_clock, size_t items) {
+int64_t clattn__launch_keys(const clattn__caps *caps, double multiply_adds, bool on_engine, size_t items) {
     enum { SHARING = 2, UNIT_ITEMS = 64 }; /* an execution unit of Intel holds 7 or 8 threads of 8 lanes and more */
     const bool spreads = caps->vendor == CLATTN__VENDOR_INTEL && items > UNIT_ITEMS;
     const double units = (spreads ? (double)items / UNIT_ITEMS : 1.0) / SHARING;
-    return units_of(caps, units, multiply_adds, per_clock);
+    return units_of(caps, units, multiply_adds, tiles_per_clock(caps, on_engine));
 }
