@@ -228,7 +228,7 @@ def run_matrix(options, tools, folder):
     start = time.time()
     listed = list_all(options.clattn, targets, folder)
     work = [(target, p) for target, p in listed if is_wanted(target, p, options.full)]
-    work += other_tiles(listed, work)
+    work += other_tiles(listed, work, options.full)
     for target, program in work if options.write else []:
         program.listing = target.name in CHIPS and not program.alternative and matrix_report.is_shown(program)
     if options.plant:
@@ -238,7 +238,7 @@ def run_matrix(options, tools, folder):
     failed = sum(bool(o.findings) for o in outcomes)
     passed = len(outcomes) - failed
     if len(targets) == len(TARGETS):
-        missing = forgotten(options.clattn, ROOT, listed, work)
+        missing = forgotten(options.clattn, ROOT, listed, work, options.full)
         for words in missing:
             print(f"FAIL {words}")
         passed, failed = passed + (not missing), failed + bool(missing)

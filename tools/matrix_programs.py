@@ -51,20 +51,28 @@ def list_programs(clattn, pretend, folder):
     return programs
 
 
+# What the registers of every chip of a family are looked at for; other widths, types and features go round.
+CORE = [(64, "float32", "causal"), (128, "float32", "causal"), (512, "float32", "causal"), (64, "float32", WIDEST),
+        (64, "float16", "causal"), (128, "float16", "causal"), (64, "float16", WIDEST)]
+CORE_OF_ENGINE = [(64, "float16", "causal"), (128, "float16", "causal"), (256, "float16", "causal"),
+                  (64, "float16", WIDEST), (128, "bfloat16", "causal")]
+VENDORS = ["nvidia", "amd", "intel"]
+
+
 def is_turn(target, program):
-    """Sets of features between the plain one and the widest go round the vendors, each to one of them; where a matrix
-    engine has code of its own, round the broad targets with that engine, and so do its odd widths."""
+    """What is not compiled everywhere goes round the vendors, each to one of them; where a matrix engine has code of
+    its own, round each vendor's targets with an engine."""
     turn = zlib.crc32(f"{program.name} {program.variant}".encode())
     if not ENGINES.search(program.name):
-        return target.family == ("nvidia", "amd", "intel")[turn % 3]
-    alike = [t for t in TARGETS if t.breadth in ("family", "engine") and engine(t) == engine(target)
+        return target.family == VENDORS[turn % 3]
+    alike = [t for t in TARGETS if t.family == target.family and t.breadth in ("family", "engine") and engine(t)
              and not (t.name in NO_BFLOAT16 and "bfloat16" in program.variant)]
     return target is alike[turn % len(alike)]
 
 
 def is_wanted(target, program, full=False):
-    """Breadths: `all` programs of the target; for the first chip of a `family`, every kernel, every set of features
-    (its turn of them, unless `full`), every width, every storage type, but not each with each; for the other chips
+    """Breadths: `all` programs of the target; for the first chip of a `family`, every kernel, and every set of
+    features, width and storage type, but not each with each (its turn of them, unless `full`); for the other chips
     `tiles`, which is what shapes their registers; `engine` is that and all programs of the matrix engine (in turns,
     too). Storage types share all code but loads and stores, and a causal kernel holds the code of one that is not: such
     variants are left to the broader targets."""
@@ -73,29 +81,25 @@ def is_wanted(target, program, full=False):
     found = ATTENTION.match(program.variant)
     if target.breadth == "all" or target.breadth == "family" and not found:
         return True
+    shape = (int(found[1]), found[2], found[3]) if found else None
     if target.breadth in ("family", "engine") and ENGINES.search(program.name):
-        shapes = not found or found[3] == "causal" and found[1] in ("64", "128", "256") or found[3] == WIDEST
-        return full or shapes or is_turn(target, program)
+        return full or not found or shape in CORE_OF_ENGINE or is_turn(target, program)
     if not found:
         return bool(SHAPES.match(program.name)) and "bfloat16" not in program.variant
-    width, storage, features = int(found[1]), found[2], found[3]
+    width, storage, features = shape
     if target.breadth == "family":
-        if not full and features not in ("causal", WIDEST) and not is_turn(target, program):
+        if program.name == "attn_naive" and width != 64:  # no tiles: widths are one loop's bound
             return False
-        if program.name == "attn_naive":  # no tiles: widths are one loop's bound
-            return width == 64 and (storage == "float32" or features == "causal")
-        if storage == "float32":
-            return width == 64 or features == "causal"
-        return width == 64 and features in ("causal", WIDEST) or width == 128 and features == "causal"
+        if storage == "float32" and width != 64 and features != "causal":
+            return False
+        if storage != "float32" and (width, features) not in ((64, "causal"), (64, WIDEST), (128, "causal")):
+            return False
+        return full or shape in CORE or is_turn(target, program)
     if not SHAPES.match(program.name):
         return False
     if ENGINES.search(program.name):
-        return storage == "float16" and (features == "causal" and width in (64, 128, 256) or
-                                         features == WIDEST and width == 64)
-    shape = width, storage, features
-    return shape in ((64, "float32", "causal"), (128, "float32", "causal"), (512, "float32", "causal"),
-                     (128, "float32", WIDEST), (64, "float16", "causal"), (128, "float16", "causal")) or \
-        full and shape == (64, "float32", WIDEST)
+        return shape in CORE_OF_ENGINE[:4]
+    return shape in CORE[:3] + CORE[4:6] + [(128, "float32", WIDEST)] or full and shape == CORE[3]
 
 
 def tile(target, program):
@@ -105,18 +109,31 @@ def tile(target, program):
     whole = f"-DQUERY_LOCAL={(width + 15) // 16}"  # all steps of whatever width
     options = tuple("-DQUERY_LOCAL=all" if word == whole else word for word in options)
     on = engine(target) if ENGINES.search(program.name) else ""
-    return (target.family, program.name, program.file, on) + options if SHAPES.match(program.name) else None
+    return (target.family, on, program.name, program.file) + options if SHAPES.match(program.name) else None
 
 
-def other_tiles(listed, wanted):
-    """What is to be compiled besides, so that each vendor's compilers meet each tile that its devices could be given:
-    on the first of its targets that has it."""
-    done = {tile(*pair) for pair in wanted} | {None}
-    more = {}
+def tile_to_meet(target, program, full):
+    """What has to be compiled: a tile only tuning takes by one vendor's compilers, unless `full`, others by all."""
+    own = tile(target, program)
+    return own[1:] if own and program.alternative and not own[1] and not full else own
+
+
+def tiles_met(programs):
+    """In both forms of tile_to_meet()."""
+    met = {tile(*pair) for pair in programs} - {None}
+    return met | {own[1:] for own in met}
+
+
+def other_tiles(listed, wanted, full=False):
+    """What is to be compiled besides, so that compilers meet each tile that devices could be given: on the first target
+    that has it, of the vendor whose turn it is."""
+    done, more = tiles_met(wanted), {}
     for pair in listed:
-        if tile(*pair) not in done:
-            more.setdefault(tile(*pair), pair)
-    return list(more.values())
+        wish = tile_to_meet(*pair, full)
+        if wish and wish not in done:
+            more.setdefault(wish, []).append(pair)
+    turns = {wish: VENDORS[zlib.crc32(" ".join(wish).encode()) % 3] for wish in more}
+    return [next((p for p in pairs if p[0].family == turns[wish]), pairs[0]) for wish, pairs in more.items()]
 
 
 # ---- nothing forgotten ----
@@ -133,7 +150,7 @@ BRANCHES = {
 
 def identity(target, program):
     """Two programs of one identity are the same variant, whatever the device's numbers are."""
-    return program.name, program.variant, program.file, engine(target) if ENGINES.search(program.name) else ""
+    return program.name, program.variant, program.file, target.family if ENGINES.search(program.name) else ""
 
 
 def unnamed_options(listed):
@@ -146,7 +163,7 @@ def unnamed_options(listed):
             for (name, variant, shape), keys in sorted(programs.items()) if len(keys) > 1]
 
 
-def forgotten(clattn, root, listed, compiled):
+def forgotten(clattn, root, listed, compiled, full=False):
     """What no target compiles, in words. listed, compiled: [(target, program)]."""
     found = []
     kernels = json.loads(subprocess.run([clattn, "kernels", "--json"], stdout=subprocess.PIPE, check=True).stdout)
@@ -156,9 +173,8 @@ def forgotten(clattn, root, listed, compiled):
     missing = sorted({identity(*pair) for pair in listed} - done)
     found += [f"{name} ({variant}) of {file}{' on ' + on if on else ''} is compiled by no target"
               for name, variant, file, on in missing]
-    tiles = {tile(*pair) for pair in listed} - {tile(*pair) for pair in compiled}
-    found += [f"{name} of {file} with {' '.join(options)} is compiled by no {' '.join([family, on]).strip()} target"
-              for family, name, file, on, *options in sorted(tiles)]
+    tiles = {tile_to_meet(*pair, full) for pair in listed} - tiles_met(compiled) - {None}
+    found += [f"no target compiles the tile {' '.join(word for word in words if word)}" for words in sorted(tiles)]
     found += unnamed_options(listed)
     for family in sorted({t.family for t, _ in listed}):
         have = {p.name for t, p in compiled if t.family == family}
