@@ -47,7 +47,8 @@ static void set_parts(clattn__attn_kernel *kernel) {
     const clattn__attn_problem *p = &kernel->problem;
     const int64_t most = clattn__launch_unit(&kernel->programs->env->device.caps, key_cost(kernel), PER_CLOCK);
     const int64_t heads = is_averaged(kernel) ? p->query_heads : 1;
-    kernel->part_keys = most < heads * walk_of(p, p->kv_len) ? most : 0;
+    const int64_t walk = walk_of(p, p->kv_len); /* parts are counted in int */
+    kernel->part_keys = most < heads * walk && walk <= INT32_MAX ? most : 0;
 }
 
 static clattn_status prepare(clattn__attn_kernel *kernel) {
