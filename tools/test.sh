@@ -55,7 +55,7 @@ check() {
     # shellcheck disable=SC2086  # a list of options
     meson test -C "$tree" --no-rebuild --print-errorlogs --logbase "$label" --timeout-multiplier 4 $select "$@" ||
         status=$?
-    log=$(ls "$tree/meson-logs/$label"*.json) # with the wrapper's name, if there is one
+    log=$(ls "$tree/meson-logs/$label"*.json) || log=none # with the wrapper's name in it, if there is one
     logs="$logs $label:$status:$log"
 }
 
